@@ -1,0 +1,59 @@
+import type { HostSegment } from "./guest-memory.ts";
+
+/** How a block request ended; the values are virtio's. VIRTIO 1.2 §5.2.6 */
+export type BlockStatus = "ok" | "ioError" | "unsupported";
+
+/**
+ * Where a disk's bytes are. Offsets and sizes are in bytes and multiples of 512; ranges were checked against `sizeBytes` by the caller.
+ *
+ * `done` may be called before the method returns (page-cache I/O) or later on the device thread (a storage worker); once in either case.
+ */
+export interface BlockBackend {
+  readonly sizeBytes: number;
+  readonly isReadOnly: boolean;
+  /** Logical block size the host file needs for direct I/O; 512 otherwise. */
+  readonly blockSizeBytes: number;
+  readonly supportsDiscard: boolean;
+  read(offset: number, segments: readonly HostSegment[], done: (status: BlockStatus) => void): void;
+  write(offset: number, segments: readonly HostSegment[], done: (status: BlockStatus) => void): void;
+  flush(done: (status: BlockStatus) => void): void;
+  discard(offset: number, sizeBytes: number, done: (status: BlockStatus) => void): void;
+  writeZeroes(offset: number, sizeBytes: number, mayUnmap: boolean, done: (status: BlockStatus) => void): void;
+  close(): void;
+}
+
+/**
+ * Where a character device's bytes go and come from: a terminal, a file, a socket, a pty, nothing.
+ *
+ * Output never blocks the device thread: what cannot be written at once is kept up to a limit and then dropped, counted and reported.
+ */
+export interface CharBackend {
+  write(bytes: Uint8Array): void;
+  /**
+   * Sets who takes input. The device returns how many bytes it took; the rest is offered again after {@link inputReady}.
+   */
+  onInput(take: (bytes: Uint8Array) => number): void;
+  /** The device has room again. */
+  inputReady(): void;
+  close(): void;
+}
+
+/** Bytes that cannot be predicted. */
+export interface EntropyBackend {
+  fill(target: Uint8Array): void;
+}
+
+/** Time and timers of the device thread, so that pure devices need no clock of their own. */
+export interface Clock {
+  /** Nanoseconds of a clock that never goes back. */
+  monotonicNs(): bigint;
+  /** Milliseconds since 1970-01-01 UTC. */
+  wallMs(): number;
+}
+
+/** A line for the log, without a logger: pure folders report through it. */
+export type Report = (
+  level: "debug" | "info" | "warn" | "error",
+  text: string,
+  details?: Readonly<Record<string, unknown>>,
+) => void;

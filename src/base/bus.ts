@@ -1,0 +1,129 @@
+import { allOnes, hex, type Width } from "./units.ts";
+
+/**
+ * Something that answers reads and writes at offsets from its own start. One type serves ports, MMIO and PCI configuration space.
+ *
+ * `value` and results are unsigned and fit in `width` bytes. Neither method throws because of what the guest asked.
+ */
+export interface BusDevice {
+  readonly name: string;
+  read(offset: number, width: Width): number;
+  write(offset: number, width: Width, value: number): void;
+}
+
+/** A device's claim on a range of a bus. */
+export interface BusRange {
+  readonly base: number;
+  readonly sizeBytes: number;
+  readonly device: BusDevice;
+}
+
+/** Called for accesses nobody claims, so that a log or a trace can name them. */
+export type UnclaimedAccess = (bus: string, address: number, width: Width, value: number | undefined) => void;
+
+/**
+ * Ranges of addresses and the devices behind them; the whole decoding a machine needs outside RAM.
+ *
+ * Ranges never overlap. An access that starts in one range and ends outside it is done byte by byte, as a bridge would split it.
+ * Only the device thread may call it.
+ */
+export class Bus {
+  readonly name: string;
+  readonly #ranges: BusRange[] = []; // sorted by base
+  readonly #unclaimed: UnclaimedAccess | undefined;
+  #last: BusRange | undefined; // accesses come in runs on one device
+
+  constructor(name: string, unclaimed?: UnclaimedAccess) {
+    this.name = name;
+    this.#unclaimed = unclaimed;
+  }
+
+  /** The ranges in address order. */
+  get ranges(): readonly BusRange[] {
+    return this.#ranges;
+  }
+
+  /** The range that overlaps `[base, base + sizeBytes)`, or `undefined` when it is free. */
+  holder(base: number, sizeBytes: number): BusRange | undefined {
+    return this.#ranges.find((range) => base < range.base + range.sizeBytes && range.base < base + sizeBytes);
+  }
+
+  /**
+   * Puts a device on the bus.
+   *
+   * @throws RangeError when part of the range is taken or the range is empty. Ask {@link holder} first where the guest chose the address.
+   */
+  attach(base: number, sizeBytes: number, device: BusDevice): BusRange {
+    if (!(sizeBytes > 0) || !(base >= 0)) {
+      throw new RangeError(
+        `Cannot attach ${device.name} to the ${this.name} bus: range ${hex(base)}+${hex(sizeBytes)} is empty`,
+      );
+    }
+    const holder = this.holder(base, sizeBytes);
+    if (holder !== undefined) {
+      throw new RangeError(
+        `Cannot attach ${device.name} to the ${this.name} bus at ${hex(base)}: ${holder.device.name} is there`,
+      );
+    }
+    const range: BusRange = { base, sizeBytes, device };
+    const index = this.#ranges.findIndex((other) => other.base > base);
+    this.#ranges.splice(index < 0 ? this.#ranges.length : index, 0, range);
+    return range;
+  }
+
+  /** Takes a range off the bus; one that is not there is ignored. */
+  detach(range: BusRange): void {
+    const index = this.#ranges.indexOf(range);
+    if (index >= 0) this.#ranges.splice(index, 1);
+    if (this.#last === range) this.#last = undefined;
+  }
+
+  /** The range that holds `address`. */
+  find(address: number): BusRange | undefined {
+    const last = this.#last;
+    if (last !== undefined && address >= last.base && address < last.base + last.sizeBytes) return last;
+    let low = 0;
+    let high = this.#ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const range = this.#ranges[middle];
+      if (range === undefined) return undefined;
+      if (address < range.base) high = middle;
+      else if (address >= range.base + range.sizeBytes) low = middle + 1;
+      else {
+        this.#last = range;
+        return range;
+      }
+    }
+    return undefined;
+  }
+
+  /** Reads; all ones where nobody answers. */
+  read(address: number, width: Width): number {
+    const range = this.find(address);
+    if (range !== undefined && address + width <= range.base + range.sizeBytes) {
+      return range.device.read(address - range.base, width) >>> 0;
+    }
+    if (width === 1 || this.holder(address, width) === undefined) {
+      this.#unclaimed?.(this.name, address, width, undefined);
+      return allOnes(width);
+    }
+    let value = 0;
+    for (let byte = 0; byte < width; byte++) value += this.read(address + byte, 1) * 2 ** (8 * byte);
+    return value;
+  }
+
+  /** Writes; dropped where nobody listens. */
+  write(address: number, width: Width, value: number): void {
+    const range = this.find(address);
+    if (range !== undefined && address + width <= range.base + range.sizeBytes) {
+      range.device.write(address - range.base, width, value);
+      return;
+    }
+    if (width === 1 || this.holder(address, width) === undefined) {
+      this.#unclaimed?.(this.name, address, width, value);
+      return;
+    }
+    for (let byte = 0; byte < width; byte++) this.write(address + byte, 1, (value >>> (8 * byte)) & 0xff);
+  }
+}

@@ -1,0 +1,28 @@
+import type { Fd, Gpa, Hva, Iova } from "./units.ts";
+
+/** Undoes one mapping; calling it twice is harmless. */
+export interface Mapping {
+  unmap(): void;
+}
+
+/** Puts host memory into the guest-physical space, so that the guest reaches it without an exit (KVM memory slots). */
+export interface SlotMapper {
+  /**
+   * All three are multiples of the page size. The pages must stay mapped in this process until `unmap` has returned.
+   *
+   * @throws SyscallError when KVM refuses, for example because another slot overlaps: ask the bus first.
+   */
+  mapSlot(name: string, address: Gpa, host: Hva, sizeBytes: number, isReadOnly: boolean): Mapping;
+}
+
+/** Lets a device reach host memory by DMA (an IOMMU domain). */
+export interface DmaMapper {
+  /** @throws SyscallError with advice on the memory lock limit, the IOVA width or whatever else stands in the way. */
+  mapDma(name: string, address: Iova, host: Hva, sizeBytes: number): Mapping;
+}
+
+/** Tells KVM which VFIO files a machine holds (the KVM VFIO device), so that it treats their DMA coherence right. */
+export interface VfioFiles {
+  addFile(file: Fd): void;
+  removeFile(file: Fd): void;
+}

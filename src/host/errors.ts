@@ -1,0 +1,75 @@
+import { HostError } from "../base/errors.ts";
+import { libc } from "./libc.ts";
+
+/** Linux errno values this program meets, x86-64. */
+export const ERRNO = {
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  E2BIG: 7,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  ENOTDIR: 20,
+  EISDIR: 21,
+  EINVAL: 22,
+  EMFILE: 24,
+  ENOTTY: 25,
+  ETXTBSY: 26,
+  EFBIG: 27,
+  ENOSPC: 28,
+  EROFS: 30,
+  EPIPE: 32,
+  ENOSYS: 38,
+  ELOOP: 40,
+  EOPNOTSUPP: 95,
+  EADDRINUSE: 98,
+  ECONNREFUSED: 111,
+} as const;
+
+export type ErrnoName = keyof typeof ERRNO;
+
+/** The errno's C name, or `errno 123` for one that is not in the table. */
+export function errnoName(errno: number): string {
+  for (const [name, value] of Object.entries(ERRNO)) if (value === errno) return name;
+  return `errno ${errno}`;
+}
+
+/** A system call failed: what we were doing, the call, the errno's name, and what the user can do about it. */
+export class SyscallError extends HostError {
+  override readonly name = "SyscallError";
+  readonly action: string;
+  readonly call: string;
+  readonly errno: string;
+
+  /** `new SyscallError("open /dev/kvm", "open", "EACCES", "add the user to group kvm")` reads `Cannot open /dev/kvm: open failed with EACCES (add …)`. */
+  constructor(action: string, call: string, errno: string, advice?: string) {
+    super(`Cannot ${action}: ${call} failed with ${errno}`, advice);
+    this.action = action;
+    this.call = call;
+    this.errno = errno;
+  }
+}
+
+/** Advice for an errno, where there is any. */
+export type AdviceByErrno = Readonly<Partial<Record<ErrnoName, string>>>;
+
+/**
+ * Passes a call's result on, or throws what errno says.
+ *
+ * @param result What the call returned; negative means failure. It must be the last libc call of this thread.
+ * @throws SyscallError
+ */
+export function check(result: number, action: string, call: string, advice?: AdviceByErrno): number {
+  if (result >= 0) return result;
+  const name = errnoName(libc.errno());
+  // Cast: a name that is not in the table simply has no advice.
+  throw new SyscallError(action, call, name, advice?.[name as ErrnoName]);
+}

@@ -1,0 +1,178 @@
+import koffi from "koffi";
+
+/**
+ * The C library calls this program makes, typed. Nothing here throws for a failed call: as in C, -1 is returned and
+ * {@link Libc.errno} tells why (read it before the next call of this thread). `host/errors.ts` turns that into a SyscallError.
+ *
+ * Addresses are numbers: user mappings lie under 2^47. Buffers handed over are borrowed for the call only; the kernel must not keep
+ * them. The test suite holds a second implementation over another FFI package, as an independent witness.
+ */
+export interface Libc {
+  /** errno of this thread's last failed call. */
+  errno(): number;
+
+  ioctl(fd: number, request: number, argument: number): number;
+  /** ioctl with a struct; it is read and written in place. */
+  ioctlStruct(fd: number, request: number, argument: Uint8Array): number;
+
+  open(path: string, flags: number, mode: number): number;
+  openat(directory: number, path: string, flags: number, mode: number): number;
+  close(fd: number): number;
+  fcntl(fd: number, command: number, argument: number): number;
+  fcntlStruct(fd: number, command: number, argument: Uint8Array): number;
+  ftruncate(fd: number, sizeBytes: number): number;
+  fallocate(fd: number, mode: number, offset: number, sizeBytes: number): number;
+  fdatasync(fd: number): number;
+
+  read(fd: number, buffer: Uint8Array, sizeBytes: number): number;
+  write(fd: number, buffer: Uint8Array, sizeBytes: number): number;
+  pread(fd: number, buffer: Uint8Array, sizeBytes: number, offset: number): number;
+  pwrite(fd: number, buffer: Uint8Array, sizeBytes: number, offset: number): number;
+  /** `segments` is an array of struct iovec {u64 base, u64 length}. */
+  preadv(fd: number, segments: Uint8Array, count: number, offset: number): number;
+  pwritev(fd: number, segments: Uint8Array, count: number, offset: number): number;
+
+  /** The address, or -1. `MAP_*` and `PROT_*` values are in `host/constants.ts`. */
+  mmap(address: number, sizeBytes: number, protection: number, flags: number, fd: number, offset: number): number;
+  munmap(address: number, sizeBytes: number): number;
+  madvise(address: number, sizeBytes: number, advice: number): number;
+  memfdCreate(name: string, flags: number): number;
+
+  eventfd(initial: number, flags: number): number;
+  epollCreate(flags: number): number;
+  /** `event` is a struct epoll_event of 12 bytes: u32 events, u64 data. */
+  epollControl(epoll: number, operation: number, fd: number, event: Uint8Array): number;
+  epollWait(epoll: number, events: Uint8Array, maxEvents: number, timeoutMs: number): number;
+  /** `descriptors` is an array of struct pollfd {i32 fd, i16 events, i16 revents}. */
+  poll(descriptors: Uint8Array, count: number, timeoutMs: number): number;
+
+  getpid(): number;
+  gettid(): number;
+  /** Sends a signal to one thread of this process. */
+  tgkill(pid: number, tid: number, signal: number): number;
+  /** Returns an errno value, not -1. Sets are 128 bytes. */
+  pthreadSigmask(how: number, set: Uint8Array, previous: Uint8Array): number;
+  /** Takes one pending signal of `set` off this thread; `timeout` is a struct timespec of 16 bytes. */
+  sigtimedwait(set: Uint8Array, timeout: Uint8Array): number;
+  prctl(option: number, argument: number): number;
+  /** `limit` is a struct rlimit {u64 current, u64 maximum}. */
+  getrlimit(resource: number, limit: Uint8Array): number;
+  setrlimit(resource: number, limit: Uint8Array): number;
+
+  isatty(fd: number): number;
+  /** `state` is a struct termios of 60 bytes. */
+  tcgetattr(fd: number, state: Uint8Array): number;
+  tcsetattr(fd: number, actions: number, state: Uint8Array): number;
+
+  socket(domain: number, type: number, protocol: number): number;
+  bind(fd: number, address: Uint8Array, sizeBytes: number): number;
+  listen(fd: number, backlog: number): number;
+  accept4(fd: number, flags: number): number;
+  connect(fd: number, address: Uint8Array, sizeBytes: number): number;
+  /** `message` is a struct msghdr of 56 bytes. */
+  sendmsg(fd: number, message: Uint8Array, flags: number): number;
+  recvmsg(fd: number, message: Uint8Array, flags: number): number;
+
+  /**
+   * The bytes at `address`, without a copy, owned by whoever mapped them: the view must not be used after munmap.
+   *
+   * @param sizeBytes At most 4 GiB (Node 20 aborts above; checked here).
+   * @throws RangeError above that size.
+   */
+  view(address: number, sizeBytes: number): ArrayBuffer;
+  /** Where a buffer's bytes are; valid only while the buffer is referenced and only for memory V8 does not move (all array buffers). */
+  addressOf(buffer: ArrayBufferView): number;
+}
+
+/** Largest piece {@link Libc.view} makes: Node 20 aborts the process above it. */
+export const MAX_VIEW_SIZE: number = 4 * 1024 ** 3;
+
+const SYS_GETTID = 186;
+const SYS_TGKILL = 234;
+
+const library = koffi.load("libc.so.6");
+
+/** Binds one C function; the types are parsed once, here. Cast: koffi cannot know the TypeScript type of a C prototype. */
+function bind<Call>(prototype: string): Call {
+  return library.func(prototype) as unknown as Call;
+}
+
+/** The C library through koffi. */
+export const libc: Libc = {
+  errno: () => koffi.errno(),
+
+  ioctl: bind("int ioctl(int fd, unsigned long request, uintptr_t argument)"),
+  ioctlStruct: bind("int ioctl(int fd, unsigned long request, void *argument)"),
+
+  open: bind("int open(const char *path, int flags, unsigned int mode)"),
+  openat: bind("int openat(int directory, const char *path, int flags, unsigned int mode)"),
+  close: bind("int close(int fd)"),
+  fcntl: bind("int fcntl(int fd, int command, int64_t argument)"),
+  fcntlStruct: bind("int fcntl(int fd, int command, void *argument)"),
+  ftruncate: bind("int ftruncate64(int fd, int64_t size)"),
+  fallocate: bind("int fallocate64(int fd, int mode, int64_t offset, int64_t size)"),
+  fdatasync: bind("int fdatasync(int fd)"),
+
+  read: bind("int64_t read(int fd, void *buffer, size_t size)"),
+  write: bind("int64_t write(int fd, const void *buffer, size_t size)"),
+  pread: bind("int64_t pread64(int fd, void *buffer, size_t size, int64_t offset)"),
+  pwrite: bind("int64_t pwrite64(int fd, const void *buffer, size_t size, int64_t offset)"),
+  preadv: bind("int64_t preadv64(int fd, const void *segments, int count, int64_t offset)"),
+  pwritev: bind("int64_t pwritev64(int fd, const void *segments, int count, int64_t offset)"),
+
+  mmap: bind("int64_t mmap64(uintptr_t address, size_t size, int protection, int flags, int fd, int64_t offset)"),
+  munmap: bind("int munmap(uintptr_t address, size_t size)"),
+  madvise: bind("int madvise(uintptr_t address, size_t size, int advice)"),
+  memfdCreate: bind("int memfd_create(const char *name, unsigned int flags)"),
+
+  eventfd: bind("int eventfd(unsigned int initial, int flags)"),
+  epollCreate: bind("int epoll_create1(int flags)"),
+  epollControl: bind("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
+  epollWait: bind("int epoll_wait(int epoll, void *events, int maximum, int timeout)"),
+  poll: bind("int poll(void *descriptors, unsigned long count, int timeout)"),
+
+  getpid: bind("int getpid()"),
+  gettid: (() => {
+    const call = bind<(number: number) => number>("long syscall(long number)");
+    return () => call(SYS_GETTID);
+  })(),
+  tgkill: (() => {
+    const call = bind<(number: number, pid: number, tid: number, signal: number) => number>(
+      "long syscall(long number, long pid, long tid, long signal)",
+    );
+    return (pid, tid, signal) => call(SYS_TGKILL, pid, tid, signal);
+  })(),
+  pthreadSigmask: bind("int pthread_sigmask(int how, const void *set, void *previous)"),
+  sigtimedwait: (() => {
+    const call = bind<(set: Uint8Array, information: null, timeout: Uint8Array) => number>(
+      "int sigtimedwait(const void *set, void *information, const void *timeout)",
+    );
+    return (set, timeout) => call(set, null, timeout);
+  })(),
+  prctl: bind("int prctl(int option, unsigned long argument)"),
+  getrlimit: bind("int getrlimit64(int resource, void *limit)"),
+  setrlimit: bind("int setrlimit64(int resource, const void *limit)"),
+
+  isatty: bind("int isatty(int fd)"),
+  tcgetattr: bind("int tcgetattr(int fd, void *state)"),
+  tcsetattr: bind("int tcsetattr(int fd, int actions, const void *state)"),
+
+  socket: bind("int socket(int domain, int type, int protocol)"),
+  bind: bind("int bind(int fd, const void *address, unsigned int size)"),
+  listen: bind("int listen(int fd, int backlog)"),
+  accept4: (() => {
+    const call = bind<(fd: number, address: null, size: null, flags: number) => number>(
+      "int accept4(int fd, void *address, void *size, int flags)",
+    );
+    return (fd, flags) => call(fd, null, null, flags);
+  })(),
+  connect: bind("int connect(int fd, const void *address, unsigned int size)"),
+  sendmsg: bind("int64_t sendmsg(int fd, const void *message, int flags)"),
+  recvmsg: bind("int64_t recvmsg(int fd, void *message, int flags)"),
+
+  view(address, sizeBytes) {
+    if (sizeBytes > MAX_VIEW_SIZE) throw new RangeError(`Cannot view ${sizeBytes} bytes: a view holds 4 GiB at most`);
+    return koffi.view(BigInt(address), sizeBytes);
+  },
+  addressOf: (buffer) => Number(koffi.address(buffer)),
+};

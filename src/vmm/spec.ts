@@ -1,0 +1,63 @@
+/** Where a character device goes. `tty` is this process's terminal (or its standard streams). */
+export type CharSpec =
+  | { readonly kind: "off" } // no device at all
+  | { readonly kind: "null" }
+  | { readonly kind: "tty" }
+  | { readonly kind: "pty" }
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "socket"; readonly path: string }
+  | { readonly kind: "api" }; // bytes go to and come from the typed API
+
+/** One virtio-blk disk. */
+export interface DiskSpec {
+  readonly path: string;
+  readonly id: string;
+  readonly isReadOnly: boolean;
+  /** O_DIRECT: past the host's page cache. */
+  readonly isDirect: boolean;
+  /** At most 20 bytes, what the guest reads as the disk's serial number. */
+  readonly serial?: string;
+}
+
+/** One passed-through PCI function. */
+export interface DeviceSpec {
+  /** sysfs directory of the function, by real path. */
+  readonly path: string;
+  readonly id: string;
+  /** `trap` makes every BAR access exit and be passed through, for teaching and debugging. */
+  readonly bars: "map" | "trap";
+  /** BARs left trapped although they could be mapped. */
+  readonly excludedMmapBars: readonly number[];
+  /** Guest slot on bus 0; the first free one when absent. */
+  readonly pciSlot?: number;
+}
+
+/** Guest RAM. */
+export interface MemorySpec {
+  readonly sizeBytes: number;
+  readonly hugepages: boolean;
+  /** MAP_SHARED on the memfd. RAM is always a shared memfd mapping; `false` is accepted and means the same. */
+  readonly shared: boolean;
+  /** Touches every page before start. */
+  readonly prefault: boolean;
+}
+
+/** Everything that defines a machine; plain data, checked by `spec-check.ts`, passed to the workers as it is. */
+export interface MachineSpec {
+  readonly kernel: string;
+  readonly initramfs?: string;
+  readonly cmdline: string;
+  readonly cpus: { readonly count: number };
+  readonly memory: MemorySpec;
+  readonly disks: readonly DiskSpec[];
+  readonly devices: readonly DeviceSpec[];
+  readonly serial: CharSpec;
+  readonly console: CharSpec;
+  readonly rng: { readonly source: string };
+  /** Port whose writes end the machine with status `(value << 1) | 1`. */
+  readonly debugExitPort?: number;
+  /** What a guest reset does: `false` ends the machine. */
+  readonly allowReboot: boolean;
+  /** How long the device thread polls before it sleeps, in microseconds; absent for adaptive. */
+  readonly pollMicroseconds?: number;
+}
