@@ -1,0 +1,68 @@
+import { SHARE_ENV, Worker } from "node:worker_threads";
+
+/** A worker thread with typed messages. The control thread holds one for each. */
+export class WorkerLink<ToWorker, FromWorker> {
+  readonly #worker: Worker;
+  /** Resolves when the thread is gone. */
+  readonly ended: Promise<void>;
+
+  /**
+   * Starts a thread; its code runs some 40 ms later.
+   *
+   * @param entry Compiled entry file beside this one, for example `vcpu-worker.js`.
+   * @param onMessage Every message, on the control thread.
+   * @param onCrash An exception that ended the thread.
+   */
+  constructor(entry: string, data: object, onMessage: (message: FromWorker) => void, onCrash: (error: Error) => void) {
+    this.#worker = new Worker(new URL(entry, import.meta.url), { workerData: data, env: SHARE_ENV });
+    // Cast: the worker's entry file posts nothing else.
+    this.#worker.on("message", (message) => onMessage(message as FromWorker));
+    this.#worker.on("error", onCrash);
+    this.ended = new Promise((resolve) => this.#worker.once("exit", () => resolve()));
+  }
+
+  post(message: ToWorker): void {
+    this.#worker.postMessage(message);
+  }
+
+  /** Ends an idle thread; one inside a native call must have been kicked out of it first. */
+  async terminate(): Promise<void> {
+    await this.#worker.terminate();
+  }
+}
+
+/** A promise and its ends, for a message that will come. */
+export interface Deferred<T> {
+  readonly promise: Promise<T>;
+  resolve(value: T): void;
+  reject(error: Error): void;
+}
+
+export function defer<T>(): Deferred<T> {
+  let resolve: (value: T) => void = () => undefined;
+  let reject: (error: Error) => void = () => undefined;
+  const promise = new Promise<T>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
+  });
+  // A rejection that nobody awaits yet must not end the process: whoever awaits it later still gets it.
+  promise.catch(() => undefined);
+  return { promise, resolve, reject };
+}
+
+/** `promise`, or a rejection with `text` after `timeoutMs`. */
+export function withDeadline<T>(promise: Promise<T>, timeoutMs: number, text: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(text)), timeoutMs);
+    promise.then(
+      (value) => {
+        clearTimeout(timer);
+        resolve(value);
+      },
+      (error: unknown) => {
+        clearTimeout(timer);
+        reject(error);
+      },
+    );
+  });
+}
