@@ -37,6 +37,8 @@ export interface Libc {
   munmap(address: number, sizeBytes: number): number;
   madvise(address: number, sizeBytes: number, advice: number): number;
   memfdCreate(name: string, flags: number): number;
+  /** Copies between addresses of this process. Nothing is checked: both ranges must be mapped. */
+  memcpy(target: number, source: number, sizeBytes: number): number;
 
   eventfd(initial: number, flags: number): number;
   epollCreate(flags: number): number;
@@ -124,6 +126,7 @@ export const libc: Libc = {
   munmap: bind("int munmap(uintptr_t address, size_t size)"),
   madvise: bind("int madvise(uintptr_t address, size_t size, int advice)"),
   memfdCreate: bind("int memfd_create(const char *name, unsigned int flags)"),
+  memcpy: bind("int64_t memcpy(uintptr_t target, uintptr_t source, size_t size)"),
 
   eventfd: bind("int eventfd(unsigned int initial, int flags)"),
   epollCreate: bind("int epoll_create1(int flags)"),

@@ -25,6 +25,7 @@ const HEADERS = [
   "linux/capability.h",
   "linux/falloc.h",
   "linux/fs.h",
+  "linux/memfd.h",
   // Newer than some C libraries; the kernel's value.
   "#ifndef MADV_POPULATE_WRITE",
   "#define MADV_POPULATE_WRITE 23",

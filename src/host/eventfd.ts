@@ -1,0 +1,63 @@
+import { type Fd, fd } from "../base/units.ts";
+import { EVENTFD } from "./constants.ts";
+import { check, ERRNO } from "./errors.ts";
+import { libc } from "./libc.ts";
+
+/**
+ * A counter in the kernel that threads, KVM and VFIO raise and somebody waits for.
+ *
+ * The descriptor is a number that every thread of the process may use; a thread that did not make the object wraps it by {@link attach}.
+ * It is nonblocking and closed on exec.
+ */
+export class EventFd {
+  readonly #ownsDescriptor: boolean;
+  // One buffer each: no allocation per call.
+  readonly #one: Uint8Array = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
+  readonly #count: DataView = new DataView(new ArrayBuffer(8));
+  readonly #countBytes: Uint8Array = new Uint8Array(this.#count.buffer);
+  #descriptor: number;
+
+  private constructor(descriptor: number, ownsDescriptor: boolean) {
+    this.#descriptor = descriptor;
+    this.#ownsDescriptor = ownsDescriptor;
+  }
+
+  /** @throws SyscallError */
+  static create(): EventFd {
+    const flags = EVENTFD.EFD_CLOEXEC | EVENTFD.EFD_NONBLOCK;
+    const advice = { EMFILE: "raise the limit of open files: ulimit -n" };
+    return new EventFd(check(libc.eventfd(0, flags), "make an eventfd", "eventfd", advice), true);
+  }
+
+  /** Uses an eventfd that another thread made and closes. */
+  static attach(descriptor: Fd): EventFd {
+    return new EventFd(descriptor, false);
+  }
+
+  /** The descriptor; -1 after {@link close}. */
+  get fd(): Fd {
+    return fd(this.#descriptor);
+  }
+
+  /** Adds one. Callable from any thread; a full counter is signalled already and stays so. */
+  signal(): void {
+    if (libc.write(this.#descriptor, this.#one, 8) < 0 && libc.errno() !== ERRNO.EAGAIN) {
+      check(-1, "signal an eventfd", "write");
+    }
+  }
+
+  /** Takes the count and sets it to zero; 0 when nobody signalled. */
+  drain(): number {
+    if (libc.read(this.#descriptor, this.#countBytes, 8) < 0) {
+      if (libc.errno() === ERRNO.EAGAIN) return 0;
+      check(-1, "read an eventfd", "read");
+    }
+    return this.#count.getUint32(0, true) + this.#count.getUint32(4, true) * 2 ** 32;
+  }
+
+  /** Closes the descriptor if this object made it; calling it twice is harmless. Close watches on it first. */
+  close(): void {
+    if (this.#descriptor >= 0 && this.#ownsDescriptor) libc.close(this.#descriptor);
+    this.#descriptor = -1;
+  }
+}
