@@ -1,0 +1,22 @@
+/** `npm run images`: builds the guest's kernel, initramfs and disk, and says where they are. */
+import { HostError } from "../src/base/errors.ts";
+import { guestImages } from "./images.ts";
+import { ensurePrerequisites, IMAGE_PREREQUISITES } from "./prerequisites.ts";
+
+const progress = (text: string): void => {
+  process.stderr.write(`images: ${text}\n`);
+};
+
+try {
+  await ensurePrerequisites(IMAGE_PREREQUISITES, progress);
+  const images = await guestImages(progress);
+  console.log(`kernel with built-in initramfs  ${images.vmlinux}`);
+  console.log(`kernel, ELF                     ${images.kernel.vmlinux}`);
+  console.log(`kernel, bzImage                 ${images.kernel.vmlinuz}`);
+  console.log(`initramfs                       ${images.initramfs}`);
+  console.log(`disk (copy it before use)       ${images.disk}`);
+} catch (error) {
+  if (!(error instanceof HostError)) throw error;
+  console.error(`images: ${error.message}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,71 @@
+import { spawn } from "node:child_process";
+import { HostError } from "../src/base/errors.ts";
+import type { Progress } from "./debian-package.ts";
+import { findProgram, runProgram } from "./program.ts";
+
+/** A program of the host that we run, the Debian package that has it, and what for. */
+export interface Prerequisite {
+  readonly program: string;
+  readonly package: string;
+  readonly purpose: string;
+}
+
+/** What building guest images takes, beside dpkg and apt. */
+export const IMAGE_PREREQUISITES: readonly Prerequisite[] = [
+  { program: "xz", package: "xz-utils", purpose: "unpacks the kernel" },
+  { program: "depmod", package: "kmod", purpose: "lists what each kernel module needs" },
+  { program: "mke2fs", package: "e2fsprogs", purpose: "makes the guest's root file system" },
+];
+
+/** Answers those that are not installed. */
+export function missingPrerequisites(needed: readonly Prerequisite[]): readonly Prerequisite[] {
+  return needed.filter((prerequisite) => findProgram(prerequisite.program) === undefined);
+}
+
+/**
+ * Makes sure that the host has what is needed; as root it installs what is missing, and says what and why.
+ *
+ * @throws HostError with the exact command to run when something is missing and this process may not install it.
+ */
+export async function ensurePrerequisites(needed: readonly Prerequisite[], progress: Progress): Promise<void> {
+  const missing = missingPrerequisites(needed);
+  if (missing.length > 0) {
+    const packages = [...new Set(missing.map((prerequisite) => prerequisite.package))];
+    const command = `apt-get install --no-install-recommends ${packages.join(" ")}`;
+    const reasons = missing.map((one) => `${one.program} (package ${one.package}: ${one.purpose})`).join(", ");
+    if (process.getuid?.() !== 0 || findProgram("apt-get") === undefined) {
+      throw new HostError(`Cannot go on without ${reasons}`, `run, as root: ${command}`);
+    }
+    progress(`installing what is missing: ${reasons}`);
+    // Lists may be absent on a fresh machine, or name versions that are no longer served.
+    if (!(await aptKnows(packages)) || !(await install(packages))) {
+      progress("refreshing apt's package lists");
+      await apt(["update"]);
+      if (!(await install(packages)))
+        throw new HostError(`Cannot install ${packages.join(", ")}`, `see what it says: ${command}`);
+    }
+  } else if (!(await aptKnows(["linux-image-amd64"])) && process.getuid?.() === 0) {
+    progress("refreshing apt's package lists: it knows no kernel to download");
+    await apt(["update"]);
+  }
+}
+
+async function aptKnows(packages: readonly string[]): Promise<boolean> {
+  const answer = await runProgram("apt-cache", ["policy", ...packages]).catch(() => Buffer.alloc(0));
+  return (answer.toString().match(/^ *Candidate: (?!\(none\))/gm) ?? []).length === packages.length;
+}
+
+const install = (packages: readonly string[]): Promise<boolean> =>
+  apt(["install", "-y", "--no-install-recommends", ...packages]);
+
+/** Runs apt-get with what it says shown on standard error, where progress goes. Answers whether it ended well. */
+function apt(args: readonly string[]): Promise<boolean> {
+  return new Promise((resolve) => {
+    const child = spawn("apt-get", ["-q", ...args], {
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", LC_ALL: "C" },
+      stdio: ["ignore", 2, 2],
+    });
+    child.on("error", () => resolve(false));
+    child.on("close", (status) => resolve(status === 0));
+  });
+}
