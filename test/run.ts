@@ -1,0 +1,173 @@
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+import { projectRoot } from "../guest-images/cache.ts";
+import { ensurePrerequisites, type Prerequisite } from "../guest-images/prerequisites.ts";
+
+/*
+ * Runs the tests tier by tier with tap and closes with one line of totals: `node dist/test/run.js [tier …]`.
+ * A tier that cannot run here says why; with CI=true that is a failure unless the machine truly lacks the device node.
+ */
+
+interface Tier {
+  readonly name: string;
+  /** What it shows, for people. */
+  readonly about: string;
+  readonly folders: readonly string[];
+  readonly needs: readonly Prerequisite[];
+  /** Files at a time. */
+  readonly jobs: number;
+  /** Longest a single file may take, in seconds: against hangs. */
+  readonly timeoutSeconds: number;
+  /** A device node without which the tier cannot run. */
+  readonly deviceNode?: string;
+}
+
+const COMPILER: Prerequisite = {
+  program: "gcc",
+  package: "gcc",
+  purpose: "checks struct layouts against the C headers",
+};
+const HEADERS: Prerequisite = {
+  program: "/usr/include/linux/kvm.h",
+  package: "linux-libc-dev",
+  purpose: "the kernel's C headers",
+};
+const LIBC_HEADERS: Prerequisite = {
+  program: "/usr/include/stdio.h",
+  package: "libc6-dev",
+  purpose: "the C library's headers",
+};
+
+const TIERS: readonly Tier[] = [
+  {
+    name: "unit",
+    about: "architecture, ABI against the C headers, pure parts with fakes",
+    folders: [".", "abi", "unit"],
+    needs: [
+      COMPILER,
+      LIBC_HEADERS,
+      HEADERS,
+      { program: "iasl", package: "acpica-tools", purpose: "an independent ACPI compiler" },
+      { program: "lspci", package: "pciutils", purpose: "an independent reader of configuration spaces" },
+    ],
+    jobs: 2,
+    timeoutSeconds: 120,
+  },
+  {
+    name: "kvm",
+    about: "tiny guests on /dev/kvm",
+    folders: ["kvm"],
+    needs: [],
+    jobs: 1,
+    timeoutSeconds: 240,
+    deviceNode: "/dev/kvm",
+  },
+  {
+    name: "lab",
+    about: "Linux guests with real VFIO devices in a nested host (minutes: all of it may be emulated)",
+    folders: ["lab"],
+    needs: [],
+    jobs: 1,
+    timeoutSeconds: 840,
+  },
+];
+
+interface Totals {
+  pass: number;
+  fail: number;
+  skip: number;
+}
+
+const root = projectRoot();
+const compiled = join(root, "dist", "test");
+
+/** Compiled test files directly in a tier's folders and below them (directly only for the test folder itself). */
+function testFiles(tier: Tier): string[] {
+  return tier.folders.flatMap((folder) => {
+    const path = join(compiled, folder);
+    if (!existsSync(path)) return [];
+    return readdirSync(path, { recursive: folder !== ".", encoding: "utf8" })
+      .filter((name) => name.endsWith(".test.js"))
+      .sort()
+      .map((name) => join(path, name));
+  });
+}
+
+/** Closing comment of a TAP stream: `# { total: 3, pass: 2, fail: 1 }`. */
+function totalsOf(tap: string): Totals {
+  const closing = [...tap.matchAll(/^# \{ total: \d+.*\}$/gm)].pop()?.[0] ?? "";
+  const figure = (name: string): number => Number(new RegExp(`\\b${name}: (\\d+)`).exec(closing)?.[1] ?? 0);
+  return { pass: figure("pass"), fail: figure("fail"), skip: figure("skip") + figure("todo") };
+}
+
+async function runTap(tier: Tier, files: readonly string[]): Promise<Totals & { status: number }> {
+  const folder = mkdtempSync(join(tmpdir(), "tsvmm-test-"));
+  const output = join(folder, "output.tap");
+  const args = ["run", "--disable-coverage", "--allow-empty-coverage", "--reporter=terse", `--jobs=${tier.jobs}`];
+  args.push(
+    `--timeout=${tier.timeoutSeconds}`,
+    `--output-file=${output}`,
+    ...files.map((file) => relative(root, file)),
+  );
+  try {
+    const status = await new Promise<number>((resolve) => {
+      const child = spawn(join(root, "node_modules", ".bin", "tap"), args, {
+        cwd: root,
+        stdio: ["ignore", "inherit", "inherit"],
+      });
+      child.on("error", () => resolve(1));
+      child.on("close", (code) => resolve(code ?? 1));
+    });
+    return { ...totalsOf(existsSync(output) ? readFileSync(output, "utf8") : ""), status };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function main(names: readonly string[]): Promise<number> {
+  const unknown = names.filter((name) => !TIERS.some((tier) => tier.name === name));
+  if (unknown.length > 0) {
+    console.error(
+      `run: no tier is called ${unknown.join(", ")}; there are ${TIERS.map((tier) => tier.name).join(", ")}`,
+    );
+    return 2;
+  }
+  const chosen = names.length === 0 ? TIERS : TIERS.filter((tier) => names.includes(tier.name));
+  const sum: Totals = { pass: 0, fail: 0, skip: 0 };
+  const summary: string[] = [];
+  let isGreen = true;
+  for (const [index, tier] of chosen.entries()) {
+    console.log(`\n== ${index + 1}/${chosen.length} ${tier.name}: ${tier.about}`);
+    const files = testFiles(tier);
+    if (tier.deviceNode !== undefined && !existsSync(tier.deviceNode)) {
+      summary.push(`${tier.name.padEnd(6)} skipped: this machine has no ${tier.deviceNode}`);
+      console.log(`skipped: this machine has no ${tier.deviceNode}; load the module kvm_intel or kvm_amd`);
+      sum.skip += files.length;
+      continue;
+    }
+    await ensurePrerequisites(tier.needs, (text) => console.log(text));
+    const started = Date.now();
+    const totals = await runTap(tier, files);
+    const seconds = Math.round((Date.now() - started) / 1000);
+    // A runner that died early, or a tier in which nothing ran, is a failure whatever was counted until then.
+    if (totals.status !== 0 && totals.fail === 0) totals.fail = 1;
+    if (totals.pass + totals.fail + totals.skip === 0) totals.fail = 1;
+    if (totals.fail > 0) isGreen = false;
+    sum.pass += totals.pass;
+    sum.fail += totals.fail;
+    sum.skip += totals.skip;
+    const skipped = totals.skip > 0 ? `, ${totals.skip} skipped` : "";
+    summary.push(
+      `${tier.name.padEnd(6)} ${totals.pass} passed, ${totals.fail} failed${skipped} in ${seconds} s (${files.length} files)`,
+    );
+  }
+  console.log(`\n== summary\n${summary.join("\n")}`);
+  if (sum.skip > 0 && process.env["CI"] === "true")
+    console.log(`${sum.skip} skipped: see above for what would enable them`);
+  console.log(`${sum.pass} passed, ${sum.fail} failed`);
+  return isGreen ? 0 : 1;
+}
+
+process.exitCode = await main(process.argv.slice(2));
