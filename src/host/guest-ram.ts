@@ -1,6 +1,6 @@
 import type { GuestMemory, RamRegion } from "../base/guest-memory.ts";
 import { HostError } from "../base/errors.ts";
-import { type Fd, fd, GIB, type Gpa, type Hva, hex, highHalf, hva, lowHalf, u64FromHalves } from "../base/units.ts";
+import { type Fd, fd, GIB, type Gpa, gpa, type Hva, hex, highHalf, hva, lowHalf, u64FromHalves } from "../base/units.ts";
 import { ERRNO, check } from "./errors.ts";
 import { IovecArray } from "./iovec.ts";
 import { libc, MAX_VIEW_SIZE } from "./libc.ts";
@@ -19,6 +19,8 @@ interface Piece {
   readonly u16: Uint16Array;
   readonly u32: Uint32Array;
 }
+
+const NOWHERE: RamRegion = { gpa: gpa(0), sizeBytes: -1, fileOffset: 0 };
 
 /** Place in its piece of an offset in the file; below 2^32, so bit operators may be used on it. `%` would be a call of fmod. */
 const inPiece = (offset: number): number =>
@@ -39,6 +41,7 @@ export class GuestRam implements GuestMemory {
   readonly #fence: Int32Array = new Int32Array(new SharedArrayBuffer(4));
   readonly #iovec: IovecArray = new IovecArray(1);
   #regions: readonly RamRegion[];
+  #last: RamRegion = NOWHERE; // accesses come in runs in one region
   #fd: number;
 
   private constructor(regions: readonly RamRegion[], base: Hva, file: number, mapping: HostMapping | undefined) {
@@ -216,6 +219,7 @@ export class GuestRam implements GuestMemory {
   /** Unmaps the memory and closes the file, if this object made them. Every range is no RAM from then on. */
   close(): void {
     this.#regions = [];
+    this.#last = NOWHERE;
     this.#pieces.length = 0;
     this.#mapping?.unmap();
     if (this.#fd >= 0) libc.close(this.#fd);
@@ -224,9 +228,14 @@ export class GuestRam implements GuestMemory {
 
   /** Offset in the file, or -1 unless the whole range is RAM of one region. */
   #offset(address: number, sizeBytes: number): number {
+    const last = this.#last;
+    const offset = address - last.gpa;
+    if (offset >= 0 && offset + sizeBytes <= last.sizeBytes) return last.fileOffset + offset;
     for (const region of this.#regions) {
       const within = address - region.gpa;
-      if (within >= 0 && within + sizeBytes <= region.sizeBytes) return region.fileOffset + within;
+      if (within < 0 || within + sizeBytes > region.sizeBytes) continue;
+      this.#last = region;
+      return region.fileOffset + within;
     }
     return -1;
   }
