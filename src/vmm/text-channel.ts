@@ -1,4 +1,4 @@
-/** Thrown by {@link SerialPort.waitFor} when the pattern does not come; `output` holds what came instead. */
+/** Thrown by {@link TextChannel.waitFor} when the pattern does not come; `output` holds what came instead. */
 export class WaitError extends Error {
   override readonly name = "WaitError";
   /** The last 4 KiB of output. */
@@ -15,7 +15,7 @@ export interface WaitOptions {
   readonly timeoutMs?: number;
 }
 
-/** How much output is kept for waiting and for {@link SerialPort.text}, in characters. */
+/** How much output is kept for waiting and for {@link TextChannel.text}, in characters. */
 const HISTORY = 4 << 20;
 
 interface Waiter {
@@ -26,7 +26,7 @@ interface Waiter {
 }
 
 /** The guest's serial port (or console) as a test sees it: text comes out, text goes in. */
-export class SerialPort {
+export class TextChannel {
   readonly #send: (bytes: Uint8Array) => void;
   readonly #decoder = new TextDecoder();
   readonly #listeners = new Set<(text: string) => void>();
