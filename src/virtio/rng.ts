@@ -1,0 +1,61 @@
+import type { EntropyBackend } from "../base/backends.ts";
+import { type Chain, scatter } from "./chain.ts";
+import type { VirtioDevice } from "./device.ts";
+import type { Virtqueue } from "./queue.ts";
+
+/** Most bytes one request gets. A driver that wants more asks again; one queue of requests stays well under a millisecond. */
+const MAX_REQUEST_BYTES = 4096;
+
+/** An entropy device: fills what the driver puts in its only queue. VIRTIO 1.2 §5.4 */
+export class VirtioRng implements VirtioDevice {
+  readonly name: string;
+  readonly deviceId = 4;
+  readonly classCode = 0xff_00_00; // unassigned class
+  readonly features = 0n;
+  readonly queueSizes: readonly number[] = [64];
+  readonly configSizeBytes = 0;
+  readonly isBusy = false;
+  readonly #backend: EntropyBackend;
+  readonly #bytes = new Uint8Array(MAX_REQUEST_BYTES);
+  #queue: Virtqueue | undefined;
+
+  constructor(name: string, backend: EntropyBackend) {
+    this.name = name;
+    this.#backend = backend;
+  }
+
+  attach(): void {}
+
+  readConfig(): number {
+    return 0;
+  }
+
+  writeConfig(): void {}
+
+  activate(queues: readonly (Virtqueue | undefined)[]): void {
+    this.#queue = queues[0];
+  }
+
+  queueNotified(): void {
+    const queue = this.#queue;
+    queue?.drain((chain) => this.#answer(queue, chain));
+  }
+
+  reset(): void {
+    this.#queue = undefined;
+  }
+
+  close(): void {
+    this.reset();
+  }
+
+  #answer(queue: Virtqueue, chain: Chain): void {
+    if (chain.writableBytes === 0) {
+      queue.fail("an entropy request has no room for an answer");
+      return;
+    }
+    const bytes = this.#bytes.subarray(0, Math.min(chain.writableBytes, MAX_REQUEST_BYTES));
+    this.#backend.fill(bytes);
+    queue.complete(chain, scatter(queue.memory, chain.writable, bytes));
+  }
+}
