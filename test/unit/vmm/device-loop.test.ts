@@ -1,0 +1,98 @@
+import t from "tap";
+import { runDeviceLoop } from "../../../src/vmm/device-loop.ts";
+import { createMailboxes, MailboxServer } from "../../../src/vmm/mailbox.ts";
+
+/** Word of a vCPU's request in its line; the layout is drawn in mailbox.ts. */
+const REQUEST = 16;
+
+t.test("runDeviceLoop() does not sleep when a request comes in just before it would", async (t) => {
+  const shared = createMailboxes(1);
+  const words = new Int32Array(shared);
+  const timeouts: number[] = [];
+  let handled = 0;
+  let flushes = 0;
+  runDeviceLoop({
+    mailboxes: new MailboxServer(shared),
+    waiter: {
+      wait: (timeoutMs) => {
+        timeouts.push(timeoutMs);
+        return 0;
+      },
+    },
+    handle: () => {
+      handled++;
+      return 0;
+    },
+    // The request appears after the pass over the mailboxes and before the thread announces its sleep.
+    flush: () => {
+      if (flushes++ === 0) Atomics.add(words, REQUEST, 1);
+    },
+    isDone: () => handled === 1,
+    pollMicroseconds: 0,
+    now: () => 0,
+  });
+  t.equal(handled, 1);
+  t.equal(timeouts[0], 0, "a look at the descriptors first, no sleep");
+});
+
+t.test("runDeviceLoop() looks at the descriptors while a busy vCPU keeps it polling", async (t) => {
+  const shared = createMailboxes(1);
+  const words = new Int32Array(shared);
+  const timeouts: number[] = [];
+  let time = 0;
+  let handled = 0;
+  Atomics.add(words, REQUEST, 1);
+  runDeviceLoop({
+    mailboxes: new MailboxServer(shared),
+    waiter: {
+      wait: (timeoutMs) => {
+        timeouts.push(timeoutMs);
+        return 0;
+      },
+    },
+    handle: () => {
+      handled++;
+      return 0;
+    },
+    flush: () => {
+      if (handled < 1000) Atomics.add(words, REQUEST, 1);
+    },
+    isDone: () => handled >= 100 || timeouts.includes(-1),
+    pollMicroseconds: 50,
+    now: () => {
+      time += 10;
+      Atomics.add(words, REQUEST, 1);
+      return time;
+    },
+  });
+  t.ok(timeouts.length > 10, `${timeouts.length} looks at the descriptors`);
+  t.notOk(timeouts.includes(-1), "it never slept");
+});
+
+t.test("runDeviceLoop() sleeps for as long as it takes once nothing comes for the polling window", async (t) => {
+  const shared = createMailboxes(1);
+  Atomics.add(new Int32Array(shared), REQUEST, 1);
+  let time = 0;
+  let isDone = false;
+  const timeouts: number[] = [];
+  runDeviceLoop({
+    mailboxes: new MailboxServer(shared),
+    waiter: {
+      wait: (timeoutMs) => {
+        timeouts.push(timeoutMs);
+        if (timeoutMs === -1) isDone = true;
+        return 0;
+      },
+    },
+    handle: () => 0,
+    flush: () => undefined,
+    isDone: () => isDone,
+    pollMicroseconds: 50,
+    now: () => {
+      time += 10;
+      return time;
+    },
+  });
+  t.equal(timeouts.at(-1), -1);
+  t.ok(time >= 50, "after the window");
+});
