@@ -1,0 +1,52 @@
+import type { Doorbell, Doorbells, FdWatch, FdWatcher } from "../base/signals.ts";
+import type { Gpa, Width } from "../base/units.ts";
+import { EventFd } from "../host/eventfd.ts";
+import type { Vm } from "./vm.ts";
+
+/** What {@link IoEventFds} asks of a machine. */
+export type DoorbellPort = Pick<Vm, "assignIoeventfd" | "deassignIoeventfd">;
+
+/**
+ * Guest writes that KVM turns into eventfd signals: the vCPU goes on at once, and the device thread hears of it from its event loop.
+ * Rings that come before the loop's next pass are one call. Only the device thread may use it.
+ */
+export class IoEventFds implements Doorbells {
+  readonly #vm: DoorbellPort;
+  readonly #watcher: FdWatcher;
+
+  constructor(vm: DoorbellPort, watcher: FdWatcher) {
+    this.#vm = vm;
+    this.#watcher = watcher;
+  }
+
+  /**
+   * Implements Doorbells. A ring that the loop has not seen when `unregister` is called is dropped: the device is being reset or moved.
+   *
+   * @throws SyscallError when another doorbell is at the address or KVM has no room.
+   */
+  register(address: Gpa, width: Width | 0, onRing: () => void): Doorbell {
+    const event = EventFd.create();
+    let watch: FdWatch | undefined;
+    try {
+      watch = this.#watcher.watch(event.fd, "input", () => {
+        event.drain(); // before the call: a ring during it comes again
+        onRing();
+      });
+      this.#vm.assignIoeventfd(event.fd, address, width);
+    } catch (error) {
+      watch?.close();
+      event.close();
+      throw error;
+    }
+    let isRegistered = true;
+    return {
+      unregister: () => {
+        if (!isRegistered) return;
+        isRegistered = false;
+        this.#vm.deassignIoeventfd(event.fd, address, width);
+        watch?.close();
+        event.close();
+      },
+    };
+  }
+}

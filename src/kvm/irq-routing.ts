@@ -1,0 +1,202 @@
+import type { Report } from "../base/backends.ts";
+import { invariant } from "../base/invariant.ts";
+import type { MsiMessage, MsiRoute, MsiRouter } from "../base/signals.ts";
+import type { Fd, Gsi } from "../base/units.ts";
+import { EventFd } from "../host/eventfd.ts";
+import { RoutingTable } from "./routing-table.ts";
+import type { Vm } from "./vm.ts";
+
+/** What {@link IrqRouting} asks of a machine. */
+export type RoutingPort = Pick<Vm, "setGsiRouting" | "assignIrqfd" | "deassignIrqfd">;
+
+/**
+ * KVM's interrupt routes and their eventfds. Only the device thread may call it.
+ *
+ * Each route has the guest's wish (masked, message) beside the host's state (connected or not), and one function that makes the second
+ * agree with the first. Connecting pushes the table first, then assigns the irqfd, so that no signal ever meets a stale entry.
+ * Masking only takes the irqfd away: the entry stays, so that unmasking again does not push a table that grows with the machine.
+ */
+export class IrqRouting implements MsiRouter {
+  readonly #vm: RoutingPort;
+  readonly #report: Report;
+  readonly #table: RoutingTable;
+  readonly #waiting = new Set<Route>(); // to be connected at the end of the batch
+  #batchDepth = 0;
+  #hasReportedShortage = false;
+  #pushes = 0;
+
+  /** @param limit How many routes KVM has: KVM_CAP_IRQ_ROUTING. */
+  constructor(vm: RoutingPort, limit: number, report: Report) {
+    this.#vm = vm;
+    this.#report = report;
+    this.#table = new RoutingTable(limit);
+  }
+
+  /** How often the table was pushed to KVM. */
+  get pushes(): number {
+    return this.#pushes;
+  }
+
+  /** @throws SyscallError when the process has no descriptor left for the route's eventfd. */
+  allocate(name: string): MsiRoute {
+    return new Route(name, this.#vm, this.#table, {
+      changed: (route) => this.#changed(route),
+      shortage: () => this.#shortage(name),
+    });
+  }
+
+  batch(work: () => void): void {
+    this.#batchDepth++;
+    try {
+      work();
+    } finally {
+      this.#batchDepth--;
+      if (this.#batchDepth === 0) this.#settle();
+    }
+  }
+
+  /** A route's message or mask changed in a way that needs the table. */
+  #changed(route: Route): void {
+    this.#waiting.add(route);
+    if (this.#batchDepth === 0) this.#settle();
+  }
+
+  #settle(): void {
+    if (this.#table.isDirty) {
+      this.#vm.setGsiRouting(this.#table.encode());
+      this.#table.markPushed();
+      this.#pushes++;
+    }
+    for (const route of this.#waiting) {
+      this.#waiting.delete(route); // first: a route that cannot be connected is not tried for ever
+      route.connect();
+    }
+  }
+
+  #shortage(name: string): void {
+    if (this.#hasReportedShortage) return;
+    this.#hasReportedShortage = true;
+    this.#report("error", `No interrupt route is left for ${name}: it and later ones stay silent`, { route: name });
+  }
+}
+
+/** What a route tells its router. */
+interface RouterLink {
+  changed(route: Route): void;
+  shortage(): void;
+}
+
+class Route implements MsiRoute {
+  readonly name: string;
+  readonly #vm: RoutingPort;
+  readonly #table: RoutingTable;
+  readonly #link: RouterLink;
+  readonly #event: EventFd = EventFd.create();
+  // The guest's side.
+  #isMasked = true;
+  #message: MsiMessage | undefined;
+  // The host's side.
+  #gsi: Gsi | undefined;
+  #isConnected = false;
+  #isPending = false; // taken out of the eventfd while disconnected, not yet delivered
+  #isReleased = false;
+
+  constructor(name: string, vm: RoutingPort, table: RoutingTable, link: RouterLink) {
+    this.name = name;
+    this.#vm = vm;
+    this.#table = table;
+    this.#link = link;
+  }
+
+  get isMasked(): boolean {
+    return this.#isMasked;
+  }
+
+  /**
+   * Looks into the eventfd at that moment. Watching it instead would wake the device thread for a bit that is only of interest to a
+   * guest that reads it, and would lag behind a guest that reads at once.
+   */
+  get isPending(): boolean {
+    if (!this.#isConnected && !this.#isReleased && this.#event.drain() > 0) this.#isPending = true;
+    return this.#isPending;
+  }
+
+  get eventFd(): Fd {
+    return this.#event.fd;
+  }
+
+  setMessage(message: MsiMessage): void {
+    this.#check("setMessage");
+    this.#message = message;
+    if (!this.#isMasked) this.#wantConnection(message);
+  }
+
+  unmask(): void {
+    this.#check("unmask");
+    if (!this.#isMasked) return;
+    this.#isMasked = false;
+    if (this.#message !== undefined) this.#wantConnection(this.#message);
+  }
+
+  /**
+   * Takes the irqfd away. A signal that races with it is told in both orders: one given before the irqfd is gone is raised, because
+   * KVM finishes what it has seen and empties the eventfd in the same step; one given afterwards stays in the eventfd.
+   */
+  mask(): void {
+    this.#check("mask");
+    this.#isMasked = true;
+    this.#disconnect();
+  }
+
+  /** A write to the eventfd either way: KVM takes it while connected, it waits there otherwise. */
+  signal(): void {
+    this.#check("signal");
+    this.#event.signal();
+  }
+
+  release(): void {
+    if (this.#isReleased) return;
+    this.#isMasked = true;
+    this.#disconnect();
+    if (this.#gsi !== undefined) this.#table.releaseGsi(this.#gsi);
+    this.#gsi = undefined;
+    this.#isPending = false;
+    this.#isReleased = true;
+    this.#event.close();
+  }
+
+  #wantConnection(message: MsiMessage): void {
+    this.#gsi ??= this.#table.takeGsi();
+    if (this.#gsi === undefined) {
+      this.#link.shortage();
+      return;
+    }
+    this.#table.setMessage(this.#gsi, message);
+    this.#link.changed(this);
+  }
+
+  /**
+   * Called by the router once KVM has the table; a no-op when the guest masked the route again in the same batch.
+   *
+   * What waited in the eventfd is taken out and signalled again after the irqfd is there, as one interrupt however many signals they
+   * were. A signal that comes between the two stays in the eventfd, and KVM raises it as it assigns the irqfd.
+   */
+  connect(): void {
+    if (this.#isMasked || this.#isConnected || this.#gsi === undefined) return;
+    const wasPending = this.isPending;
+    this.#vm.assignIrqfd(this.#event.fd, this.#gsi);
+    this.#isConnected = true;
+    this.#isPending = false;
+    if (wasPending) this.#event.signal();
+  }
+
+  #disconnect(): void {
+    if (!this.#isConnected || this.#gsi === undefined) return;
+    this.#vm.deassignIrqfd(this.#event.fd, this.#gsi);
+    this.#isConnected = false;
+  }
+
+  #check(call: string): void {
+    invariant(!this.#isReleased, `${call} on the released interrupt route ${this.name}`);
+  }
+}

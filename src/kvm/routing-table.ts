@@ -1,0 +1,116 @@
+import type { MsiMessage } from "../base/signals.ts";
+import { type Gsi, gsi } from "../base/units.ts";
+import {
+  KVM_IOAPIC_NUM_PINS,
+  KVM_IRQ_ROUTING_IRQCHIP,
+  KVM_IRQ_ROUTING_MSI,
+  KVM_IRQCHIP_IOAPIC,
+  KVM_IRQCHIP_PIC_MASTER,
+  KVM_IRQCHIP_PIC_SLAVE,
+} from "./abi.ts";
+import { IRQ_ROUTING, IRQ_ROUTING_ENTRY } from "./abi-structs.ts";
+
+/** A wire of an interrupt controller behind a GSI. */
+interface PinEntry {
+  readonly gsi: number;
+  readonly irqchip: number;
+  readonly pin: number;
+}
+
+const PIC_PINS = 16;
+
+/**
+ * What KVM's own table holds after KVM_CREATE_IRQCHIP, which every KVM_SET_GSI_ROUTING must repeat: GSI n is I/O APIC pin n, and for
+ * the first 16 the PIC's pin too. The timer is no exception: GSI 0 is pin 0. (PC firmware wires it to pin 2 and says so in the MADT;
+ * a table of ours says nothing, which means the same as here: ISA interrupt n is pin n.)
+ */
+const PIN_ENTRIES: readonly PinEntry[] = [
+  ...Array.from({ length: PIC_PINS }, (_, pin) => ({
+    gsi: pin,
+    irqchip: pin < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
+    pin: pin % 8,
+  })),
+  ...Array.from({ length: KVM_IOAPIC_NUM_PINS }, (_, pin) => ({ gsi: pin, irqchip: KVM_IRQCHIP_IOAPIC, pin })),
+];
+
+/**
+ * Which GSI means which message, and which GSIs are free; no system calls. The table is complete at any time: {@link encode} is what
+ * KVM_SET_GSI_ROUTING takes.
+ */
+export class RoutingTable {
+  readonly #limit: number;
+  readonly #messages = new Map<Gsi, MsiMessage>();
+  readonly #free: Gsi[] = [];
+  #next: number = KVM_IOAPIC_NUM_PINS;
+  #taken = 0;
+  #isDirty = false;
+
+  /** @param limit How many entries KVM takes, and the first GSI it does not: KVM_CAP_IRQ_ROUTING. */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** True when KVM has not been told of a change that matters; set false by whoever has told it. */
+  get isDirty(): boolean {
+    return this.#isDirty;
+  }
+
+  markPushed(): void {
+    this.#isDirty = false;
+  }
+
+  /** A GSI above the I/O APIC's pins that nobody holds; `undefined` when none or no room for its entry is left. */
+  takeGsi(): Gsi | undefined {
+    if (PIN_ENTRIES.length + this.#taken >= this.#limit) return undefined;
+    const reused = this.#free.pop();
+    if (reused === undefined && this.#next >= this.#limit) return undefined;
+    this.#taken++;
+    return reused ?? gsi(this.#next++);
+  }
+
+  /** Gives a GSI back. Its entry leaves the table, but KVM need not be told: nothing raises that GSI any more. */
+  releaseGsi(taken: Gsi): void {
+    this.#messages.delete(taken);
+    this.#free.push(taken);
+    this.#taken--;
+  }
+
+  setMessage(taken: Gsi, message: MsiMessage): void {
+    const known = this.#messages.get(taken);
+    if (
+      known !== undefined &&
+      known.addressLow === message.addressLow &&
+      known.addressHigh === message.addressHigh &&
+      known.data === message.data
+    ) {
+      return;
+    }
+    this.#messages.set(taken, message);
+    this.#isDirty = true;
+  }
+
+  /** struct kvm_irq_routing with all entries, the interrupt controllers' first. */
+  encode(): Uint8Array {
+    const count = PIN_ENTRIES.length + this.#messages.size;
+    const bytes = new Uint8Array(IRQ_ROUTING.size + count * IRQ_ROUTING_ENTRY.size);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(IRQ_ROUTING.nr, count, true);
+    let at: number = IRQ_ROUTING.entries;
+    for (const entry of PIN_ENTRIES) {
+      view.setUint32(at + IRQ_ROUTING_ENTRY.gsi, entry.gsi, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY.type, KVM_IRQ_ROUTING_IRQCHIP, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY["u.irqchip.irqchip"], entry.irqchip, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY["u.irqchip.pin"], entry.pin, true);
+      at += IRQ_ROUTING_ENTRY.size;
+    }
+    for (const [number, message] of this.#messages) {
+      view.setUint32(at + IRQ_ROUTING_ENTRY.gsi, number, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY.type, KVM_IRQ_ROUTING_MSI, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY["u.msi.address_lo"], message.addressLow, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY["u.msi.address_hi"], message.addressHigh, true);
+      view.setUint32(at + IRQ_ROUTING_ENTRY["u.msi.data"], message.data, true);
+      at += IRQ_ROUTING_ENTRY.size;
+    }
+    return bytes;
+  }
+}
