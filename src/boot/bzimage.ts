@@ -1,0 +1,122 @@
+import { SpecError } from "../base/errors.ts";
+import type { FileSegment, ImageFile, LoadPlan } from "../base/load-plan.ts";
+import { gpa, hex, MIB } from "../base/units.ts";
+import { type BootRequest, commandLineBytes } from "./boot-request.ts";
+import { bytesOf, getU64, readImage, readStart, truncated } from "./bytes.ts";
+import { placeInitramfs } from "./initramfs.ts";
+import { COMMAND_LINE_ADDRESS, GDT_ADDRESS, ZERO_PAGE_ADDRESS } from "./layout.ts";
+import { SETUP_HEADER, zeroPage } from "./linux-params.ts";
+import { Placement } from "./placement.ts";
+import { flatProtectedMode, LINUX_SELECTORS } from "./start-state.ts";
+
+const HDRS = 0x5372_6448; // "HdrS"
+const BOOT_FLAG = 0xaa55;
+const SECTOR = 512;
+const LOADED_HIGH = 0x01;
+/** Enough for every header: it ends below 0x290. */
+const SETUP_BYTES = 0x290;
+
+/** True for a Linux bzImage (or another program that takes its protocol, as memtest86+ does). */
+export function isBzImage(file: ImageFile): boolean {
+  const start = readStart(file, SETUP_HEADER.version);
+  return (
+    start.byteLength === SETUP_HEADER.version &&
+    start.getUint16(SETUP_HEADER.boot_flag, true) === BOOT_FLAG &&
+    start.getUint32(SETUP_HEADER.header, true) === HDRS
+  );
+}
+
+/** The setup header's fields that steer the loading, with what older versions of the protocol imply. */
+interface SetupHeader {
+  readonly version: number;
+  readonly setupBytes: number;
+  readonly codeBytes: number;
+  readonly codeAddress: number;
+  readonly cmdlineLimit: number;
+  /** Highest address an initramfs may reach, plus 1. */
+  readonly initramfsLimit: number;
+  /** Where the kernel unpacks itself to, and how much it needs there; sizes of 0 where it does not say. */
+  readonly preferredAddress: number;
+  readonly initBytes: number;
+}
+
+function readHeader(file: ImageFile, setup: DataView): SetupHeader {
+  const version = setup.getUint16(SETUP_HEADER.version, true);
+  if (version < 0x0200 || (setup.getUint8(SETUP_HEADER.loadflags) & LOADED_HIGH) === 0) {
+    throw new SpecError("--kernel", `${file.name} is a zImage, which loads below 1 MiB: a bzImage is needed`);
+  }
+  const sectors = setup.getUint8(SETUP_HEADER.setup_sects);
+  const setupBytes = ((sectors === 0 ? 4 : sectors) + 1) * SECTOR;
+  // syssize counts 16-byte paragraphs; it is 16 bits wide before 2.04.
+  const paragraphs =
+    version >= 0x0204 ? setup.getUint32(SETUP_HEADER.syssize, true) : setup.getUint16(SETUP_HEADER.syssize, true);
+  // A paragraph less: its last one need not be full.
+  if (setupBytes + (paragraphs - 1) * 16 >= file.sizeBytes || setupBytes >= file.sizeBytes) {
+    throw truncated(file, "protected-mode part", setupBytes, paragraphs * 16);
+  }
+  return {
+    version,
+    setupBytes,
+    codeBytes: file.sizeBytes - setupBytes,
+    codeAddress: setup.getUint32(SETUP_HEADER.code32_start, true),
+    cmdlineLimit: version >= 0x0206 ? setup.getUint32(SETUP_HEADER.cmdline_size, true) : 255,
+    initramfsLimit: (version >= 0x0203 ? setup.getUint32(SETUP_HEADER.initrd_addr_max, true) : 0x37ff_ffff) + 1,
+    preferredAddress: version >= 0x020a ? (getU64(setup, SETUP_HEADER.pref_address) ?? 0) : 0,
+    initBytes: version >= 0x020a ? setup.getUint32(SETUP_HEADER.init_size, true) : 0,
+  };
+}
+
+/** Everything from the load address to the end of where the kernel unpacks itself belongs to it. */
+function claimKernel(placement: Placement, name: string, header: SetupHeader): void {
+  const end = Math.max(header.codeAddress + header.codeBytes, header.preferredAddress + header.initBytes);
+  placement.claim("--kernel", `${name}, which unpacks itself there,`, header.codeAddress, end - header.codeAddress);
+}
+
+/**
+ * Plans a direct boot of a bzImage by its 32-bit entry point: the protected-mode part at 1 MiB, esi at the zero page.
+ * Linux x86 boot protocol, "32-bit Boot Protocol"
+ *
+ * @throws SpecError
+ */
+export function planBzImage(request: BootRequest): LoadPlan {
+  const { kernel } = request;
+  const setup = readImage(kernel, 0, SETUP_BYTES, "setup header");
+  const header = readHeader(kernel, setup);
+  if (header.codeAddress < MIB) {
+    throw new SpecError("--kernel", `${kernel.name} is damaged: code32_start is ${hex(header.codeAddress)}`);
+  }
+  const cmdline = commandLineBytes(request.cmdline, header.cmdlineLimit);
+  const { start, gdt } = flatProtectedMode(LINUX_SELECTORS, { rsi: ZERO_PAGE_ADDRESS, rip: header.codeAddress });
+
+  const placement = new Placement(request.ramRegions, request.memoryMap);
+  placement.claim("--memory", "the boot GDT", GDT_ADDRESS, gdt.byteLength);
+  placement.claim("--memory", "the zero page", ZERO_PAGE_ADDRESS, 4096);
+  placement.claim("--memory", "the command line", COMMAND_LINE_ADDRESS, cmdline.length);
+  claimKernel(placement, kernel.name, header);
+  const initramfs = placeInitramfs(request.initramfs, placement, header.initramfsLimit);
+
+  const page = zeroPage({
+    setup,
+    memoryMap: request.memoryMap,
+    rsdp: request.rsdp,
+    codeAddress: header.codeAddress,
+    initramfs,
+  });
+  const code: FileSegment = {
+    file: kernel,
+    fileOffset: header.setupBytes,
+    sizeBytes: header.codeBytes,
+    address: gpa(header.codeAddress),
+    memoryBytes: header.codeBytes,
+  };
+  return {
+    protocol: `Linux boot protocol ${header.version >> 8}.${header.version & 0xff}`,
+    segments: initramfs === undefined ? [code] : [code, initramfs],
+    writes: [
+      { name: "boot GDT", address: GDT_ADDRESS, bytes: bytesOf(gdt) },
+      { name: "zero page", address: ZERO_PAGE_ADDRESS, bytes: bytesOf(page) },
+      { name: "command line", address: COMMAND_LINE_ADDRESS, bytes: cmdline },
+    ],
+    start,
+  };
+}

@@ -1,0 +1,109 @@
+import { SpecError } from "../base/errors.ts";
+import type { RamRegion } from "../base/guest-memory.ts";
+import type { MemoryMapEntry } from "../base/load-plan.ts";
+import { alignDown, type Gpa, gpa, hex, MIB, PAGE_SIZE, TWO_POW_32 } from "../base/units.ts";
+
+interface Range {
+  readonly start: number;
+  readonly end: number; // first address behind it
+}
+
+/** What of the RAM the map calls RAM, in address order, touching pieces joined. */
+function usableRam(regions: readonly RamRegion[], map: readonly MemoryMapEntry[]): readonly Range[] {
+  const pieces: Range[] = [];
+  for (const entry of map) {
+    if (entry.kind !== "ram") continue;
+    for (const region of regions) {
+      const start = Math.max(entry.address, region.gpa);
+      const end = Math.min(entry.address + entry.sizeBytes, region.gpa + region.sizeBytes);
+      if (start < end) pieces.push({ start, end });
+    }
+  }
+  pieces.sort((a, b) => a.start - b.start);
+  const joined: Range[] = [];
+  for (const piece of pieces) {
+    const last = joined.at(-1);
+    if (last !== undefined && piece.start <= last.end) {
+      joined[joined.length - 1] = { start: last.start, end: Math.max(last.end, piece.end) };
+    } else joined.push(piece);
+  }
+  return joined;
+}
+
+/**
+ * Hands out guest memory to what must be in it at the start, so that nothing lies outside RAM and nothing overlaps.
+ */
+export class Placement {
+  readonly #ram: readonly Range[];
+  readonly #claims: (Range & { readonly name: string })[] = [];
+
+  constructor(regions: readonly RamRegion[], map: readonly MemoryMapEntry[]) {
+    this.#ram = usableRam(regions, map);
+  }
+
+  /** Bytes of RAM from address 0 without a hole; at most 640 KiB in a PC. */
+  get lowestBytes(): number {
+    return this.#bytesFrom(0);
+  }
+
+  /** Bytes of RAM from 1 MiB without a hole, below 4 GiB. */
+  get extendedBytes(): number {
+    return Math.min(this.#bytesFrom(MIB), TWO_POW_32 - MIB);
+  }
+
+  /**
+   * Takes a range for `name`.
+   *
+   * @param option Whose fault it is when the range cannot be had.
+   * @throws SpecError when a byte of it is not RAM or is taken.
+   */
+  claim(option: string, name: string, address: number, sizeBytes: number): void {
+    if (sizeBytes === 0) return;
+    const end = address + sizeBytes;
+    const place = `${hex(address)}+${hex(sizeBytes)}`;
+    if (!this.#ram.some((range) => address >= range.start && end <= range.end)) {
+      const map = this.#ram.map((range) => `${hex(range.start)}-${hex(range.end - 1)}`).join(", ");
+      const advice = address >= MIB ? "; raise --memory" : "";
+      throw new SpecError(option, `${name} does not fit into memory at ${place}: RAM is at ${map}${advice}`);
+    }
+    const holder = this.#holder(address, end);
+    if (holder !== undefined) {
+      const taken = `${hex(holder.start)}+${hex(holder.end - holder.start)}`;
+      throw new SpecError(option, `${name} at ${place} overlaps ${holder.name} at ${taken}`);
+    }
+    this.#claims.push({ name, start: address, end });
+  }
+
+  /**
+   * Takes the highest free page-aligned range between 1 MiB and `limit`.
+   *
+   * @param limit First address the range may not reach.
+   * @throws SpecError when there is none.
+   */
+  claimHighest(option: string, name: string, sizeBytes: number, limit: number): Gpa {
+    for (const range of this.#ram.toReversed()) {
+      let address = alignDown(Math.min(range.end, limit) - sizeBytes, PAGE_SIZE);
+      while (address >= Math.max(range.start, MIB)) {
+        const holder = this.#holder(address, address + sizeBytes);
+        if (holder === undefined) {
+          this.claim(option, name, address, sizeBytes);
+          return gpa(address);
+        }
+        address = alignDown(holder.start - sizeBytes, PAGE_SIZE);
+      }
+    }
+    throw new SpecError(
+      option,
+      `${name} (${Math.ceil(sizeBytes / MIB)} MiB) does not fit beside the kernel below ${hex(limit)}; raise --memory`,
+    );
+  }
+
+  #holder(start: number, end: number): (Range & { readonly name: string }) | undefined {
+    return this.#claims.find((claim) => start < claim.end && claim.start < end);
+  }
+
+  #bytesFrom(address: number): number {
+    const range = this.#ram.find((candidate) => address >= candidate.start && address < candidate.end);
+    return range === undefined ? 0 : range.end - address;
+  }
+}
