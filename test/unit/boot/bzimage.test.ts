@@ -111,4 +111,3 @@ t.test("planBoot() refuses a memory map with more entries than the zero page tak
     message: "--memory: the memory map has 129 entries, Linux takes 128",
   });
 });
-});
