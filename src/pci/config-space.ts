@@ -1,5 +1,5 @@
 import type { BusDevice } from "../base/bus.ts";
-import { alignUp, hex, type Width } from "../base/units.ts";
+import { alignUp, allOnes, hex, type Width } from "../base/units.ts";
 import {
   PCI_CACHE_LINE_SIZE,
   PCI_CAPABILITY_LIST,
@@ -102,8 +102,8 @@ export class ConfigSpace implements BusDevice {
       const overlay = this.#overlays[at];
       const answer = overlay?.read;
       const count = answer === undefined ? 1 : this.#pieceWidth(overlay, at, byte, width);
-      const piece = answer === undefined ? (this.#bytes[at] ?? 0xff) : answer(at, count) >>> 0;
-      value += piece * 2 ** (8 * byte);
+      const piece = answer === undefined ? (this.#bytes[at] ?? 0xff) : answer(at, count) & allOnes(count);
+      value += (piece >>> 0) * 2 ** (8 * byte);
       byte += count;
     }
     return value;
@@ -115,7 +115,7 @@ export class ConfigSpace implements BusDevice {
       const overlay = this.#overlays[at];
       const take = overlay?.write;
       const count = take === undefined ? 1 : this.#pieceWidth(overlay, at, byte, width);
-      const piece = count === 4 ? value >>> 0 : (value >>> (8 * byte)) & (count === 2 ? 0xffff : 0xff);
+      const piece = ((value >>> (8 * byte)) & allOnes(count)) >>> 0;
       if (take !== undefined) take(at, count, piece);
       else this.#mergeByte(at, piece);
       byte += count;
