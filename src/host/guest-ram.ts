@@ -1,6 +1,18 @@
 import type { GuestMemory, RamRegion } from "../base/guest-memory.ts";
 import { HostError } from "../base/errors.ts";
-import { type Fd, fd, GIB, type Gpa, gpa, type Hva, hex, highHalf, hva, lowHalf, u64FromHalves } from "../base/units.ts";
+import {
+  type Fd,
+  fd,
+  GIB,
+  type Gpa,
+  gpa,
+  type Hva,
+  hex,
+  highHalf,
+  hva,
+  lowHalf,
+  u64FromHalves,
+} from "../base/units.ts";
 import { ERRNO, check } from "./errors.ts";
 import { IovecArray } from "./iovec.ts";
 import { libc, MAX_VIEW_SIZE } from "./libc.ts";
