@@ -77,7 +77,9 @@ export class FakeMsiRoute implements MsiRoute {
   }
 
   #deliver(): void {
-    if (this.#message !== undefined) this.#router.deliveries.push({ route: this.name, message: this.#message });
+    if (this.#message === undefined) return;
+    this.#router.log.push(`deliver ${this.name}`);
+    this.#router.deliveries.push({ route: this.name, message: this.#message });
   }
 
   #alive(action: string): void {
@@ -90,7 +92,7 @@ export class FakeMsiRouter implements MsiRouter {
   /** Every route ever handed out, released ones too. */
   readonly routes: FakeMsiRoute[] = [];
   readonly deliveries: FakeDelivery[] = [];
-  /** "allocate gpu msix 3", "message …", "unmask …", "mask …", "release …", and "push" for each table update. */
+  /** "allocate gpu msix 3", "message …", "unmask …", "mask …", "release …", "deliver …", and "push" for each table update. */
   readonly log: string[] = [];
   #depth = 0;
   #isDirty = false;
