@@ -59,8 +59,9 @@ export function allOnes(width: Width): number {
 export const alignUp = (value: number, alignment: number): number => Math.ceil(value / alignment) * alignment;
 /** Rounds down to a multiple of `alignment`, which must be positive; exact up to 2^53. */
 export const alignDown = (value: number, alignment: number): number => Math.floor(value / alignment) * alignment;
-/** True for 1, 2, 4, … up to 2^52. */
-export const isPowerOfTwo = (value: number): boolean => value >= 1 && Number.isInteger(Math.log2(value));
+/** True for 1, 2, 4, … up to 2^52; the logarithm is rounded, since that of 2^52 + 1 comes out as 52 too. */
+export const isPowerOfTwo = (value: number): boolean =>
+  Number.isSafeInteger(value) && value >= 1 && 2 ** Math.round(Math.log2(value)) === value;
 
 /** Lower-case hexadecimal with `0x`, as every message of ours shows addresses. */
 export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
