@@ -1,0 +1,132 @@
+import type { Clock, Report } from "../base/backends.ts";
+import type { BusDevice } from "../base/bus.ts";
+import { RegisterBank } from "../base/registers.ts";
+import type { InterruptLine } from "../base/signals.ts";
+import { hex, type Width } from "../base/units.ts";
+
+type PmRegister = "sleepControl" | "sleepStatus" | "reset" | "eventStatus" | "pmTimer";
+
+/** Offsets from the block's base port; the FADT and the DSDT name the same ones. */
+export const ACPI_PM_PORTS = { sleepControl: 0, sleepStatus: 1, reset: 2, eventStatus: 3, pmTimer: 8 } as const;
+export const ACPI_PM_SIZE = 16;
+/** What the guest writes to the reset register; the FADT's RESET_VALUE. */
+export const ACPI_RESET_VALUE = 1;
+/** SLP_TYP of the off state; the DSDT's `_S5_`. */
+export const ACPI_S5_TYPE = 5;
+/** Bit of the event status register: the power button was pressed. */
+export const ACPI_EVENT_POWER_BUTTON = 0x01;
+
+const REGISTERS: RegisterBank<PmRegister> = new RegisterBank("acpi-pm", ACPI_PM_SIZE, [
+  [0, 1, "sleepControl", "rw"], // ACPI 6.5 §4.8.3.7
+  [1, 1, "sleepStatus", "rw"], // ACPI 6.5 §4.8.3.7
+  [2, 1, "reset", "wo"], // ACPI 6.5 §4.8.3.6
+  [3, 1, "eventStatus", "rw"], // ours, read by the DSDT's _EVT; write 1 to clear
+  [8, 4, "pmTimer", "ro"], // ACPI 6.5 §4.8.3.3
+]);
+
+const SLP_TYP = 0x1c;
+const SLP_TYP_SHIFT = 2;
+const SLP_EN = 0x20;
+const PM_TIMER_HZ = 3_579_545n;
+
+/** What the block asks the machine to do. Both may be called from inside a guest's access, more than once. */
+export interface AcpiPmEvents {
+  powerOff(): void;
+  reset(): void;
+}
+
+/**
+ * The few registers a hardware-reduced ACPI machine has: sleep control and status, reset, the status byte behind the generic event
+ * device, and the power management timer. All fit {@link ACPI_PM_SIZE} ports.
+ *
+ * The event line is level-triggered: it is high while a status bit is set, and the DSDT's `_EVT` clears the bits before it acts on
+ * them, so that a press between the two raises the line again.
+ */
+export class AcpiPm implements BusDevice {
+  readonly name = "acpi-pm";
+  readonly #clock: Clock;
+  readonly #eventLine: InterruptLine;
+  readonly #events: AcpiPmEvents;
+  readonly #report: Report | undefined;
+  readonly #startNs: bigint;
+  #eventStatus = 0;
+  #wasReported = false;
+
+  constructor(clock: Clock, eventLine: InterruptLine, events: AcpiPmEvents, report?: Report) {
+    this.#clock = clock;
+    this.#eventLine = eventLine;
+    this.#events = events;
+    this.#report = report;
+    this.#startNs = clock.monotonicNs();
+  }
+
+  /** Presses the power button: a guest that listens powers itself off in order, later or never. */
+  pressPowerButton(): void {
+    this.#setEventStatus(this.#eventStatus | ACPI_EVENT_POWER_BUTTON);
+  }
+
+  /** Forgets events the guest has not taken, as after power-on. */
+  reset(): void {
+    this.#setEventStatus(0);
+  }
+
+  read(offset: number, width: Width): number {
+    return REGISTERS.read(this, offset, width);
+  }
+
+  write(offset: number, width: Width, value: number): void {
+    REGISTERS.write(this, offset, width, value);
+  }
+
+  readRegister(name: PmRegister): number {
+    switch (name) {
+      case "sleepControl": // SLP_EN is write-only and nothing else is kept
+      case "sleepStatus": // WAK_STS: nothing ever wakes, since only S5 exists
+      case "reset":
+        return 0;
+      case "eventStatus":
+        return this.#eventStatus;
+      case "pmTimer": {
+        const elapsedNs = this.#clock.monotonicNs() - this.#startNs;
+        return Number(BigInt.asUintN(32, (elapsedNs * PM_TIMER_HZ) / 1_000_000_000n));
+      }
+      default:
+        return name satisfies never;
+    }
+  }
+
+  writeRegister(name: PmRegister, value: number): void {
+    switch (name) {
+      case "sleepControl": {
+        if ((value & SLP_EN) === 0) return;
+        const type = (value & SLP_TYP) >>> SLP_TYP_SHIFT;
+        if (type === ACPI_S5_TYPE) this.#events.powerOff();
+        else this.#reportOnce(`Guest asked for sleep type ${type}: only power off (${ACPI_S5_TYPE}) exists`);
+        return;
+      }
+      case "reset":
+        if (value === ACPI_RESET_VALUE) this.#events.reset();
+        else this.#reportOnce(`Guest wrote ${hex(value)} to the reset register: ${ACPI_RESET_VALUE} resets`);
+        return;
+      case "eventStatus":
+        this.#setEventStatus(this.#eventStatus & ~value);
+        return;
+      case "sleepStatus":
+      case "pmTimer":
+        return;
+      default:
+        name satisfies never;
+    }
+  }
+
+  #setEventStatus(status: number): void {
+    this.#eventStatus = status;
+    this.#eventLine.setLevel(status !== 0);
+  }
+
+  #reportOnce(text: string): void {
+    if (this.#wasReported) return;
+    this.#wasReported = true;
+    this.#report?.("warn", text, { device: this.name });
+  }
+}
