@@ -118,7 +118,7 @@ export class MsixCapability {
     }
     const first = Math.max(0, Math.floor(offset / PCI_MSIX_ENTRY_SIZE));
     const end = Math.min(this.vectorCount, Math.floor((offset + width - 1) / PCI_MSIX_ENTRY_SIZE) + 1);
-    if (this.isEnabled) this.#sync(first, end);
+    this.#sync(first, end);
   }
 
   /** @param offset From the start of the pending bits; zeroes beyond their end. Writes to them do nothing: drop them. */

@@ -180,6 +180,17 @@ t.test("MsixCapability masks and gives back every route at disable, after the ho
   t.same(data(), [0x30], "the table is still filled");
 });
 
+t.test("MsixCapability forgets at disable what was pending without a route", async (t) => {
+  const { msix, control, entry, data } = device(1);
+  control(ENABLE | MASK_ALL);
+  entry(0, 0x30, 0);
+  msix.signal(0);
+  t.equal(msix.readPba(0, 1), 1);
+  control(0);
+  control(ENABLE);
+  t.same(data(), []);
+});
+
 t.test("MsixCapability.writeTable() merges bytes and words, wherever they start", async (t) => {
   const { msix } = device(2);
   t.equal(msix.readTable(12, 4), 1, "entries start masked");

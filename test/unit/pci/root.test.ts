@@ -240,6 +240,21 @@ t.test("PciRoot parks a BAR whose place is taken, and lets it in when the other 
   t.equal(a.log.at(-1), "bar 0 at 0xc0000000");
 });
 
+t.test("PciRoot lets the BAR that moves go before those that wait", async (t) => {
+  const { root, write, mmio } = machine();
+  const a = new FakePciFunction("a", [mem32(0, 0x2000)]);
+  const b = new FakePciFunction("b", [mem32(0, 0x1000)]);
+  root.plug(a);
+  root.plug(b);
+  write(2, 0x10, 4, 0xc000_0000);
+  write(2, 0x04, 2, 0x0002);
+  write(1, 0x10, 4, 0xc000_0000);
+  write(1, 0x04, 2, 0x0002);
+  write(2, 0x10, 4, 0xc000_1000);
+  t.equal(mmio.find(0xc000_1000)?.device.name, "b BAR 0");
+  t.same(a.log, []);
+});
+
 t.test("PciRoot decodes nothing outside its windows", async (t) => {
   const { root, write, mmio, ports, reports } = machine();
   const a = new FakePciFunction("a", [mem32(0, 0x1000), mem32(1, 0x1000), { kind: "io", index: 2, sizeBytes: 0x20 }]);
