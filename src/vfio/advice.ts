@@ -1,0 +1,52 @@
+import type { AdviceByErrno } from "../host/errors.ts";
+
+/** Same words wherever a user meets the problem: at preflight, or when the kernel says it later. */
+export const UNSAFE_INTERRUPTS_ADVICE =
+  "the platform has no interrupt remapping; if you trust the guest: modprobe -r vfio_pci vfio_iommu_type1; modprobe vfio_iommu_type1 allow_unsafe_interrupts=1; modprobe vfio_pci";
+export const MODPROBE_ADVICE = "modprobe vfio_iommu_type1 && modprobe vfio-pci";
+export const MEMLOCK_ADVICE =
+  "raise the limit of locked memory above the guest's RAM: ulimit -l unlimited, or LimitMEMLOCK= in the unit";
+export const NODE_PERMISSION_ADVICE = "run as root, or give your user the node: chown $USER /dev/vfio/N";
+export const GROUP_BUSY_ADVICE = "another process uses a device of this group: end it first";
+
+/** What a user can do about an errno of VFIO, by call. */
+export const ADVICE: {
+  readonly openNode: AdviceByErrno & { readonly EBUSY: string };
+  readonly attach: AdviceByErrno;
+  readonly openDevice: AdviceByErrno;
+  readonly mapDma: AdviceByErrno;
+  readonly noIommuDriver: string;
+  readonly notViable: string;
+} = {
+  openNode: {
+    ENOENT: MODPROBE_ADVICE,
+    ENODEV: MODPROBE_ADVICE,
+    ENXIO: MODPROBE_ADVICE,
+    EACCES: NODE_PERMISSION_ADVICE,
+    EPERM: "run as root: only it may use groups without an IOMMU",
+    EBUSY: GROUP_BUSY_ADVICE,
+  },
+  attach: {
+    EPERM: UNSAFE_INTERRUPTS_ADVICE,
+    EINVAL:
+      "the group's IOMMU cannot share an address space with the other devices: their address widths or page sizes differ",
+    ENODEV: "modprobe vfio_iommu_type1",
+    ENOMEM: MEMLOCK_ADVICE,
+  },
+  openDevice: {
+    ENODEV: "bind it to vfio-pci first: tsvmm bind",
+    EINVAL: "bind it to vfio-pci first: tsvmm bind",
+    EBUSY: GROUP_BUSY_ADVICE,
+    EPERM: "a virtual function whose physical function belongs to vfio-pci needs its owner's token",
+    EACCES: "a virtual function whose physical function belongs to vfio-pci needs its owner's token",
+  },
+  mapDma: {
+    ENOMEM: MEMLOCK_ADVICE,
+    ENOSPC: "the container has no mappings left: raise vfio_iommu_type1's dma_entry_limit",
+    EINVAL: "the address or size is beyond what the IOMMU can map: give the guest less RAM",
+    EEXIST: "something is mapped there already",
+    EFAULT: "the memory cannot be pinned: this kernel cannot map this device's memory for other devices",
+  },
+  noIommuDriver: "modprobe vfio_iommu_type1",
+  notViable: "see tsvmm devices: every device of the group must be bound to vfio-pci or to no driver",
+};

@@ -1,0 +1,237 @@
+import type { Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
+import type { DmaMapper, Mapping, VfioFiles } from "../base/mappings.ts";
+import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
+import { FCNTL } from "../host/constants.ts";
+import { errnoName, SyscallError } from "../host/errors.ts";
+import type { Libc } from "../host/libc.ts";
+import {
+  DMA_MAP,
+  DMA_UNMAP,
+  GROUP_STATUS,
+  VFIO_API_VERSION,
+  VFIO_CHECK_EXTENSION,
+  VFIO_DMA_MAP_FLAG_READ,
+  VFIO_DMA_MAP_FLAG_WRITE,
+  VFIO_GET_API_VERSION,
+  VFIO_GROUP_FLAGS_CONTAINER_SET,
+  VFIO_GROUP_FLAGS_VIABLE,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_GET_STATUS,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_GROUP_UNSET_CONTAINER,
+  VFIO_IOMMU_MAP_DMA,
+  VFIO_IOMMU_UNMAP_DMA,
+  VFIO_SET_IOMMU,
+  VFIO_TYPE1v2_IOMMU,
+} from "./abi.ts";
+import { ADVICE } from "./advice.ts";
+import { checked, setU64, vfioStruct } from "./calls.ts";
+import { type IommuInfo, type IovaRange, queryIommu } from "./iommu-info.ts";
+
+const CONTAINER_NODE = "/dev/vfio/vfio";
+
+/**
+ * The DMA address space that all passed-through devices of a machine share, and the IOMMU groups in it.
+ *
+ * Order of life: open, attach every group, map guest RAM, open devices; at the end close the devices, then {@link close}, which undoes
+ * the rest in the order the kernel wants. Every method but `close` throws a HostError with advice. Device thread only.
+ */
+export class VfioContainer implements DmaMapper {
+  readonly #libc: Libc;
+  readonly #files: VfioFiles;
+  readonly #report: Report;
+  readonly #container: Fd;
+  readonly #groups: Map<number, Fd> = new Map();
+  readonly #mappings: Set<DmaMapping> = new Set();
+  #info: IommuInfo | undefined;
+  #isClosed = false;
+
+  private constructor(libc: Libc, files: VfioFiles, report: Report, container: Fd) {
+    this.#libc = libc;
+    this.#files = files;
+    this.#report = report;
+    this.#container = container;
+  }
+
+  /** @param files KVM's VFIO device: each group is put there before its first device is opened. */
+  static open(libc: Libc, files: VfioFiles, report: Report): VfioContainer {
+    const action = "open the VFIO container";
+    const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
+    const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, ADVICE.openNode));
+    try {
+      const version = checked(libc, libc.ioctl(container, VFIO_GET_API_VERSION, 0), action, "VFIO_GET_API_VERSION");
+      if (version !== VFIO_API_VERSION) throw new HostError(`Cannot use VFIO: its API version is ${version}, not 0`);
+      if (libc.ioctl(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) !== 1) {
+        throw new HostError("Cannot use VFIO: it offers no type 1 v2 IOMMU", ADVICE.noIommuDriver);
+      }
+    } catch (error) {
+      libc.close(container);
+      throw error;
+    }
+    return new VfioContainer(libc, files, report, container);
+  }
+
+  /** IOVA ranges that devices can be given, in order; all of them when the kernel does not tell. Known from the first group on. */
+  get iovaRanges(): readonly IovaRange[] {
+    return this.#info?.iovaRanges ?? [{ start: 0, end: Number.MAX_SAFE_INTEGER }];
+  }
+
+  /** The smallest page the IOMMU maps, in bytes. */
+  get pageSizeBytes(): number {
+    return this.#info?.pageSizeBytes ?? 4096;
+  }
+
+  /** How many more mappings the kernel allows; `undefined` when it does not tell. */
+  get dmaAvailable(): number | undefined {
+    return this.#info?.dmaAvailable;
+  }
+
+  /** Bytes of DMA mappings that are in place. */
+  get mappedBytes(): number {
+    let total = 0;
+    for (const mapping of this.#mappings) total += mapping.sizeBytes;
+    return total;
+  }
+
+  /** True when the range lies in one of the {@link iovaRanges}. */
+  canMap(address: Iova, sizeBytes: number): boolean {
+    return this.iovaRanges.some((range) => address >= range.start && address + sizeBytes - 1 <= range.end);
+  }
+
+  /** Opens an IOMMU group and puts it into the container; one that is there already is left as it is. */
+  attachGroup(number: number): void {
+    if (this.#groups.has(number)) return;
+    const libc = this.#libc;
+    const node = `/dev/vfio/${number}`;
+    const action = `take IOMMU group ${number}`;
+    const opened = libc.open(node, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
+    const group = fd(checked(libc, opened, action, `open ${node}`, ADVICE.openNode));
+    try {
+      this.#mustBeFree(number, group);
+      const container = new Uint8Array(4);
+      new DataView(container.buffer).setInt32(0, this.#container, true);
+      const attached = libc.ioctlStruct(group, VFIO_GROUP_SET_CONTAINER, container);
+      checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", ADVICE.attach);
+      try {
+        if (this.#groups.size === 0) {
+          // Only a container with a group in it knows what IOMMU there is, and only once may it be told.
+          const chosen = libc.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+          checked(libc, chosen, action, "VFIO_SET_IOMMU", ADVICE.attach);
+        }
+        this.#info = queryIommu(libc, this.#container); // each group may narrow the ranges
+        this.#files.addFile(group);
+      } catch (error) {
+        libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0);
+        throw error;
+      }
+    } catch (error) {
+      libc.close(group);
+      throw error;
+    }
+    this.#groups.set(number, group);
+  }
+
+  /**
+   * Opens a device of an attached group. The kernel resets it if it can, and allows nobody else to open it.
+   *
+   * @param bdf `0000:01:00.0`.
+   * @returns The device's descriptor, the caller's to close.
+   */
+  openDevice(group: number, bdf: string): Fd {
+    const groupFd = this.#groups.get(group);
+    if (groupFd === undefined) throw new RangeError(`Cannot open ${bdf}: group ${group} is not in the container`);
+    const device = this.#libc.ioctlStruct(groupFd, VFIO_GROUP_GET_DEVICE_FD, new TextEncoder().encode(`${bdf}\0`));
+    return fd(checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", ADVICE.openDevice));
+  }
+
+  mapDma(name: string, address: Iova, host: Hva, sizeBytes: number): Mapping {
+    const action = `map ${name} for DMA at ${hex(address)}`;
+    if (!this.canMap(address, sizeBytes)) {
+      const ranges = this.iovaRanges.map((range) => `${hex(range.start)}-${hex(range.end)}`).join(", ");
+      throw new HostError(`Cannot ${action}: the IOMMU takes ${ranges} only`);
+    }
+    const { bytes, view } = vfioStruct(DMA_MAP.size);
+    view.setUint32(DMA_MAP.flags, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE, true);
+    setU64(view, DMA_MAP.vaddr, host);
+    setU64(view, DMA_MAP.iova, address);
+    setU64(view, DMA_MAP.map_size, sizeBytes);
+    const result = this.#libc.ioctlStruct(this.#container, VFIO_IOMMU_MAP_DMA, bytes);
+    checked(this.#libc, result, action, "VFIO_IOMMU_MAP_DMA", ADVICE.mapDma);
+    const mapping = new DmaMapping(address, sizeBytes, () => {
+      if (this.#mappings.delete(mapping)) this.#unmapDma(name, address, sizeBytes);
+    });
+    this.#mappings.add(mapping);
+    return mapping;
+  }
+
+  /**
+   * Gives everything back: KVM's references, DMA mappings, groups, container. Devices must have been closed before: the kernel keeps a
+   * group in its container while one is open. Never throws; what fails is reported. Calling it twice is harmless.
+   */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const [number, group] of this.#groups) {
+      try {
+        this.#files.removeFile(group);
+      } catch (error) {
+        this.#report("warn", `Cannot take IOMMU group ${number} from KVM: ${String(error)}`);
+      }
+    }
+    for (const mapping of [...this.#mappings]) {
+      try {
+        mapping.unmap();
+      } catch (error) {
+        this.#report("warn", String(error)); // closing the container ends the mapping all the same
+      }
+    }
+    for (const [number, group] of this.#groups) {
+      if (this.#libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0) < 0) {
+        const errno = errnoName(this.#libc.errno());
+        this.#report("warn", `Cannot take IOMMU group ${number} out of its container: ${errno}`);
+      }
+      this.#libc.close(group);
+    }
+    this.#groups.clear();
+    this.#libc.close(this.#container);
+  }
+
+  #mustBeFree(number: number, group: Fd): void {
+    const { bytes, view } = vfioStruct(GROUP_STATUS.size);
+    const result = this.#libc.ioctlStruct(group, VFIO_GROUP_GET_STATUS, bytes);
+    checked(this.#libc, result, `examine IOMMU group ${number}`, "VFIO_GROUP_GET_STATUS");
+    const flags = view.getUint32(GROUP_STATUS.flags, true);
+    if ((flags & VFIO_GROUP_FLAGS_VIABLE) === 0) {
+      throw new HostError(
+        `Cannot take IOMMU group ${number}: a host driver still has a device in it`,
+        ADVICE.notViable,
+      );
+    }
+    if ((flags & VFIO_GROUP_FLAGS_CONTAINER_SET) !== 0) {
+      throw new HostError(`Cannot take IOMMU group ${number}: it is in another container`, ADVICE.openNode.EBUSY);
+    }
+  }
+
+  #unmapDma(name: string, address: Iova, sizeBytes: number): void {
+    const { bytes, view } = vfioStruct(DMA_UNMAP.size);
+    setU64(view, DMA_UNMAP.iova, address);
+    setU64(view, DMA_UNMAP.unmap_size, sizeBytes);
+    if (this.#libc.ioctlStruct(this.#container, VFIO_IOMMU_UNMAP_DMA, bytes) >= 0) return;
+    const error = new SyscallError(`unmap ${name} for DMA`, "VFIO_IOMMU_UNMAP_DMA", errnoName(this.#libc.errno()));
+    // Going on would let the device write into memory that is about to be someone else's; the caller decides what to stop.
+    throw error;
+  }
+}
+
+class DmaMapping implements Mapping {
+  readonly address: Iova;
+  readonly sizeBytes: number;
+  readonly unmap: () => void;
+
+  constructor(address: Iova, sizeBytes: number, unmap: () => void) {
+    this.address = address;
+    this.sizeBytes = sizeBytes;
+    this.unmap = unmap;
+  }
+}

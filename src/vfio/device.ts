@@ -1,0 +1,190 @@
+import { HostError } from "../base/errors.ts";
+import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
+import { MMAN } from "../host/constants.ts";
+import type { AdviceByErrno } from "../host/errors.ts";
+import type { Libc } from "../host/libc.ts";
+import { HostMapping } from "../host/mapping.ts";
+import {
+  DEVICE_INFO,
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_DEVICE_SET_IRQS,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+} from "./abi.ts";
+import {
+  type DeviceBackend,
+  INTERRUPT_KINDS,
+  type InterruptInfo,
+  type InterruptKind,
+  type MappedRegion,
+  type RegionArea,
+  type RegionInfo,
+  type ResetMethod,
+} from "./backend.ts";
+import { checked, vfioStruct } from "./calls.ts";
+import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
+import { queryRegion, type VfioRegion } from "./region.ts";
+
+const SET_IRQS_ADVICE: AdviceByErrno = {
+  ENOSPC: "the host has no interrupt vectors left: give guests fewer queues, or fewer devices",
+  EMFILE: "raise the limit of open files: ulimit -n",
+};
+
+/** The kernel maps device memory in pages of this size where addresses allow. */
+const HUGE_PAGE: number = 2 * MIB;
+const GIGANTIC_PAGE: number = 1024 * MIB;
+
+/** A device behind a VFIO device descriptor, whether a group or a device file gave it. Owns the descriptor. */
+export class VfioDevice implements DeviceBackend {
+  readonly name: string;
+  readonly #libc: Libc;
+  readonly #device: Fd;
+  readonly #canReset: boolean;
+  readonly #resetMethod: ResetMethod;
+  readonly #regions: readonly (VfioRegion | undefined)[];
+  readonly #interrupts: ReadonlyMap<InterruptKind, InterruptInfo>;
+  readonly #buffer: DataView = new DataView(new ArrayBuffer(4));
+  readonly #bufferBytes: Uint8Array = new Uint8Array(this.#buffer.buffer);
+  #isClosed = false;
+
+  /**
+   * Asks the kernel what the device has. On failure the descriptor is closed.
+   *
+   * @param device From VFIO_GROUP_GET_DEVICE_FD.
+   * @param resetMethods sysfs `reset_method`, the preferred one first; empty when the kernel does not tell.
+   * @throws SyscallError, or HostError when it is not a PCI device.
+   */
+  constructor(libc: Libc, device: Fd, name: string, resetMethods: readonly string[]) {
+    this.name = name;
+    this.#libc = libc;
+    this.#device = device;
+    this.#resetMethod = resetMethods[0] ?? "unknown";
+    try {
+      const { bytes, view } = vfioStruct(DEVICE_INFO.size);
+      checked(libc, libc.ioctlStruct(device, VFIO_DEVICE_GET_INFO, bytes), `examine ${name}`, "VFIO_DEVICE_GET_INFO");
+      const flags = view.getUint32(DEVICE_INFO.flags, true);
+      if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0) throw new HostError(`Cannot use ${name}: it is not a PCI device`);
+      this.#canReset = (flags & VFIO_DEVICE_FLAGS_RESET) !== 0;
+      const regionCount = Math.min(view.getUint32(DEVICE_INFO.num_regions, true), VFIO_PCI_CONFIG_REGION_INDEX + 1);
+      // A region that the kernel does not know leaves a hole: the indices are the BARs' numbers.
+      this.#regions = Array.from({ length: regionCount }, (_, index) => queryRegion(libc, device, name, index));
+      this.#interrupts = new Map(INTERRUPT_KINDS.map((kind) => [kind, queryInterrupt(libc, device, name, kind)]));
+    } catch (error) {
+      libc.close(device);
+      throw error;
+    }
+  }
+
+  region(index: number): RegionInfo | undefined {
+    return this.#regions[index]?.info;
+  }
+
+  interrupt(kind: InterruptKind): InterruptInfo {
+    return this.#interrupts.get(kind) ?? { count: 0, canGrow: false, isAutomasked: false };
+  }
+
+  readRegion(index: number, offset: number, width: Width): number | undefined {
+    const region = this.#inside(index, offset, width);
+    if (region === undefined) return undefined;
+    // pread of an aligned 1, 2 or 4 bytes is one access of that width on the device, and EIO, not a signal, when it does not answer.
+    const count = this.#libc.pread(this.#device, this.#bufferBytes, width, region.fileOffset + offset);
+    if (count !== width) return undefined;
+    if (width === 4) return this.#buffer.getUint32(0, true);
+    return width === 2 ? this.#buffer.getUint16(0, true) : this.#buffer.getUint8(0);
+  }
+
+  writeRegion(index: number, offset: number, width: Width, value: number): boolean {
+    const region = this.#inside(index, offset, width);
+    if (region === undefined) return false;
+    if (width === 4) this.#buffer.setUint32(0, value, true);
+    else if (width === 2) this.#buffer.setUint16(0, value, true);
+    else this.#buffer.setUint8(0, value);
+    return this.#libc.pwrite(this.#device, this.#bufferBytes, width, region.fileOffset + offset) === width;
+  }
+
+  mapRegion(index: number, area: RegionArea): MappedRegion {
+    const region = this.#regions[index];
+    if (region === undefined) throw new RangeError(`Cannot map region ${index} of ${this.name}: it has none`);
+    const protection = (region.info.isReadable ? MMAN.PROT_READ : 0) | (region.info.isWritable ? MMAN.PROT_WRITE : 0);
+    return HostMapping.ofFile(
+      `BAR ${index} of ${this.name}`,
+      this.#device,
+      region.fileOffset + area.offset,
+      alignUp(area.sizeBytes, PAGE_SIZE),
+      { protection, alignment: mappingAlignment(area) },
+    );
+  }
+
+  setTrigger(kind: InterruptKind, start: number, triggers: readonly Fd[]): void {
+    const end = start + triggers.length;
+    const granted = this.#setIrqs(kind, { kind: "trigger", start, eventFds: triggers }, `arm ${end} ${kind} vectors`);
+    // Not an error to the kernel, which has undone it all and says how many it could have given.
+    if (granted > 0) {
+      throw new HostError(
+        `Cannot arm ${end} ${kind} vectors of ${this.name}: the host has ${granted} left`,
+        SET_IRQS_ADVICE.ENOSPC,
+      );
+    }
+  }
+
+  disableInterrupts(kind: InterruptKind): void {
+    if (this.interrupt(kind).count === 0) return;
+    this.#setIrqs(kind, { kind: "disable" }, `disable the ${kind} interrupts`);
+  }
+
+  maskIntx(): void {
+    this.#setIrqs("intx", { kind: "mask" }, "mask INTx");
+  }
+
+  unmaskIntx(): void {
+    this.#setIrqs("intx", { kind: "unmask" }, "unmask INTx");
+  }
+
+  setIntxResample(resample: Fd): void {
+    this.#setIrqs("intx", { kind: "unmaskOn", eventFd: resample }, "let KVM unmask INTx");
+  }
+
+  setErrorEvent(event: Fd): void {
+    this.setTrigger("error", 0, [event]);
+  }
+
+  setRequestEvent(event: Fd): void {
+    this.setTrigger("request", 0, [event]);
+  }
+
+  reset(): ResetMethod | false {
+    if (!this.#canReset) return false;
+    const result = this.#libc.ioctl(this.#device, VFIO_DEVICE_RESET, 0);
+    checked(this.#libc, result, `reset ${this.name}`, "VFIO_DEVICE_RESET");
+    return this.#resetMethod;
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#libc.close(this.#device);
+  }
+
+  #inside(index: number, offset: number, width: Width): VfioRegion | undefined {
+    const region = this.#regions[index];
+    return region !== undefined && offset + width <= region.info.sizeBytes ? region : undefined;
+  }
+
+  #setIrqs(kind: InterruptKind, action: IrqAction, what: string): number {
+    const result = this.#libc.ioctlStruct(this.#device, VFIO_DEVICE_SET_IRQS, encodeIrqSet(kind, action));
+    return checked(this.#libc, result, `${what} of ${this.name}`, "VFIO_DEVICE_SET_IRQS", SET_IRQS_ADVICE);
+  }
+}
+
+/**
+ * Which multiple of a power of two the mapping's address should be: host-physical and host-virtual address must agree below a huge
+ * page's size for the kernel (6.12 and newer) to use one. BARs are naturally aligned, so what the offset divides by is as good.
+ */
+export function mappingAlignment(area: RegionArea): number {
+  for (const alignment of [GIGANTIC_PAGE, HUGE_PAGE]) {
+    if (area.sizeBytes >= alignment && area.offset % alignment === 0) return alignment;
+  }
+  return PAGE_SIZE;
+}
