@@ -1,0 +1,57 @@
+import type { FdWatch, FdWatcher } from "../base/signals.ts";
+import { EventFd } from "../host/eventfd.ts";
+import type { DeviceBackend } from "./backend.ts";
+
+/** What the host kernel tells of a device while a guest has it. */
+export interface HostEventHandlers {
+  /** The device met an error it cannot recover from by itself (PCI Express AER); it may be unusable. */
+  readonly onError: () => void;
+  /** The host wants the device back: somebody unbinds or removes it, and waits. Comes again until the device is closed. */
+  readonly onRequest: () => void;
+}
+
+/** Watches the ERR and REQ events of a device, where it has them. */
+export class HostEvents {
+  readonly #backend: DeviceBackend;
+  readonly #events: { readonly kind: "error" | "request"; readonly event: EventFd; readonly watch: FdWatch }[] = [];
+
+  /** @throws HostError; nothing is left behind then. */
+  constructor(backend: DeviceBackend, watcher: FdWatcher, handlers: HostEventHandlers) {
+    this.#backend = backend;
+    try {
+      if (backend.interrupt("error").count > 0) {
+        backend.setErrorEvent(this.#watch("error", watcher, handlers.onError));
+      }
+      if (backend.interrupt("request").count > 0) {
+        backend.setRequestEvent(this.#watch("request", watcher, handlers.onRequest));
+      }
+    } catch (error) {
+      this.#release();
+      throw error;
+    }
+  }
+
+  /** Stops watching; the device must still be open. */
+  close(): void {
+    for (const { kind } of this.#events) this.#backend.disableInterrupts(kind);
+    this.#release();
+  }
+
+  #watch(kind: "error" | "request", watcher: FdWatcher, callback: () => void): EventFd["fd"] {
+    const event = EventFd.create();
+    const watch = watcher.watch(event.fd, "input", () => {
+      event.drain();
+      callback();
+    });
+    this.#events.push({ kind, event, watch });
+    return event.fd;
+  }
+
+  #release(): void {
+    for (const { event, watch } of this.#events) {
+      watch.close();
+      event.close();
+    }
+    this.#events.length = 0;
+  }
+}

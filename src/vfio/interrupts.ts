@@ -1,0 +1,121 @@
+import type { Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
+import type { MsiRoute, ResampledLines } from "../base/signals.ts";
+import { type Fd, fd, type Gsi } from "../base/units.ts";
+import type { VectorHost } from "../pci/vectors.ts";
+import type { DeviceBackend } from "./backend.ts";
+import { HostVectors } from "./host-vectors.ts";
+import { IntxConnection } from "./intx.ts";
+
+type Kind = "intx" | "msi" | "msix";
+
+/**
+ * Which of its three kinds of interrupt a function uses, on the host as in the guest: MSI-X if the guest enabled it, else MSI, else
+ * INTx. The host has one kind on at a time, so the old one goes before the new one comes.
+ *
+ * What the host refuses is reported once a kind; the guest then waits for interrupts in vain, as with a broken device.
+ */
+export class FunctionInterrupts implements VectorHost {
+  readonly #backend: DeviceBackend;
+  readonly #lines: ResampledLines;
+  readonly #report: Report;
+  readonly #vectors: { readonly msi: HostVectors; readonly msix: HostVectors };
+  /** The guest's routes by kind; `undefined` while it has the kind off. */
+  readonly #wanted: {
+    msi: readonly (MsiRoute | undefined)[] | undefined;
+    msix: readonly (MsiRoute | undefined)[] | undefined;
+  } = {
+    msi: undefined,
+    msix: undefined,
+  };
+  readonly #failed: Set<Kind> = new Set();
+  #line: Gsi | undefined;
+  #intx: IntxConnection | undefined;
+  #isHeld = false;
+
+  constructor(backend: DeviceBackend, lines: ResampledLines, report: Report) {
+    this.#backend = backend;
+    this.#lines = lines;
+    this.#report = report;
+    this.#vectors = { msi: new HostVectors(backend, "msi"), msix: new HostVectors(backend, "msix") };
+  }
+
+  /** The kind that is on at the host. */
+  get active(): Kind | "none" {
+    if (this.#intx !== undefined) return "intx";
+    if (this.#vectors.msix.isOn) return "msix";
+    return this.#vectors.msi.isOn ? "msi" : "none";
+  }
+
+  /** Vectors that can arrive now; 1 for INTx. */
+  get armedCount(): number {
+    return this.#intx !== undefined ? 1 : this.#vectors.msi.armedCount + this.#vectors.msix.armedCount;
+  }
+
+  /** Says which pin of the interrupt controller INTx drives, and connects it if the guest uses neither MSI nor MSI-X. */
+  wireIntx(line: Gsi): void {
+    this.#line = line;
+    this.#agree();
+  }
+
+  vectorsChanged(kind: "msi" | "msix", isEnabled: boolean, used: readonly (MsiRoute | undefined)[]): void {
+    this.#wanted[kind] = isEnabled ? used : undefined;
+    this.#agree();
+  }
+
+  /** Everything off at the host; what the guest's registers say is not followed until {@link resume}. */
+  hold(): void {
+    this.#isHeld = true;
+    this.#switchOff(undefined);
+  }
+
+  /** The host agrees with the guest again. */
+  resume(): void {
+    this.#isHeld = false;
+    this.#agree();
+  }
+
+  #agree(): void {
+    if (this.#isHeld) return;
+    const kind = this.#wantedKind();
+    try {
+      this.#switchOff(kind);
+      if (kind === "intx") this.#openIntx();
+      else if (kind !== undefined) this.#arm(kind);
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      const failed = kind ?? "intx";
+      if (!this.#failed.has(failed)) this.#report("error", error.message);
+      this.#failed.add(failed);
+    }
+  }
+
+  #wantedKind(): Kind | undefined {
+    if (this.#wanted.msix !== undefined) return "msix";
+    if (this.#wanted.msi !== undefined) return "msi";
+    return this.#line !== undefined && this.#backend.interrupt("intx").count > 0 ? "intx" : undefined;
+  }
+
+  #switchOff(except: Kind | undefined): void {
+    if (except !== "intx" && this.#intx !== undefined) {
+      const intx = this.#intx;
+      this.#intx = undefined;
+      intx.close();
+    }
+    if (except !== "msi") this.#vectors.msi.disarm();
+    if (except !== "msix") this.#vectors.msix.disarm();
+  }
+
+  #openIntx(): void {
+    if (this.#intx === undefined && this.#line !== undefined) {
+      this.#intx = IntxConnection.open(this.#backend, this.#lines, this.#line);
+    }
+  }
+
+  #arm(kind: "msi" | "msix"): void {
+    const routes = this.#wanted[kind] ?? [];
+    const eventFds = routes.map((route): Fd => route?.eventFd ?? fd(-1));
+    // A spurious interrupt costs a driver nothing, a lost one can stop it for good.
+    for (const vector of this.#vectors[kind].arm(eventFds)) routes[vector]?.signal();
+  }
+}

@@ -1,0 +1,57 @@
+import type { ResampledLines } from "../base/signals.ts";
+import type { Gsi } from "../base/units.ts";
+import { EventFd } from "../host/eventfd.ts";
+import type { DeviceBackend } from "./backend.ts";
+
+/**
+ * INTx without a thread of ours: the host masks the line at each interrupt and signals the trigger eventfd, KVM raises the pin; when
+ * the guest has acknowledged it (EOI), KVM lowers the pin and signals the resample eventfd, at which the host unmasks the line.
+ * A device whose line is still up then interrupts again, as a level should.
+ */
+export class IntxConnection {
+  readonly #backend: DeviceBackend;
+  readonly #connected: { disconnect(): void };
+  readonly #trigger: EventFd;
+  readonly #resample: EventFd;
+
+  private constructor(backend: DeviceBackend, connected: { disconnect(): void }, trigger: EventFd, resample: EventFd) {
+    this.#backend = backend;
+    this.#connected = connected;
+    this.#trigger = trigger;
+    this.#resample = resample;
+  }
+
+  /**
+   * Connects INTx to a pin. Masked while KVM's side is put together: an interrupt in between would be unmasked by nobody.
+   *
+   * @throws HostError; everything is undone then.
+   */
+  static open(backend: DeviceBackend, lines: ResampledLines, line: Gsi): IntxConnection {
+    const undo: (() => void)[] = [];
+    try {
+      const trigger = EventFd.create();
+      undo.push(() => trigger.close());
+      const resample = EventFd.create();
+      undo.push(() => resample.close());
+      backend.setTrigger("intx", 0, [trigger.fd]);
+      undo.push(() => backend.disableInterrupts("intx"));
+      backend.maskIntx();
+      const connected = lines.connect(line, trigger.fd, resample.fd);
+      undo.push(() => connected.disconnect());
+      backend.setIntxResample(resample.fd);
+      backend.unmaskIntx();
+      return new IntxConnection(backend, connected, trigger, resample);
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+  }
+
+  /** Takes it apart: host first, so that nothing arrives any more; KVM lowers the pin when its side goes. */
+  close(): void {
+    this.#backend.disableInterrupts("intx");
+    this.#connected.disconnect();
+    this.#resample.close();
+    this.#trigger.close();
+  }
+}

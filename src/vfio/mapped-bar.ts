@@ -1,0 +1,118 @@
+import type { Report } from "../base/backends.ts";
+import type { BusRange } from "../base/bus.ts";
+import { HostError } from "../base/errors.ts";
+import type { DmaMapper, Mapping, SlotMapper } from "../base/mappings.ts";
+import { type Gpa, gpa, hex, hva, iova, PAGE_SIZE } from "../base/units.ts";
+import type { DeviceBackend, MappedRegion, RegionArea } from "./backend.ts";
+import type { BarPlan } from "./bar-areas.ts";
+
+/** What a BAR needs to become memory of the guest. */
+export interface BarMappers {
+  readonly slots: SlotMapper;
+  /** Lets the machine's other devices reach the BAR; absent when there are none. */
+  readonly peerDma?: DmaMapper;
+  /** The machine's MMIO bus: a BAR shorter than a page may not cover what shares its page. */
+  readonly mmio?: { readonly ranges: readonly BusRange[] };
+}
+
+/**
+ * The areas of one memory BAR that the guest reaches without an exit. Where anything fails the area stays trapped, which is slower
+ * and otherwise the same; it is reported once.
+ */
+export class MappedBar {
+  readonly #name: string;
+  readonly #mappers: BarMappers;
+  readonly #report: Report;
+  readonly #barBytes: number;
+  readonly #areas: readonly { readonly area: RegionArea; readonly region: MappedRegion }[];
+  readonly #shown: Mapping[] = []; // in order of making
+  readonly #reported: Set<string> = new Set();
+  #slotBytes = 0;
+
+  constructor(
+    backend: DeviceBackend,
+    index: number,
+    plan: BarPlan,
+    barBytes: number,
+    mappers: BarMappers,
+    report: Report,
+  ) {
+    this.#name = `BAR ${index} of ${backend.name}`;
+    this.#mappers = mappers;
+    this.#report = report;
+    this.#barBytes = barBytes;
+    this.#areas = plan.mapped.flatMap((area) => {
+      const region = this.#try("map", () => backend.mapRegion(index, area));
+      return region === undefined ? [] : [{ area, region }];
+    });
+  }
+
+  /** Bytes that the guest reaches without an exit now. */
+  get slotBytes(): number {
+    return this.#slotBytes;
+  }
+
+  /** Puts the areas into the guest-physical space. The device must decode its BAR: mapping for peers touches it. */
+  show(address: Gpa): void {
+    this.hide();
+    for (const { area, region } of this.#areas) {
+      const at = gpa(address + area.offset);
+      if (at % PAGE_SIZE !== 0 || !this.#ownsPages(address, at, region.sizeBytes)) {
+        this.#once(
+          "page",
+          "info",
+          `${this.#name} stays trapped at ${hex(address)}: it does not have its page to itself`,
+        );
+        continue;
+      }
+      const host = hva(region.address);
+      const slot = this.#try("slot", () => this.#mappers.slots.mapSlot(this.#name, at, host, region.sizeBytes, false));
+      if (slot === undefined) continue;
+      this.#shown.push(slot);
+      this.#slotBytes += region.sizeBytes;
+      const { peerDma } = this.#mappers;
+      if (peerDma === undefined) continue;
+      const peer = this.#try("peer", () => peerDma.mapDma(this.#name, iova(at), host, region.sizeBytes));
+      if (peer !== undefined) this.#shown.push(peer);
+    }
+  }
+
+  /** Takes the areas away from peers and guest. The device still decodes its BAR. */
+  hide(): void {
+    // Last first: an area's peers lose it before its slot goes.
+    for (let mapping = this.#shown.pop(); mapping !== undefined; mapping = this.#shown.pop()) mapping.unmap();
+    this.#slotBytes = 0;
+  }
+
+  /** Gives the mappings of the device's memory back. */
+  close(): void {
+    this.hide();
+    for (const { region } of this.#areas) region.unmap();
+  }
+
+  /** Only a BAR shorter than a page can have neighbours in its page, if the guest moved them there. */
+  #ownsPages(barAddress: Gpa, address: number, sizeBytes: number): boolean {
+    if (this.#barBytes >= PAGE_SIZE) return true;
+    return !(this.#mappers.mmio?.ranges ?? []).some(
+      (range) =>
+        range.base !== barAddress && range.base < address + sizeBytes && range.base + range.sizeBytes > address,
+    );
+  }
+
+  #try<Result>(step: "map" | "slot" | "peer", work: () => Result): Result | undefined {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      const consequence = step === "peer" ? "other devices cannot reach it by DMA" : "it stays trapped";
+      this.#once(step, "warn", `${error.message}: ${consequence}`);
+      return undefined;
+    }
+  }
+
+  #once(what: string, level: "info" | "warn", text: string): void {
+    if (this.#reported.has(what)) return;
+    this.#reported.add(what);
+    this.#report(level, text);
+  }
+}

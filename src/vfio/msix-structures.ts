@@ -1,0 +1,94 @@
+import type { Width } from "../base/units.ts";
+import type { BarIndex } from "../pci/function.ts";
+import type { BarOffset, MsixCapability } from "../pci/msix.ts";
+import type { BarHole } from "./bar-areas.ts";
+
+/** Where one of the two structures of MSI-X lies in the BARs, and how its bytes are reached. */
+interface Structure extends BarOffset {
+  readonly reason: BarHole["reason"];
+  readonly sizeBytes: number;
+  read(offset: number, width: Width): number;
+  write(offset: number, width: Width, value: number): void;
+}
+
+/** Tells accesses to the MSI-X table and pending bits, which are emulated, from those to the registers beside them. */
+export class MsixStructures {
+  readonly #structures: readonly Structure[];
+
+  constructor(msix: MsixCapability) {
+    this.#structures = [
+      {
+        ...msix.table,
+        reason: "MSI-X table",
+        sizeBytes: msix.tableSizeBytes,
+        read: (offset, width) => msix.readTable(offset, width),
+        write: (offset, width, value) => msix.writeTable(offset, width, value),
+      },
+      {
+        ...msix.pba,
+        reason: "MSI-X pending bits",
+        sizeBytes: msix.pbaSizeBytes,
+        read: (offset, width) => msix.readPba(offset, width),
+        write: () => undefined, // read-only. PCI Local Bus 3.0 §6.8.2.10
+      },
+    ];
+  }
+
+  /** What may not be mapped of a BAR. */
+  holes(index: BarIndex): readonly BarHole[] {
+    return this.#structures.filter((structure) => structure.bar === index);
+  }
+
+  /**
+   * @param fromDevice Reads what lies beside a structure, for an access that has bytes of both.
+   * @returns `undefined` when no byte of the access is in a structure.
+   */
+  read(
+    index: BarIndex,
+    offset: number,
+    width: Width,
+    fromDevice: (offset: number, width: Width) => number,
+  ): number | undefined {
+    const structure = this.#overlapping(index, offset, width);
+    if (structure === undefined) return undefined;
+    if (holds(structure, offset, width)) return structure.read(offset - structure.offset, width);
+    let value = 0;
+    for (let byte = 0; byte < width; byte++) {
+      const at = offset + byte;
+      value += (this.read(index, at, 1, fromDevice) ?? fromDevice(at, 1)) * 2 ** (8 * byte);
+    }
+    return value;
+  }
+
+  /** @returns False when no byte of the access is in a structure; nothing was written then. */
+  write(
+    index: BarIndex,
+    offset: number,
+    width: Width,
+    value: number,
+    toDevice: (offset: number, width: Width, value: number) => void,
+  ): boolean {
+    const structure = this.#overlapping(index, offset, width);
+    if (structure === undefined) return false;
+    if (holds(structure, offset, width)) {
+      structure.write(offset - structure.offset, width, value);
+      return true;
+    }
+    for (let byte = 0; byte < width; byte++) {
+      const part = (value >>> (8 * byte)) & 0xff;
+      if (!this.write(index, offset + byte, 1, part, toDevice)) toDevice(offset + byte, 1, part);
+    }
+    return true;
+  }
+
+  #overlapping(index: BarIndex, offset: number, width: Width): Structure | undefined {
+    return this.#structures.find(
+      (structure) =>
+        structure.bar === index && offset < structure.offset + structure.sizeBytes && offset + width > structure.offset,
+    );
+  }
+}
+
+function holds(structure: Structure, offset: number, width: Width): boolean {
+  return offset >= structure.offset && offset + width <= structure.offset + structure.sizeBytes;
+}

@@ -1,0 +1,258 @@
+import { HostError } from "../../src/base/errors.ts";
+import { type Fd, fd, hva, type Width } from "../../src/base/units.ts";
+import type {
+  DeviceBackend,
+  InterruptInfo,
+  InterruptKind,
+  MappedRegion,
+  RegionArea,
+  RegionInfo,
+  ResetMethod,
+} from "../../src/vfio/backend.ts";
+
+/** A device as a test describes it: what VFIO would tell of it. */
+export interface FakeDevice {
+  readonly name: string;
+  /** Configuration space, 256 or 4096 bytes; see `pci-image.ts`. */
+  readonly image: Uint8Array;
+  readonly regions: readonly FakeRegion[];
+  readonly interrupts: Partial<Record<InterruptKind, Partial<InterruptInfo>>>;
+  readonly resetMethod?: ResetMethod | false;
+}
+
+export interface FakeRegion {
+  readonly index: number;
+  readonly sizeBytes: number;
+  /** All of it when absent and not `isTrapOnly`. */
+  readonly sparse?: readonly RegionArea[];
+  readonly isTrapOnly?: boolean;
+  readonly isMsixMappable?: boolean;
+}
+
+const CONFIG = 7;
+const COMMAND = 0x04;
+const EXCLUSIVE: readonly InterruptKind[] = ["intx", "msi", "msix"];
+
+/**
+ * A device that plays vfio-pci's part, strictly: kinds of interrupt exclude each other, vectors beyond the armed ones are refused where
+ * the host cannot grow, BARs answer only while decode is on and the device awake, use after close throws.
+ *
+ * What was done is in `log`, one line a call, in order; hand the same array to other fakes to see who came first.
+ */
+export class FakeDeviceBackend implements DeviceBackend {
+  readonly name: string;
+  readonly log: string[];
+  readonly config: DataView;
+  /** Bytes of each region but the configuration space's, whatever the device pretends. */
+  readonly memory: ReadonlyMap<number, DataView>;
+  /** Eventfds by kind, as the host has them; absent while the kind is off. */
+  readonly triggers: Map<InterruptKind, Fd[]> = new Map();
+  /** What the next calls of these names throw. */
+  readonly failures: Map<"setTrigger" | "mapRegion" | "setErrorEvent" | "reset", HostError> = new Map();
+  /** Vectors that the host has for `setTrigger`. */
+  vectorsLeft: number = Number.POSITIVE_INFINITY;
+  resample: Fd | undefined;
+  isIntxMasked = false;
+  isClosed = false;
+  resets = 0;
+  readonly #device: FakeDevice;
+  readonly #mapped: Set<string> = new Set();
+  readonly #powerOffset: number | undefined;
+
+  constructor(device: FakeDevice, log: string[] = []) {
+    this.name = device.name;
+    this.log = log;
+    this.#device = device;
+    this.config = new DataView(device.image.slice().buffer);
+    this.memory = new Map(
+      device.regions.map(({ index, sizeBytes }) => [
+        index,
+        new DataView(new ArrayBuffer(Math.min(sizeBytes, 1 << 20))),
+      ]),
+    );
+    this.#powerOffset = findCapability(this.config, 0x01);
+  }
+
+  /** Areas of device memory that are mapped now, as "index offset size". */
+  get mappedAreas(): readonly string[] {
+    return [...this.#mapped];
+  }
+
+  get isDecodingMemory(): boolean {
+    return (this.config.getUint16(COMMAND, true) & 2) !== 0 && !this.isAsleep;
+  }
+
+  get isAsleep(): boolean {
+    return this.#powerOffset !== undefined && (this.config.getUint16(this.#powerOffset + 4, true) & 3) !== 0;
+  }
+
+  region(index: number): RegionInfo | undefined {
+    if (index === CONFIG) return { ...NO_REGION, index, sizeBytes: this.config.byteLength };
+    const region = this.#device.regions.find((candidate) => candidate.index === index);
+    if (region === undefined) return index < CONFIG ? { ...NO_REGION, index } : undefined;
+    const whole: readonly RegionArea[] = [{ offset: 0, sizeBytes: region.sizeBytes }];
+    return {
+      ...NO_REGION,
+      index,
+      sizeBytes: region.sizeBytes,
+      mappableAreas: region.isTrapOnly === true ? [] : (region.sparse ?? whole),
+      isMsixMappable: region.isMsixMappable ?? false,
+    };
+  }
+
+  interrupt(kind: InterruptKind): InterruptInfo {
+    return { count: 0, canGrow: false, isAutomasked: kind === "intx", ...this.#device.interrupts[kind] };
+  }
+
+  readRegion(index: number, offset: number, width: Width): number | undefined {
+    this.#alive("readRegion");
+    const bytes = this.#answering(index, offset, width);
+    if (bytes === undefined) return undefined;
+    if (width === 4) return bytes.getUint32(offset, true);
+    return width === 2 ? bytes.getUint16(offset, true) : bytes.getUint8(offset);
+  }
+
+  writeRegion(index: number, offset: number, width: Width, value: number): boolean {
+    this.#alive("writeRegion");
+    this.log.push(
+      `write ${index === CONFIG ? "config" : `region ${index}`} ${hexText(offset)}/${width} = ${hexText(value)}`,
+    );
+    const bytes = this.#answering(index, offset, width);
+    if (bytes === undefined) return false;
+    if (width === 4) bytes.setUint32(offset, value, true);
+    else if (width === 2) bytes.setUint16(offset, value, true);
+    else bytes.setUint8(offset, value);
+    return true;
+  }
+
+  mapRegion(index: number, area: RegionArea): MappedRegion {
+    this.#alive("mapRegion");
+    this.#fail("mapRegion");
+    const sizeBytes = Math.ceil(area.sizeBytes / 4096) * 4096;
+    if (area.offset % 4096 !== 0) throw new Error(`region ${index} is mapped at the unaligned ${hexText(area.offset)}`);
+    const isOffered = this.region(index)?.mappableAreas.some(
+      (offered) => area.offset >= offered.offset && area.offset + area.sizeBytes <= offered.offset + offered.sizeBytes,
+    );
+    if (isOffered !== true) throw new Error(`region ${index} cannot be mapped at ${hexText(area.offset)}`);
+    const key = `${index} ${hexText(area.offset)}+${hexText(sizeBytes)}`;
+    this.log.push(`mmap ${key}`);
+    this.#mapped.add(key);
+    return {
+      address: hva(0x7000_0000_0000 + index * 0x10_0000_0000 + area.offset),
+      sizeBytes,
+      unmap: () => {
+        if (this.#mapped.delete(key)) this.log.push(`munmap ${key}`);
+      },
+    };
+  }
+
+  setTrigger(kind: InterruptKind, start: number, triggers: readonly Fd[]): void {
+    this.#alive("setTrigger");
+    this.#fail("setTrigger");
+    const { count, canGrow } = this.interrupt(kind);
+    const end = start + triggers.length;
+    if (end > count) throw new Error(`${kind} vector ${end - 1} does not exist`);
+    if (end > this.vectorsLeft)
+      throw new HostError(`Cannot arm ${end} ${kind} vectors: the host has ${this.vectorsLeft}`);
+    if (EXCLUSIVE.includes(kind)) {
+      const other = EXCLUSIVE.find((candidate) => candidate !== kind && this.triggers.has(candidate));
+      if (other !== undefined) throw new Error(`${kind} is armed while ${other} is on`);
+    }
+    const armed = this.triggers.get(kind);
+    if (armed !== undefined && end > armed.length && !canGrow)
+      throw new Error(`${kind} vector ${end - 1} is not armed`);
+    const next = armed ?? [];
+    while (next.length < end) next.push(fd(-1));
+    next.splice(start, triggers.length, ...triggers);
+    this.triggers.set(kind, next);
+    if (kind === "intx") this.isIntxMasked = false;
+    this.log.push(`arm ${kind} ${start}: ${triggers.join(" ")}`);
+  }
+
+  disableInterrupts(kind: InterruptKind): void {
+    this.#alive("disableInterrupts");
+    if (!this.triggers.delete(kind)) return;
+    if (kind === "intx") this.resample = undefined;
+    this.log.push(`disarm ${kind}`);
+  }
+
+  maskIntx(): void {
+    this.#intx("mask intx");
+    this.isIntxMasked = true;
+  }
+
+  unmaskIntx(): void {
+    this.#intx("unmask intx");
+    this.isIntxMasked = false;
+  }
+
+  setIntxResample(resample: Fd): void {
+    this.#intx("resample intx");
+    this.resample = resample;
+  }
+
+  setErrorEvent(event: Fd): void {
+    this.#fail("setErrorEvent");
+    this.setTrigger("error", 0, [event]);
+  }
+
+  setRequestEvent(event: Fd): void {
+    this.setTrigger("request", 0, [event]);
+  }
+
+  reset(): ResetMethod | false {
+    this.#alive("reset");
+    this.log.push("reset");
+    this.#fail("reset");
+    this.resets++;
+    return this.#device.resetMethod ?? "flr";
+  }
+
+  close(): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.log.push("close device");
+  }
+
+  #answering(index: number, offset: number, width: Width): DataView | undefined {
+    if (index === CONFIG) return offset + width <= this.config.byteLength ? this.config : undefined;
+    const bytes = this.memory.get(index);
+    if (bytes === undefined || offset + width > bytes.byteLength) return undefined;
+    const register = index < 6 ? this.config.getUint32(0x10 + 4 * index, true) : 0;
+    const isPort = (register & 1) !== 0;
+    return isPort || this.isDecodingMemory ? bytes : undefined;
+  }
+
+  #intx(action: string): void {
+    this.#alive(action);
+    if (!this.triggers.has("intx")) throw new Error(`${action} while INTx has no trigger`);
+    this.log.push(action);
+  }
+
+  #fail(call: "setTrigger" | "mapRegion" | "setErrorEvent" | "reset"): void {
+    const failure = this.failures.get(call);
+    if (failure !== undefined) throw failure;
+  }
+
+  #alive(action: string): void {
+    if (this.isClosed) throw new Error(`${this.name}: ${action} after close`);
+  }
+}
+
+const NO_REGION: RegionInfo = {
+  index: 0,
+  sizeBytes: 0,
+  isReadable: true,
+  isWritable: true,
+  mappableAreas: [],
+  isMsixMappable: false,
+};
+
+const hexText = (value: number): string => `0x${value.toString(16)}`;
+
+function findCapability(config: DataView, id: number): number | undefined {
+  for (let at = config.getUint8(0x34); at >= 0x40; at = config.getUint8(at + 1)) {
+    if (config.getUint8(at) === id) return at;
+  }
+  return undefined;
+}
