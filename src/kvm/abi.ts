@@ -91,8 +91,10 @@ export const KVM_IRQCHIP_PIC_SLAVE = 1;
 export const KVM_IRQCHIP_IOAPIC = 2;
 export const KVM_IOAPIC_NUM_PINS = 24;
 
-/** A CPUID entry answers for one sub-leaf (ECX) only. */
+/** A CPUID entry answers for one sub-leaf (ECX) only. The spelling is the header's. */
 export const KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1;
+/** The most entries KVM takes or gives: KVM_MAX_CPUID_ENTRIES of the kernel sources, which no header exports. */
+export const CPUID_ENTRIES_LIMIT = 256;
 
 export const KVM_DEV_TYPE_VFIO = 4;
 /** Called KVM_DEV_VFIO_GROUP in headers before Linux 6.6; takes group and device files alike since. */

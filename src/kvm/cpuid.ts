@@ -1,5 +1,5 @@
 import { CPUID2, CPUID_ENTRY2 } from "./abi-structs.ts";
-import { KVM_CPUID_FLAG_SIGNIFICANT_INDEX } from "./abi.ts";
+import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } from "./abi.ts";
 
 /** What CPUID answers for one leaf, and one sub-leaf where `flags` says that ECX matters. Field names as struct kvm_cpuid_entry2. */
 export interface CpuidEntry {
@@ -183,7 +183,7 @@ function topology(leaf: number, { index, count }: CpuidTopology, shift: number):
   const level = (subleaf: number, type: number, eax: number, ebx: number): CpuidEntry => ({
     function: leaf,
     index: subleaf,
-    flags: KVM_CPUID_FLAG_SIGNIFICANT_INDEX,
+    flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
     eax,
     ebx,
     ecx: (type << 8) | subleaf,
