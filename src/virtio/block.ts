@@ -54,7 +54,7 @@ type BlockRegister =
   | "write_zeroes_may_unmap";
 
 /** struct virtio_blk_config; fields of features that are not offered read as zero. VIRTIO 1.2 §5.2.4 */
-const BLOCK_CONFIG: RegisterBank<BlockRegister> = new RegisterBank("virtio_blk_config", 60, [
+export const BLOCK_CONFIG: RegisterBank<BlockRegister> = new RegisterBank("virtio_blk_config", 60, [
   [0x00, 4, "capacity_low", "ro"],
   [0x04, 4, "capacity_high", "ro"],
   [0x0c, 4, "seg_max", "ro"],

@@ -38,12 +38,12 @@ type CommonRegister =
   | "queue_notify_off"
   | QueueAddressRegister;
 type QueueAddressRegister =
-  | "queue_desc_low"
-  | "queue_desc_high"
-  | "queue_driver_low"
-  | "queue_driver_high"
-  | "queue_device_low"
-  | "queue_device_high";
+  | "queue_desc_lo"
+  | "queue_desc_hi"
+  | "queue_driver_lo"
+  | "queue_driver_hi"
+  | "queue_device_lo"
+  | "queue_device_hi";
 
 /** struct virtio_pci_common_cfg; its last two fields belong to features that are not offered. VIRTIO 1.2 §4.1.4.3 */
 export const COMMON_CONFIG: RegisterBank<CommonRegister> = new RegisterBank("virtio_pci_common_cfg", 0x38, [
@@ -60,12 +60,12 @@ export const COMMON_CONFIG: RegisterBank<CommonRegister> = new RegisterBank("vir
   [0x1a, 2, "queue_msix_vector", "rw"],
   [0x1c, 2, "queue_enable", "rw"],
   [0x1e, 2, "queue_notify_off", "ro"],
-  [0x20, 4, "queue_desc_low", "rw"],
-  [0x24, 4, "queue_desc_high", "rw"],
-  [0x28, 4, "queue_driver_low", "rw"],
-  [0x2c, 4, "queue_driver_high", "rw"],
-  [0x30, 4, "queue_device_low", "rw"],
-  [0x34, 4, "queue_device_high", "rw"],
+  [0x20, 4, "queue_desc_lo", "rw"],
+  [0x24, 4, "queue_desc_hi", "rw"],
+  [0x28, 4, "queue_driver_lo", "rw"],
+  [0x2c, 4, "queue_driver_hi", "rw"],
+  [0x30, 4, "queue_device_lo", "rw"],
+  [0x34, 4, "queue_device_hi", "rw"],
 ]);
 
 /** What the driver wrote about one queue. */
@@ -84,12 +84,12 @@ function newQueueRegisters(maxSize: number): QueueRegisters {
     vector: VIRTIO_MSI_NO_VECTOR,
     isEnabled: false,
     addresses: {
-      queue_desc_low: 0,
-      queue_desc_high: 0,
-      queue_driver_low: 0,
-      queue_driver_high: 0,
-      queue_device_low: 0,
-      queue_device_high: 0,
+      queue_desc_lo: 0,
+      queue_desc_hi: 0,
+      queue_driver_lo: 0,
+      queue_driver_hi: 0,
+      queue_device_lo: 0,
+      queue_device_hi: 0,
     },
   };
 }
@@ -246,12 +246,12 @@ export class CommonConfig implements RegisterHandler<CommonRegister>, VirtioTran
       case "queue_enable":
         if (value === 1) this.#enable(queue);
         return;
-      case "queue_desc_low":
-      case "queue_desc_high":
-      case "queue_driver_low":
-      case "queue_driver_high":
-      case "queue_device_low":
-      case "queue_device_high":
+      case "queue_desc_lo":
+      case "queue_desc_hi":
+      case "queue_driver_lo":
+      case "queue_driver_hi":
+      case "queue_device_lo":
+      case "queue_device_hi":
         queue.addresses[name] = value;
         return;
     }
@@ -351,9 +351,9 @@ export class CommonConfig implements RegisterHandler<CommonRegister>, VirtioTran
 }
 
 function addressesOf({ addresses }: QueueRegisters): VirtqueueAddresses | undefined {
-  const descriptors: Gpa | undefined = gpaFromHalves(addresses.queue_desc_low, addresses.queue_desc_high);
-  const available: Gpa | undefined = gpaFromHalves(addresses.queue_driver_low, addresses.queue_driver_high);
-  const used: Gpa | undefined = gpaFromHalves(addresses.queue_device_low, addresses.queue_device_high);
+  const descriptors: Gpa | undefined = gpaFromHalves(addresses.queue_desc_lo, addresses.queue_desc_hi);
+  const available: Gpa | undefined = gpaFromHalves(addresses.queue_driver_lo, addresses.queue_driver_hi);
+  const used: Gpa | undefined = gpaFromHalves(addresses.queue_device_lo, addresses.queue_device_hi);
   if (descriptors === undefined || available === undefined || used === undefined) return undefined;
   return { descriptors, available, used };
 }

@@ -19,7 +19,7 @@ const MAX_TRANSMIT_BYTES = 1 << 20;
 type ConsoleRegister = "cols" | "rows" | "max_nr_ports" | "emerg_wr";
 
 /** struct virtio_console_config. VIRTIO 1.2 §5.3.4 */
-const CONSOLE_CONFIG: RegisterBank<ConsoleRegister> = new RegisterBank("virtio_console_config", 12, [
+export const CONSOLE_CONFIG: RegisterBank<ConsoleRegister> = new RegisterBank("virtio_console_config", 12, [
   [0x00, 2, "cols", "ro"],
   [0x02, 2, "rows", "ro"],
   [0x04, 4, "max_nr_ports", "ro"],

@@ -138,6 +138,11 @@ export class VirtioPciFunction implements PciFunction {
     });
   }
 
+  /** True while a backend may still write to guest memory for requests that a reset has ended: wait before the memory is loaded anew. */
+  get isBusy(): boolean {
+    return this.#device.isBusy;
+  }
+
   readBar(index: BarIndex, offset: number, width: Width): number {
     if (index !== BAR) return 0;
     const at = offset & 0xfff;

@@ -319,7 +319,9 @@ t.test("VirtioBlock that is reset keeps its status until the backend is done, an
   disk.queue.notify();
   driver.status = 0;
   t.equal(driver.status, 0xf, "not reset yet: the backend may still touch the driver's memory");
+  t.ok(disk.bench.pci.isBusy);
   disk.backend.completeNext();
+  t.notOk(disk.bench.pci.isBusy);
   t.equal(driver.status, 0);
   t.equal(disk.queue.usedIndex, 0);
   t.equal(memory.readU8(gpa(status.address)), 0xee);

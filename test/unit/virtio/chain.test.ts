@@ -169,6 +169,7 @@ for (const [what, descriptors] of Object.entries(malformedTables)) {
     const memory = newMemory();
     describe(memory, TABLE, [{ address: 0x3000, size: 16 * descriptors.length, flags: INDIRECT }]);
     describe(memory, 0x3000, descriptors);
+    describe(memory, 0x4000, [buffer]); // where the nested one leads is fine in itself
     t.equal(read(memory).kind, "malformed");
   });
 }
