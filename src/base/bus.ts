@@ -18,6 +18,11 @@ export interface BusRange {
   readonly device: BusDevice;
 }
 
+/** The same, with the count of its accesses so far. */
+interface CountedRange extends BusRange {
+  accesses: number;
+}
+
 /** Called for accesses nobody claims, so that a log or a trace can name them. */
 export type UnclaimedAccess = (bus: string, address: number, width: Width, value: number | undefined) => void;
 
@@ -29,9 +34,10 @@ export type UnclaimedAccess = (bus: string, address: number, width: Width, value
  */
 export class Bus {
   readonly name: string;
-  readonly #ranges: BusRange[] = []; // sorted by base
+  readonly #ranges: CountedRange[] = []; // sorted by base
+  readonly #pastAccesses = new Map<string, number>(); // of ranges that were detached, by device
   readonly #unclaimed: UnclaimedAccess | undefined;
-  #last: BusRange | undefined; // accesses come in runs on one device
+  #last: CountedRange | undefined; // accesses come in runs on one device
 
   constructor(name: string, unclaimed?: UnclaimedAccess) {
     this.name = name;
@@ -65,7 +71,7 @@ export class Bus {
         `Cannot attach ${device.name} to the ${this.name} bus at ${hex(base)}: ${holder.device.name} is there`,
       );
     }
-    const range: BusRange = { base, sizeBytes, device };
+    const range: CountedRange = { base, sizeBytes, device, accesses: 0 };
     const index = this.#ranges.findIndex((other) => other.base > base);
     this.#ranges.splice(index < 0 ? this.#ranges.length : index, 0, range);
     return range;
@@ -73,13 +79,25 @@ export class Bus {
 
   /** Takes a range off the bus; one that is not there is ignored. */
   detach(range: BusRange): void {
-    const index = this.#ranges.indexOf(range);
-    if (index >= 0) this.#ranges.splice(index, 1);
+    const index = this.#ranges.findIndex((held) => held === range);
+    const [held] = index >= 0 ? this.#ranges.splice(index, 1) : [];
+    if (held !== undefined) addTo(this.#pastAccesses, held);
     if (this.#last === range) this.#last = undefined;
+  }
+
+  /** How often each device was accessed, by name, since the bus was made. */
+  accesses(): ReadonlyMap<string, number> {
+    const sum = new Map(this.#pastAccesses);
+    for (const range of this.#ranges) addTo(sum, range);
+    return sum;
   }
 
   /** The range that holds `address`. */
   find(address: number): BusRange | undefined {
+    return this.#find(address);
+  }
+
+  #find(address: number): CountedRange | undefined {
     const last = this.#last;
     if (last !== undefined && address >= last.base && address < last.base + last.sizeBytes) return last;
     let low = 0;
@@ -100,8 +118,9 @@ export class Bus {
 
   /** Reads; all ones where nobody answers. */
   read(address: number, width: Width): number {
-    const range = this.find(address);
+    const range = this.#find(address);
     if (range !== undefined && address + width <= range.base + range.sizeBytes) {
+      range.accesses++;
       return range.device.read(address - range.base, width) >>> 0;
     }
     if (width === 1 || this.holder(address, width) === undefined) {
@@ -115,8 +134,9 @@ export class Bus {
 
   /** Writes; dropped where nobody listens. */
   write(address: number, width: Width, value: number): void {
-    const range = this.find(address);
+    const range = this.#find(address);
     if (range !== undefined && address + width <= range.base + range.sizeBytes) {
+      range.accesses++;
       range.device.write(address - range.base, width, value);
       return;
     }
@@ -126,4 +146,9 @@ export class Bus {
     }
     for (let byte = 0; byte < width; byte++) this.write(address + byte, 1, (value >>> (8 * byte)) & 0xff);
   }
+}
+
+function addTo(counts: Map<string, number>, range: CountedRange): void {
+  const { name } = range.device;
+  if (range.accesses > 0) counts.set(name, (counts.get(name) ?? 0) + range.accesses);
 }

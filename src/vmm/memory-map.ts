@@ -1,6 +1,6 @@
-import type { MemoryMapEntry } from "../base/load-plan.ts";
 import type { RamRegion } from "../base/guest-memory.ts";
-import { alignUp, GIB, type Gpa, gpa, type Gsi, gsi, MIB, PAGE_SIZE } from "../base/units.ts";
+import type { MemoryMapEntry } from "../base/load-plan.ts";
+import { alignUp, GIB, type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../base/units.ts";
 
 /*
  * THE table of addresses, ports and interrupts. Nothing else in the program chooses one.

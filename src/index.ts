@@ -1,0 +1,19 @@
+/**
+ * tsvmm's typed API: boot guests from tests and programs.
+ *
+ * ```ts
+ * import { Machine } from "tsvmm";
+ *
+ * await using machine = await Machine.start({ kernel: "vmlinux", initramfs: "initramfs.cpio", cmdline: "console=ttyS0" });
+ * await machine.serial.waitFor(/login:/);
+ * ```
+ *
+ * @module
+ */
+export { HostError, SpecError } from "./base/errors.ts";
+export type { LogSettings } from "./vmm/log.ts";
+export { Machine, type MachineExit, type MachineOptions, type MachineStatistics } from "./vmm/machine.ts";
+export type { MachinePlan } from "./vmm/plan.ts";
+export type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec } from "./vmm/spec.ts";
+export type { DeviceInput, DiskInput, MachineInput } from "./vmm/spec-check.ts";
+export { type TextChannel, WaitError } from "./vmm/text-channel.ts";

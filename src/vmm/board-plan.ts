@@ -1,0 +1,103 @@
+import type { Bus } from "../base/bus.ts";
+import { formatBdf } from "../pci/bdf.ts";
+import { dumpRoot } from "../pci/dump.ts";
+import {
+  PCI_CAP_ID_MSI,
+  PCI_CAP_ID_MSIX,
+  PCI_DEVICE_ID,
+  PCI_INTERRUPT_PIN,
+  PCI_MSIX_FLAGS,
+  PCI_VENDOR_ID,
+} from "../pci/ids.ts";
+import type { PciRoot, PluggedFunction } from "../pci/root.ts";
+import { GSIS, type MemoryLayout, PCI_WINDOW_IO } from "./memory-map.ts";
+import type { MachinePlan, PlanBarPart, PlanFunction, PlanRange } from "./plan.ts";
+import type { MachineSpec } from "./spec.ts";
+
+/** What a passed-through function knows besides what its configuration space shows. */
+export interface PassthroughDescription {
+  /** On the host: `0000:01:00.0`. */
+  readonly hostAddress: string;
+  readonly parts: (bar: number) => readonly PlanBarPart[];
+}
+
+export interface BoardDescription {
+  readonly spec: MachineSpec;
+  readonly layout: MemoryLayout;
+  readonly ports: Bus;
+  readonly mmio: Bus;
+  readonly root: PciRoot;
+  readonly passthrough: (plugged: PluggedFunction) => PassthroughDescription | undefined;
+}
+
+/** Describes a board for people; the control thread adds the boot protocol, since it loads the kernel. */
+export function describeBoard(board: BoardDescription): MachinePlan {
+  const { spec, layout, ports, mmio, root } = board;
+  const ranges = (bus: Bus): PlanRange[] =>
+    bus.ranges.map(({ base, sizeBytes, device }) => ({ name: device.name, address: base, sizeBytes }));
+  const window = (name: string, { base, sizeBytes }: { base: number; sizeBytes: number }): PlanRange => ({
+    name,
+    address: base,
+    sizeBytes,
+  });
+  const memoryMap = [
+    ...layout.map.map(({ address, sizeBytes, kind }) => ({ name: kind === "ram" ? "RAM" : kind, address, sizeBytes })),
+    window("PCI window, 32-bit", layout.pciWindow32),
+    ...(layout.pciWindow64 === undefined ? [] : [window("PCI window, 64-bit", layout.pciWindow64)]),
+    ...ranges(mmio),
+  ];
+  const byAddress = (a: PlanRange, b: PlanRange): number => a.address - b.address || b.sizeBytes - a.sizeBytes;
+  return {
+    cpuCount: spec.cpus.count,
+    memoryBytes: spec.memory.sizeBytes,
+    kernel: spec.kernel,
+    ...(spec.initramfs === undefined ? {} : { initramfs: spec.initramfs }),
+    cmdline: spec.cmdline,
+    memoryMap: memoryMap.sort(byAddress),
+    ports: [...ranges(ports), window("PCI window, ports", PCI_WINDOW_IO)].sort(byAddress),
+    functions: root.functions.map((plugged) => describeFunction(plugged, root, board.passthrough(plugged))),
+    interrupts: [
+      ...(spec.serial.kind === "off" ? [] : [{ gsi: GSIS.com1, name: "COM1" }]),
+      { gsi: GSIS.acpiEvents, name: "ACPI events" },
+    ],
+    configDump: dumpRoot(root),
+  };
+}
+
+function describeFunction(
+  plugged: PluggedFunction,
+  root: PciRoot,
+  passed: PassthroughDescription | undefined,
+): PlanFunction {
+  const { bdf, function: fn, bars } = plugged;
+  const id = (offset: number): string => fn.config.get16(offset).toString(16).padStart(4, "0");
+  const identity = `[${id(PCI_VENDOR_ID)}:${id(PCI_DEVICE_ID)}]`;
+  return {
+    bdf: formatBdf(bdf).replace(/^0000:/, ""),
+    id: fn.name,
+    title: passed === undefined ? identity : `host ${passed.hostAddress} ${identity}`,
+    interrupts: describeInterrupts(plugged, root).join("; ") || "none",
+    bars: bars.requests.map((request) => {
+      const address = bars.address(request);
+      return {
+        index: request.index,
+        kind: request.kind,
+        sizeBytes: request.sizeBytes,
+        ...(address === undefined ? {} : { address }),
+        parts: passed?.parts(request.index) ?? [],
+      };
+    }),
+  };
+}
+
+function describeInterrupts({ bdf, function: fn }: PluggedFunction, root: PciRoot): string[] {
+  const { config } = fn;
+  const kinds: string[] = [];
+  const pin = config.get8(PCI_INTERRUPT_PIN);
+  if (pin >= 1 && pin <= 4) kinds.push(`INT${"ABCD"[pin - 1]} → GSI ${root.interruptGsi(bdf.device, pin)}`);
+  const msi = config.findCapability(PCI_CAP_ID_MSI);
+  if (msi !== undefined) kinds.push(`MSI, ${1 << ((config.get16(msi + 2) >>> 1) & 7)} vectors`);
+  const msix = config.findCapability(PCI_CAP_ID_MSIX);
+  if (msix !== undefined) kinds.push(`MSI-X, ${(config.get16(msix + PCI_MSIX_FLAGS) & 0x7ff) + 1} vectors`);
+  return kinds;
+}

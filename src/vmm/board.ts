@@ -1,0 +1,335 @@
+import type { Clock, Report } from "../base/backends.ts";
+import { Bus, type BusDevice } from "../base/bus.ts";
+import { SpecError } from "../base/errors.ts";
+import { invariant } from "../base/invariant.ts";
+import type { FdWatcher, InterruptLine } from "../base/signals.ts";
+import { type Fd, hex } from "../base/units.ts";
+import { DiskFile } from "../host/disk-file.ts";
+import type { GuestRam } from "../host/guest-ram.ts";
+import { IoEventFds } from "../kvm/ioeventfd.ts";
+import { IrqLines, ResampledIrqLines } from "../kvm/irq-lines.ts";
+import { IrqRouting } from "../kvm/irq-routing.ts";
+import { MemorySlots } from "../kvm/memory-slots.ts";
+import { Vm } from "../kvm/vm.ts";
+import type { PciFunction } from "../pci/function.ts";
+import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../pci/host-bridge.ts";
+import { PCI_INTERRUPT_PIN } from "../pci/ids.ts";
+import { PciRoot } from "../pci/root.ts";
+import { ACPI_PM_SIZE, AcpiPm } from "../platform/acpi-pm.ts";
+import { buildAcpiTables } from "../platform/acpi-tables.ts";
+import { DEBUG_EXIT_SIZE, DebugExitPort, PostCodePort } from "../platform/debug-port.ts";
+import { I8042, I8042_SIZE } from "../platform/i8042.ts";
+import { CMOS_SIZE, RtcCmos } from "../platform/rtc-cmos.ts";
+import { SerialPort } from "../platform/serial-port.ts";
+import { UART_SIZE } from "../platform/uart16550.ts";
+import type { PassthroughFunction } from "../vfio/passthrough.ts";
+import { VirtioBlock } from "../virtio/block.ts";
+import { VirtioConsole } from "../virtio/console.ts";
+import type { VirtioDevice } from "../virtio/device.ts";
+import { VirtioPciFunction } from "../virtio/pci-transport.ts";
+import { VirtioRng } from "../virtio/rng.ts";
+import { describeBoard } from "./board-plan.ts";
+import type { CharDevices } from "./char-devices.ts";
+import { Deferral } from "./deferral.ts";
+import {
+  ACPI_TABLES,
+  ECAM,
+  GSIS,
+  IO_APIC_BASE,
+  intxGsi,
+  LOCAL_APIC_BASE,
+  type MemoryLayout,
+  PCI_WINDOW_IO,
+  PORTS,
+} from "./memory-map.ts";
+import type { DeviceStatistics, GuestEvent } from "./messages.ts";
+import { Passthrough } from "./passthrough.ts";
+import type { MachinePlan } from "./plan.ts";
+import { RandomSource } from "./random-source.ts";
+import type { DiskSpec, MachineSpec } from "./spec.ts";
+
+export interface BoardParts {
+  readonly spec: MachineSpec;
+  readonly kvm: Fd;
+  readonly vm: Fd;
+  readonly memory: GuestRam;
+  readonly layout: MemoryLayout;
+  readonly watcher: FdWatcher;
+  readonly characters: CharDevices;
+  readonly report: Report;
+  readonly onGuestEvent: (event: GuestEvent) => void;
+}
+
+/** How many accesses that nobody answers are logged; a guest can make any number of them. */
+const UNCLAIMED_REPORTS = 20;
+
+const clock: Clock = { monotonicNs: () => process.hrtime.bigint(), wallMs: () => Date.now() };
+
+/**
+ * Every device of one power cycle and what connects them: buses, PCI root, interrupt table, memory slots. The device thread makes one
+ * when the machine is switched on and closes it when all vCPUs have stopped. The order of the constructor is that of the wiring:
+ * a part is made after what it hangs on, and closing goes backwards.
+ */
+export class Board {
+  readonly ports: Bus;
+  readonly mmio: Bus;
+  readonly plan: MachinePlan;
+
+  readonly #parts: BoardParts;
+  readonly #vm: Vm;
+  readonly #slots: MemorySlots;
+  readonly #routing: IrqRouting;
+  readonly #lines: IrqLines;
+  readonly #doorbells: IoEventFds;
+  readonly #deferral: Deferral;
+  readonly #root: PciRoot;
+  readonly #pm: AcpiPm;
+  #passthrough: Passthrough | undefined;
+  #console: VirtioConsole | undefined;
+  readonly #dirty = new Set<SerialPort>();
+  readonly #unclaimed = { count: 0 };
+  /** What to undo, in the order it was done. */
+  readonly #undo: (() => void)[] = [];
+
+  /**
+   * @throws SpecError, HostError when a device cannot be had; everything made until then is given back.
+   */
+  constructor(parts: BoardParts) {
+    this.#parts = parts;
+    this.#vm = new Vm(parts.vm);
+    const unclaimed = (bus: string, address: number, width: number): void => this.#reportUnclaimed(bus, address, width);
+    this.ports = new Bus("port", unclaimed);
+    this.mmio = new Bus("MMIO", unclaimed);
+    this.#slots = new MemorySlots(this.#vm, this.#vm.checkExtension("NR_MEMSLOTS"));
+    this.#routing = new IrqRouting(this.#vm, this.#vm.checkExtension("IRQ_ROUTING"), parts.report);
+    this.#lines = new IrqLines(this.#vm);
+    this.#doorbells = new IoEventFds(this.#vm, parts.watcher);
+    this.#deferral = this.#own(new Deferral(parts.watcher), (deferral) => deferral.close());
+    const { layout } = parts;
+    this.#root = new PciRoot({
+      ports: this.ports,
+      mmio: this.mmio,
+      windows: {
+        ports: [PCI_WINDOW_IO],
+        memory32: [layout.pciWindow32],
+        memory64: layout.pciWindow64 === undefined ? [] : [layout.pciWindow64],
+      },
+      gsiOf: intxGsi,
+      report: parts.report,
+    });
+    try {
+      this.#mapRam();
+      this.#pm = this.#addPlatform();
+      this.#addFunctions();
+      this.#root.assignBars();
+      this.#writeAcpi();
+      this.plan = describeBoard({
+        spec: parts.spec,
+        layout,
+        ports: this.ports,
+        mmio: this.mmio,
+        root: this.#root,
+        passthrough: ({ function: fn }) => this.#passthrough?.describe(fn),
+      });
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Hands collected output on; the device thread calls it before it sleeps. */
+  flush(): void {
+    for (const port of this.#dirty) port.flush();
+    this.#dirty.clear();
+  }
+
+  pressPowerButton(): void {
+    this.#pm.pressPowerButton();
+  }
+
+  resizeConsole(columns: number, rows: number): void {
+    this.#console?.resize(columns, rows);
+  }
+
+  statistics(): DeviceStatistics {
+    const accesses: Record<string, number> = {};
+    for (const bus of [this.ports, this.mmio]) {
+      for (const [name, count] of bus.accesses()) accesses[name] = (accesses[name] ?? 0) + count;
+    }
+    if (this.#unclaimed.count > 0) accesses["(unclaimed)"] = this.#unclaimed.count;
+    return { accesses, functions: this.#passthrough?.statistics() ?? [] };
+  }
+
+  /** Gives everything back, in reverse order. The vCPUs must have stopped. */
+  close(): void {
+    this.flush();
+    for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
+  }
+
+  #own<T>(thing: T, giveBack: (thing: T) => void): T {
+    this.#undo.push(() => giveBack(thing));
+    return thing;
+  }
+
+  #mapRam(): void {
+    const { memory } = this.#parts;
+    for (const region of memory.regions) {
+      const host = memory.hostAddress(region.gpa, region.sizeBytes);
+      if (host === undefined) continue; // a region is contiguous by construction
+      this.#own(this.#slots.mapSlot("RAM", region.gpa, host, region.sizeBytes, false), (slot) => slot.unmap());
+    }
+  }
+
+  #line(gsi: Parameters<IrqLines["line"]>[0], name: string): InterruptLine {
+    return this.#lines.line(gsi, name);
+  }
+
+  #addPlatform(): AcpiPm {
+    const { spec, memory, characters, onGuestEvent, report } = this.#parts;
+    const reset = (): void => onGuestEvent({ kind: "reset" });
+    const attach = (base: number, size: number, device: BusDevice): void => void this.ports.attach(base, size, device);
+    const [low, high] = memory.regions;
+    attach(PORTS.keyboard, I8042_SIZE, new I8042(reset));
+    attach(
+      PORTS.rtc,
+      CMOS_SIZE,
+      new RtcCmos(clock, { lowBytes: low?.sizeBytes ?? 0, highBytes: high?.sizeBytes ?? 0 }),
+    );
+    attach(PORTS.postCode, 1, new PostCodePort());
+    const pm = new AcpiPm(
+      clock,
+      this.#line(GSIS.acpiEvents, "ACPI events"),
+      { powerOff: () => onGuestEvent({ kind: "powerOff" }), reset },
+      report,
+    );
+    attach(PORTS.acpi, ACPI_PM_SIZE, pm);
+    const serial = characters.serial;
+    if (serial !== undefined) {
+      const port: SerialPort = new SerialPort("COM1", this.#line(GSIS.com1, "COM1"), serial, () =>
+        this.#dirty.add(port),
+      );
+      attach(PORTS.com1, UART_SIZE, port.uart);
+    }
+    if (spec.debugExitPort !== undefined) {
+      const exit = new DebugExitPort((value) => onGuestEvent({ kind: "debugExit", value }));
+      attach(spec.debugExitPort, DEBUG_EXIT_SIZE, exit);
+    }
+    attach(PORTS.pciConfig, CONFIG_PORTS_SIZE, new ConfigPorts(this.#root));
+    this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
+    return pm;
+  }
+
+  #addFunctions(): void {
+    const { spec, characters, watcher, report } = this.#parts;
+    this.#plug(new HostBridge(), 0);
+    // Functions with a slot of their own wish come first, so that none of the others is in their way.
+    const passed = this.#openPassthrough();
+    for (const { slot, function: fn } of passed) if (slot !== undefined) this.#plugPassthrough(fn, slot);
+    for (const disk of spec.disks) this.#plugVirtio(disk.id, this.#disk(disk, watcher, report));
+    if (characters.console !== undefined) {
+      this.#console = new VirtioConsole("console", characters.console, characters.consoleSize);
+      this.#plugVirtio("console", this.#console);
+    }
+    this.#plugVirtio(
+      "rng",
+      new VirtioRng(
+        "rng",
+        this.#own(new RandomSource(spec.rng.source), (source) => source.close()),
+      ),
+    );
+    for (const { slot, function: fn } of passed) if (slot === undefined) this.#plugPassthrough(fn, this.#freeSlot());
+  }
+
+  #openPassthrough(): { readonly slot: number | undefined; readonly function: PassthroughFunction }[] {
+    const { spec, memory, watcher, report, onGuestEvent } = this.#parts;
+    if (spec.devices.length === 0) return [];
+    const passthrough = new Passthrough({
+      devices: spec.devices,
+      memory,
+      vm: this.#vm,
+      slots: this.#slots,
+      router: this.#routing,
+      lines: new ResampledIrqLines(this.#vm),
+      watcher,
+      report,
+      onGone: (device, reason) => onGuestEvent({ kind: "deviceGone", device, reason }),
+    });
+    this.#passthrough = this.#own(passthrough, () => passthrough.close());
+    for (const { function: fn } of passthrough.functions) this.#own(fn, () => fn.close());
+    return passthrough.functions.map(({ spec: { pciSlot }, function: fn }) => ({ slot: pciSlot, function: fn }));
+  }
+
+  #plugPassthrough(fn: PassthroughFunction, slot: number): void {
+    this.#root.plug(fn, slot);
+    const pin = fn.config.get8(PCI_INTERRUPT_PIN);
+    if (pin !== 0) fn.wireIntx(intxGsi(slot, pin));
+  }
+
+  #disk(disk: DiskSpec, watcher: FdWatcher, report: Report): VirtioBlock {
+    const backend = new DiskFile({
+      path: disk.path,
+      isReadOnly: disk.isReadOnly,
+      isDirect: disk.isDirect,
+      watcher,
+      report,
+    });
+    return new VirtioBlock(disk.id, backend, disk.serial ?? disk.id);
+  }
+
+  #plugVirtio(name: string, device: VirtioDevice): void {
+    const { memory, report } = this.#parts;
+    const slot = this.#freeSlot();
+    const line = this.#lines.line(intxGsi(slot, 1), name);
+    const router = this.#routing;
+    const doorbells = this.#doorbells;
+    const defer = (work: () => void): void => this.#deferral.defer(work);
+    this.#plug(new VirtioPciFunction({ name, device, memory, router, doorbells, line, report, defer }), slot);
+  }
+
+  #plug(fn: PciFunction, slot: number): void {
+    this.#own(fn, () => fn.close());
+    this.#root.plug(fn, slot);
+  }
+
+  #freeSlot(): number {
+    const taken = new Set(this.#root.functions.map(({ bdf }) => bdf.device));
+    for (let slot = 1; slot < 32; slot++) if (!taken.has(slot)) return slot;
+    throw new SpecError("--device", "bus 0 has 31 slots for devices, and all are taken");
+  }
+
+  #writeAcpi(): void {
+    const { spec, memory, layout } = this.#parts;
+    const { blobs, sizeBytes } = buildAcpiTables({
+      cpuCount: spec.cpus.count,
+      tablesAt: ACPI_TABLES.base,
+      localApicBase: LOCAL_APIC_BASE,
+      ioapicBase: IO_APIC_BASE,
+      pci: {
+        ecamBase: ECAM.base,
+        ecamBuses: ECAM.buses,
+        io: [
+          { base: 0, sizeBytes: PORTS.pciConfig },
+          { base: PORTS.pciConfig + CONFIG_PORTS_SIZE, sizeBytes: 0x1_0000 - PORTS.pciConfig - CONFIG_PORTS_SIZE },
+        ],
+        mem32: layout.pciWindow32,
+        ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
+        intxGsi,
+      },
+      pmPort: PORTS.acpi,
+      eventGsi: GSIS.acpiEvents,
+      ...(spec.serial.kind === "off" ? {} : { serial: { port: PORTS.com1, gsi: GSIS.com1 } }),
+      rtcPort: PORTS.rtc,
+    });
+    invariant(
+      sizeBytes <= ACPI_TABLES.sizeBytes,
+      `the ACPI tables take ${sizeBytes} bytes of ${ACPI_TABLES.sizeBytes}`,
+    );
+    for (const blob of blobs) memory.write(blob.address, blob.bytes);
+  }
+
+  #reportUnclaimed(bus: string, address: number, width: number): void {
+    this.#unclaimed.count++;
+    if (this.#unclaimed.count <= UNCLAIMED_REPORTS)
+      this.#parts.report("debug", `nobody answers on the ${bus} bus`, { address: hex(address), width });
+  }
+}

@@ -1,0 +1,381 @@
+import { EventEmitter } from "node:events";
+import type { CpuStart } from "../base/cpu-state.ts";
+import { HostError, SpecError } from "../base/errors.ts";
+import { fd } from "../base/units.ts";
+import { EventFd } from "../host/eventfd.ts";
+import { GuestRam } from "../host/guest-ram.ts";
+import { libc } from "../host/libc.ts";
+import { RawTerminal } from "../host/terminal.ts";
+import { guestCpuid, physicalAddressBits } from "../kvm/cpuid.ts";
+import { hostCpuBrand, KvmSystem } from "../kvm/system.ts";
+import { Vm } from "../kvm/vm.ts";
+import { type CpuDescription, CpuThreads, hasSpareCore, vcpuError } from "./cpu-threads.ts";
+import { DeviceThread } from "./device-thread.ts";
+import { loadImages } from "./load.ts";
+import { createLogger, type Logger, type LogSettings } from "./log.ts";
+import { createMailboxes } from "./mailbox.ts";
+import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, layoutMemory, type MemoryLayout } from "./memory-map.ts";
+import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./messages.ts";
+import type { MachinePlan } from "./plan.ts";
+import type { MachineSpec } from "./spec.ts";
+import { completeSpec, type MachineInput } from "./spec-check.ts";
+import { TextChannel } from "./text-channel.ts";
+import type { ExitKind } from "./vcpu-control.ts";
+import { defer, withDeadline } from "./worker-link.ts";
+
+/** How a machine ended. */
+export interface MachineExit {
+  /** What a process that ran nothing else should exit with: 0 after a guest power-off, 1 after a failure, a debug exit's status. */
+  readonly status: number;
+  readonly reason: "powerOff" | "reset" | "debugExit" | "stopped" | "quit" | "failed";
+  /** One sentence for people. */
+  readonly text: string;
+  /** Set when `reason` is `failed`. */
+  readonly error?: Error;
+}
+
+/** Counters since start, over all resets of the guest. */
+export interface MachineStatistics extends DeviceStatistics {
+  /** Userspace exits by kind, all vCPUs together. */
+  readonly exits: Readonly<Record<ExitKind, number>>;
+  readonly resets: number;
+}
+
+export interface MachineOptions {
+  /** Nothing is logged unless told. */
+  readonly log?: LogSettings;
+}
+
+interface MachineEvents {
+  /** The guest was reset and starts anew. */
+  reset: [];
+  exit: [MachineExit];
+  /** The serial port or console is a pty at this path. */
+  pty: [channel: Channel, path: string];
+  log: [level: LogLevel, text: string, details: Readonly<Record<string, unknown>> | undefined];
+}
+
+/** A power cycle's parts on the control thread. */
+interface PowerCycle {
+  readonly vm: Vm;
+  readonly vcpus: CpuDescription[];
+}
+
+/** How long a stop may take, in milliseconds: first the vCPUs, then the devices. */
+const VCPU_DEADLINE = 2000;
+const DEVICE_DEADLINE = 10_000;
+/** Guests that die without having touched any device are not restarted for ever. */
+const SILENT_TRIPLE_FAULT =
+  "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
+
+/**
+ * A virtual machine: vCPU threads, a device thread, and this handle on the control thread.
+ *
+ * ```ts
+ * await using machine = await Machine.start({ kernel: "vmlinux", initramfs: "initramfs.cpio", cmdline: "console=ttyS0" });
+ * await machine.serial.waitFor(/login:/, { timeoutMs: 60_000 });
+ * ```
+ */
+export class Machine extends EventEmitter<MachineEvents> {
+  readonly spec: MachineSpec;
+  /** COM1, when `spec.serial` is `{ kind: "api" }`, which it is unless told otherwise. */
+  readonly serial: TextChannel;
+  /** The virtio console, when `spec.console` is `{ kind: "api" }`. */
+  readonly console: TextChannel;
+  /** Resolves when everything is stopped and released; never rejects. */
+  readonly exited: Promise<MachineExit>;
+
+  readonly #logger: Logger;
+  readonly #doorbell: EventFd;
+  readonly #devices: DeviceThread;
+  readonly #cpus: CpuThreads;
+  readonly #exit = defer<MachineExit>();
+  #terminal: RawTerminal | undefined;
+  readonly #emergency = (): void => this.#releaseThreads();
+  #system: KvmSystem | undefined;
+  #ram: GuestRam | undefined;
+  #layout: MemoryLayout | undefined;
+  #cycle: PowerCycle | undefined;
+  #plan: MachinePlan | undefined;
+  /** Set once the machine is on its way out: the first reason wins. */
+  #ending: MachineExit | undefined;
+  /** Starts, resets and the end happen one after another. */
+  #work: Promise<void> = Promise.resolve();
+  #resets = 0;
+  #exitCode: number | undefined;
+  #accesses: Record<string, number> = {};
+
+  private constructor(spec: MachineSpec, options: MachineOptions) {
+    super();
+    this.spec = spec;
+    this.#logger = createLogger(options.log ?? { level: "silent", format: "auto" });
+    this.exited = this.#exit.promise;
+    this.serial = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "serial", bytes }));
+    this.console = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "console", bytes }));
+
+    // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
+    const mailboxes = createMailboxes(spec.cpus.count);
+    this.#doorbell = EventFd.create();
+    const pollMicroseconds = spec.pollMicroseconds ?? (hasSpareCore(spec.cpus.count) ? 50 : 0);
+    this.#devices = new DeviceThread({
+      data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
+      doorbell: this.#doorbell,
+      onLog: (message) => this.#log(message.level, message.text, message.details),
+      onGuestEvent: (event) => this.#guestEvent(event),
+      onPty: (channel, path) => {
+        this.#log("info", `the ${channel} is at ${path}`);
+        this.emit("pty", channel, path);
+      },
+      onOutput: (channel, bytes) => this.#channel(channel).receive(bytes),
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#cpus = new CpuThreads({
+      count: spec.cpus.count,
+      mailboxes,
+      doorbell: this.#doorbell.fd,
+      onLog: (message) => this.#log(message.level, message.text, message.details),
+      onStop: (vcpu, stop) => this.#vcpuStopped(vcpu, stop),
+    });
+    // process.exit() would wait for ever for a thread inside KVM_RUN or epoll_wait.
+    process.on("exit", this.#emergency);
+  }
+
+  /**
+   * Starts a machine; resolves when its first vCPU runs.
+   *
+   * @throws SpecError when the spec is wrong, HostError when the host refuses or lacks something. Nothing is left behind then.
+   */
+  static async start(input: MachineInput, options: MachineOptions = {}): Promise<Machine> {
+    const spec = completeSpec(input);
+    const machine = new Machine(spec, options);
+    try {
+      await machine.#serialized(() => machine.#powerOn());
+      return machine;
+    } catch (error) {
+      return await machine.#failStart(error);
+    }
+  }
+
+  /** Takes apart what a failed start has left, then passes its error on. */
+  async #failStart(thrown: unknown): Promise<never> {
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+    this.#end({ status: 1, reason: "failed", text: error.message, error });
+    await this.exited;
+    throw error;
+  }
+
+  /**
+   * Makes a machine up to its first instruction, describes it and takes it apart again.
+   *
+   * @throws SpecError, HostError as {@link Machine.start} does.
+   */
+  static async describe(input: MachineInput, options: MachineOptions = {}): Promise<MachinePlan> {
+    const machine = new Machine(completeSpec(input), options);
+    try {
+      await machine.#serialized(async () => void (await machine.#assemble()));
+    } catch (error) {
+      await machine.#failStart(error);
+    }
+    await machine.stop("described");
+    if (machine.#plan === undefined) throw new HostError("Cannot describe the machine: it ended before it was made");
+    return machine.#plan;
+  }
+
+  /** What the machine is made of, since its first start. */
+  get plan(): MachinePlan | undefined {
+    return this.#plan;
+  }
+
+  /** `undefined` while it runs. */
+  get exitCode(): number | undefined {
+    return this.#exitCode;
+  }
+
+  /** Stops the vCPUs, gives the devices back, ends the threads. Calling it again waits for the same end. */
+  async stop(text = "stopped by the host"): Promise<MachineExit> {
+    this.#end({ status: 0, reason: "stopped", text });
+    return await this.exited;
+  }
+
+  /** Presses the power button: a guest with ACPI shuts down in order. */
+  pressPowerButton(): void {
+    this.#devices.send({ kind: "powerButton" });
+  }
+
+  /** Tells the console that the terminal has another size. */
+  resizeConsole(columns: number, rows: number): void {
+    this.#devices.send({ kind: "resize", columns, rows });
+  }
+
+  async statistics(): Promise<MachineStatistics> {
+    const devices = this.#cycle === undefined ? { accesses: {}, functions: [] } : await this.#devices.statistics();
+    return {
+      ...devices,
+      accesses: addCounts(this.#accesses, devices.accesses),
+      exits: this.#cpus.counts(),
+      resets: this.#resets,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  /** Starts a power cycle. */
+  async #powerOn(): Promise<void> {
+    const { cycle, start, mmapSize } = await this.#assemble();
+    if (this.#ending !== undefined) return;
+    const usesTerminal = this.spec.serial.kind === "tty" || this.spec.console.kind === "tty";
+    if (usesTerminal) this.#terminal ??= RawTerminal.enter(fd(0));
+    this.#cpus.run(cycle.vcpus, mmapSize, start);
+    this.#log("info", "the guest runs", { cpus: cycle.vcpus.length, protocol: this.#plan?.bootProtocol });
+  }
+
+  /** Makes everything up to the first instruction: VM, devices, kernel in RAM, vCPUs. */
+  async #assemble(): Promise<{ cycle: PowerCycle; start: CpuStart; mmapSize: number }> {
+    this.#system ??= KvmSystem.open();
+    const system = this.#system;
+    const count = this.spec.cpus.count;
+    if (count > system.maxVcpus)
+      throw new SpecError("--cpus", `${count} is more than KVM allows here: ${system.maxVcpus}`);
+    const supported = system.supportedCpuid();
+    this.#layout ??= layoutMemory(this.spec.memory.sizeBytes, physicalAddressBits(supported));
+    const layout = this.#layout;
+    const { hugepages, prefault } = this.spec.memory;
+    this.#ram ??= GuestRam.create({ regions: layout.ram, hugepages, prefault });
+    const ram = this.#ram;
+    const vm = Vm.create(system.fd, { tss: KVM_TSS_ADDRESS, identityMap: KVM_IDENTITY_MAP_ADDRESS });
+    const cycle: PowerCycle = { vm, vcpus: [] };
+    this.#cycle = cycle;
+    const building = this.#devices.build(system.fd, vm.fd, ram.attachment, layout);
+    const boot = loadImages(this.spec, ram, layout);
+    const host = { brand: hostCpuBrand(), hasTscDeadlineTimer: system.hasTscDeadlineTimer };
+    for (let index = 0; index < count; index++) {
+      cycle.vcpus.push({ vcpuFd: vm.createVcpu(index), cpuid: guestCpuid(supported, { index, count }, host) });
+    }
+    this.#plan = { ...(await building), bootProtocol: boot.protocol };
+    return { cycle, start: boot.start, mmapSize: system.vcpuMmapSize };
+  }
+
+  /** vCPUs first, then the devices, then the VM. */
+  async #powerOff(): Promise<void> {
+    const cycle = this.#cycle;
+    await this.#cpus.stop(VCPU_DEADLINE);
+    const last = await this.#devices.dismantle(DEVICE_DEADLINE);
+    this.#accesses = addCounts(this.#accesses, last.accesses);
+    for (const vcpu of cycle?.vcpus ?? []) libc.close(vcpu.vcpuFd);
+    cycle?.vm.close();
+    this.#cycle = undefined;
+  }
+
+  #guestEvent(event: GuestEvent): void {
+    switch (event.kind) {
+      case "powerOff":
+        return this.#end({ status: 0, reason: "powerOff", text: "the guest powered off" });
+      case "reset":
+        return this.#reset();
+      case "debugExit":
+        return this.#end({
+          status: ((event.value << 1) | 1) & 0xff,
+          reason: "debugExit",
+          text: `the guest wrote ${event.value} to the debug exit port`,
+        });
+      case "quit":
+        return this.#end({ status: 0, reason: "quit", text: "quit from the terminal" });
+      case "outputClosed":
+        return this.#end({ status: 0, reason: "stopped", text: `nobody reads the ${event.channel} any more` });
+      case "deviceGone":
+        return this.#fail(new HostError(`Cannot go on without ${event.device}: ${event.reason}`));
+      default:
+        return event satisfies never;
+    }
+  }
+
+  #reset(): void {
+    if (!this.spec.allowReboot) return this.#end({ status: 0, reason: "reset", text: "the guest reset itself" });
+    this.#serialized(async () => {
+      if (this.#ending !== undefined) return;
+      await this.#powerOff();
+      this.#resets++;
+      this.#log("info", "the guest resets");
+      this.emit("reset");
+      await this.#powerOn();
+    }).catch((error: unknown) => this.#fail(error instanceof Error ? error : new Error(String(error))));
+  }
+
+  #vcpuStopped(vcpu: number, stop: VcpuStop): void {
+    const error = vcpuError(stop);
+    if (error !== undefined) return this.#fail(error);
+    const counts = this.#cpus.counts();
+    const hasTouchedDevices = counts.portRead + counts.portWrite + counts.mmioRead + counts.mmioWrite > 0;
+    if (!hasTouchedDevices) return this.#fail(new HostError(`Cannot boot ${this.spec.kernel}: ${SILENT_TRIPLE_FAULT}`));
+    this.#log("warn", "triple fault: the guest resets", { vcpu });
+    this.#reset();
+  }
+
+  #fail(error: Error): void {
+    this.#end({ status: 1, reason: "failed", text: error.message, error });
+  }
+
+  /** The way out, taken once; what the reason is, is decided by who comes first. */
+  #end(exit: MachineExit): void {
+    if (this.#ending !== undefined) return;
+    this.#ending = exit;
+    this.#serialized(async () => {
+      let final = exit;
+      try {
+        await this.#powerOff();
+      } catch (error) {
+        final = { status: 1, reason: "failed", text: (error as Error).message, error: error as Error }; // cast: we throw only Errors
+      }
+      try {
+        await withDeadline(
+          Promise.all([this.#cpus.end(), this.#devices.end()]),
+          DEVICE_DEADLINE,
+          "Cannot end all threads",
+        );
+      } catch (error) {
+        final = { status: 1, reason: "failed", text: (error as Error).message, error: error as Error }; // cast: as above
+      }
+      this.#system?.close();
+      this.#ram?.close();
+      this.#doorbell.close();
+      this.#terminal?.restore();
+      process.off("exit", this.#emergency);
+      this.serial.end(final.text);
+      this.console.end(final.text);
+      this.#exitCode = final.status;
+      this.#log(final.reason === "failed" ? "error" : "info", final.text);
+      this.#exit.resolve(final);
+      this.emit("exit", final);
+    });
+  }
+
+  /** At process exit nothing can be awaited: threads are only brought out of their native calls, so that Node can end them. */
+  #releaseThreads(): void {
+    this.#terminal?.restore();
+    this.#cpus.kickAll();
+    this.#devices.send({ kind: "stop" });
+  }
+
+  #serialized(step: () => Promise<void>): Promise<void> {
+    const result = this.#work.then(step);
+    this.#work = result.catch(() => undefined);
+    return result;
+  }
+
+  #channel(channel: Channel): TextChannel {
+    return channel === "serial" ? this.serial : this.console;
+  }
+
+  #log(level: LogLevel, text: string, details?: Readonly<Record<string, unknown>>): void {
+    this.#logger.log(level, text, details);
+    this.emit("log", level, text, details);
+  }
+}
+
+function addCounts(a: Readonly<Record<string, number>>, b: Readonly<Record<string, number>>): Record<string, number> {
+  const sum: Record<string, number> = { ...a };
+  for (const [name, count] of Object.entries(b)) sum[name] = (sum[name] ?? 0) + count;
+  return sum;
+}

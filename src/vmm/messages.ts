@@ -1,0 +1,117 @@
+import type { CpuStart } from "../base/cpu-state.ts";
+import type { Fd } from "../base/units.ts";
+import type { GuestRamAttachment } from "../host/guest-ram.ts";
+import type { CpuidEntry } from "../kvm/cpuid.ts";
+import type { MemoryLayout } from "./memory-map.ts";
+import type { MachinePlan } from "./plan.ts";
+import type { MachineSpec } from "./spec.ts";
+
+/* Everything that crosses threads, apart from the shared words of mailbox.ts and vcpu-control.ts. Plain data only. */
+
+/** An error on its way to the control thread. */
+export interface PlainError {
+  readonly name: string;
+  readonly message: string;
+  /** SpecError's path. */
+  readonly path?: string;
+  /** Only for errors of our own. */
+  readonly stack?: string;
+}
+
+export type LogLevel = "trace" | "debug" | "info" | "warn" | "error";
+
+/** A log line from any worker. */
+export interface LogMessage {
+  readonly kind: "log";
+  readonly level: LogLevel;
+  readonly text: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+/** Given to a worker when it is made; what it needs before the machine is known. */
+export interface DeviceWorkerData {
+  readonly mailboxes: SharedArrayBuffer;
+  readonly doorbell: Fd;
+  readonly spec: MachineSpec;
+  readonly pollMicroseconds: number;
+}
+
+export interface VcpuWorkerData {
+  readonly index: number;
+  readonly mailboxes: SharedArrayBuffer;
+  readonly controls: SharedArrayBuffer;
+  readonly doorbell: Fd;
+  readonly spinLimit: number;
+}
+
+/** Control → device thread. Each is followed by a ring of the doorbell. */
+export type ToDeviceThread =
+  | {
+      readonly kind: "build";
+      readonly kvm: Fd;
+      readonly vm: Fd;
+      readonly ram: GuestRamAttachment;
+      readonly layout: MemoryLayout;
+    }
+  | { readonly kind: "dismantle" } // vCPUs have stopped: take the devices apart, keep the host's ends
+  | { readonly kind: "stop" } // the same, and end the thread
+  | { readonly kind: "input"; readonly channel: Channel; readonly bytes: Uint8Array }
+  | { readonly kind: "powerButton" }
+  | { readonly kind: "resize"; readonly columns: number; readonly rows: number }
+  | { readonly kind: "statistics"; readonly token: number };
+
+/** A character device that the typed API talks to. */
+export type Channel = "serial" | "console";
+
+/** Device thread → control. */
+export type FromDeviceThread =
+  | LogMessage
+  | { readonly kind: "built"; readonly plan: MachinePlan }
+  | { readonly kind: "dismantled"; readonly statistics: DeviceStatistics }
+  | { readonly kind: "failed"; readonly error: PlainError }
+  | { readonly kind: "guest"; readonly event: GuestEvent }
+  | { readonly kind: "pty"; readonly channel: Channel; readonly path: string }
+  | { readonly kind: "output"; readonly channel: Channel; readonly bytes: Uint8Array }
+  | { readonly kind: "statistics"; readonly token: number; readonly statistics: DeviceStatistics };
+
+/** What the guest, or the person at its terminal, asked of the machine as a whole. */
+export type GuestEvent =
+  | { readonly kind: "powerOff" }
+  | { readonly kind: "reset" }
+  | { readonly kind: "debugExit"; readonly value: number }
+  | { readonly kind: "quit" } // Ctrl-A x
+  | { readonly kind: "outputClosed"; readonly channel: Channel }
+  | { readonly kind: "deviceGone"; readonly device: string; readonly reason: string };
+
+/** Control → vCPU worker. */
+export type ToVcpu =
+  | {
+      readonly kind: "run";
+      readonly vcpuFd: Fd;
+      readonly mmapSize: number;
+      readonly cpuid: readonly CpuidEntry[];
+      readonly start?: CpuStart;
+    }
+  | { readonly kind: "stop" };
+
+/** vCPU worker → control. */
+export type FromVcpu = LogMessage | { readonly kind: "stopped"; readonly reason: VcpuStop };
+
+/** Why a vCPU left its run loop. */
+export type VcpuStop =
+  | { readonly kind: "asked" }
+  | { readonly kind: "tripleFault" }
+  | { readonly kind: "failed"; readonly error: PlainError };
+
+/** Counters of the device thread. */
+export interface DeviceStatistics {
+  /** Trapped accesses by the name of what answered; `(unclaimed)` for nobody. */
+  readonly accesses: Readonly<Record<string, number>>;
+  readonly functions: readonly FunctionStatistics[];
+}
+
+/** What a function tells about itself: for passed-through ones, interrupts and mappings. */
+export interface FunctionStatistics {
+  readonly name: string;
+  readonly counters: Readonly<Record<string, number | string>>;
+}

@@ -1,0 +1,181 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import t from "tap";
+import { Machine } from "../../src/vmm/machine.ts";
+import type { MachineInput } from "../../src/vmm/spec-check.ts";
+import type { Assembler } from "../support/assembler.ts";
+import { at, mem32 } from "../support/assembler-encoding.ts";
+import { multibootImage } from "../support/multiboot-image.ts";
+
+/*
+ * Whole machines, all threads, with tiny multiboot guests. Each guest ends itself by the debug exit port, so that a guest which goes
+ * astray fails by tap's timeout rather than passing.
+ */
+
+const COM1 = 0x3f8;
+const DEBUG_EXIT = 0xf4;
+
+const folder = mkdtempSync(join(tmpdir(), "tsvmm-kvm-"));
+t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+let images = 0;
+
+/** Writes a guest to a file and answers a spec that boots it. */
+function guest(write: (assembler: Assembler) => void): MachineInput {
+  const kernel = join(folder, `guest${images++}.elf`);
+  writeFileSync(kernel, multibootImage(write, 0x4000).bytes);
+  return { kernel, memory: { sizeBytes: 16 << 20 }, debugExitPort: DEBUG_EXIT };
+}
+
+/** Code that writes a text to COM1 by a string instruction. */
+function print(assembler: Assembler, label: string, length: number): void {
+  assembler.mov("esi", { label, addend: 0 }).mov("ecx", length).mov("edx", COM1).cld().rep().outs(8);
+}
+
+t.test("Machine.start() runs a multiboot guest that talks on COM1 and leaves by the debug exit port", async (t) => {
+  const machine = await Machine.start(
+    guest((a) => {
+      print(a, "text", 6);
+      a.mov("al", 3).out(DEBUG_EXIT, "al").label("end").hlt().jmp("end").label("text").ascii("hello\n");
+    }),
+  );
+  await machine.serial.waitFor("hello\n");
+  const exit = await machine.exited;
+  t.same(exit, { status: 7, reason: "debugExit", text: "the guest wrote 3 to the debug exit port" });
+  t.equal(machine.exitCode, 7);
+});
+
+t.test("Machine.stop() ends a guest that spins on two vCPUs, and one that halts", async (t) => {
+  for (const body of [
+    (a: Assembler) => a.label("end").jmp("end"),
+    (a: Assembler) => a.cli().label("end").hlt().jmp("end"),
+  ]) {
+    const machine = await Machine.start({ ...guest((a) => void body(a)), cpus: { count: 2 } });
+    const exit = await machine.stop();
+    t.same(exit, { status: 0, reason: "stopped", text: "stopped by the host" });
+  }
+});
+
+/** A word of RAM outside the image: it survives a reset and so tells the second run from the first. */
+const SURVIVOR = mem32(0x20_0000);
+
+/** A guest that resets itself the first time and exits the second. */
+function resettingGuest(reset: (assembler: Assembler) => void): MachineInput {
+  return guest((a) => {
+    a.mov("eax", SURVIVOR).cmp("eax", 0x5eed).j("e", "second");
+    a.mov("eax", 0x5eed).mov(SURVIVOR, "eax");
+    print(a, "first", 6);
+    reset(a);
+    a.label("wait").hlt().jmp("wait");
+    a.label("second");
+    print(a, "again", 6);
+    a.mov("al", 0).out(DEBUG_EXIT, "al").hlt();
+    a.label("first").ascii("first\n").label("again").ascii("again\n");
+    a.label("noTable").dw(0).dd(0);
+  });
+}
+
+const RESETS: Readonly<Record<string, (assembler: Assembler) => void>> = {
+  "the keyboard controller": (a) => a.mov("al", 0xfe).out(0x64, "al"),
+  "the ACPI reset register": (a) => a.mov("al", 1).mov("edx", 0x602).out("dx", "al"),
+  "a triple fault": (a) => a.lidt(mem32(at("noTable"))).ud2(),
+};
+
+for (const [name, reset] of Object.entries(RESETS)) {
+  t.test(`Machine starts the guest anew after ${name}, on the same serial port`, async (t) => {
+    const machine = await Machine.start(resettingGuest(reset));
+    let resets = 0;
+    machine.on("reset", () => resets++);
+    await machine.serial.waitFor("first\n");
+    await machine.serial.waitFor("again\n");
+    const exit = await machine.exited;
+    t.equal(exit.status, 1, "the debug exit of the second run");
+    t.equal(resets, 1);
+  });
+}
+
+t.test("Machine ends at a reset with allowReboot: false", async (t) => {
+  const machine = await Machine.start({
+    ...resettingGuest((a) => a.mov("al", 0xfe).out(0x64, "al")),
+    allowReboot: false,
+  });
+  t.same(await machine.exited, { status: 0, reason: "reset", text: "the guest reset itself" });
+});
+
+t.test("Machine ends with status 0 when the guest powers off through ACPI", async (t) => {
+  // SLP_TYP 5 and SLP_EN in the sleep control register. ACPI 6.5 §4.8.3.7
+  const machine = await Machine.start(
+    guest((a) =>
+      a
+        .mov("al", (5 << 2) | 0x20)
+        .mov("edx", 0x600)
+        .out("dx", "al")
+        .hlt(),
+    ),
+  );
+  t.same(await machine.exited, { status: 0, reason: "powerOff", text: "the guest powered off" });
+});
+
+t.test("Machine says so when a guest triple-faults before it touched any device", async (t) => {
+  const machine = await Machine.start(
+    guest((a) =>
+      a
+        .lidt(mem32(at("noTable")))
+        .ud2()
+        .label("noTable")
+        .dw(0)
+        .dd(0),
+    ),
+  );
+  const exit = await machine.exited;
+  t.equal(exit.status, 1);
+  t.match(exit.text, /triple-faulted before it touched any device/);
+});
+
+t.test("Machine's guest reads all ones from ports and addresses where nothing is", async (t) => {
+  const machine = await Machine.start(
+    guest((a) => {
+      a.mov("edx", 0x9999).in("eax", "dx").cmp("eax", -1).j("ne", "bad");
+      a.mov("eax", mem32(0xd000_0000)).cmp("eax", -1).j("ne", "bad");
+      a.mov(mem32(0xd000_0000), "eax").out("dx", "eax");
+      a.mov("al", 1).out(DEBUG_EXIT, "al").hlt();
+      a.label("bad").mov("al", 2).out(DEBUG_EXIT, "al").hlt();
+    }),
+  );
+  t.equal((await machine.exited).status, 3);
+});
+
+t.test(
+  "Machine passes what is typed to the guest's COM1, and the interrupt line stays quiet while it polls",
+  async (t) => {
+    const machine = await Machine.start(
+      guest((a) => {
+        // Echo until a full stop: wait for LSR bit 0, read, write.
+        a.label("wait")
+          .mov("edx", COM1 + 5)
+          .in("al", "dx")
+          .test("al", 1)
+          .j("e", "wait");
+        a.mov("edx", COM1).in("al", "dx").out("dx", "al").cmp("al", 0x2e).j("ne", "wait");
+        a.mov("al", 0).out(DEBUG_EXIT, "al").hlt();
+      }),
+    );
+    machine.serial.write("ping.");
+    await machine.serial.waitFor("ping.");
+    t.equal((await machine.exited).status, 1);
+  },
+);
+
+t.test("Machine.statistics() counts exits by kind and accesses by device", async (t) => {
+  const machine = await Machine.start(
+    guest((a) => {
+      print(a, "text", 3);
+      a.mov("edx", 0x71).in("al", "dx").label("end").hlt().jmp("end").label("text").ascii("ok\n");
+    }),
+  );
+  await machine.serial.waitFor("ok\n");
+  const statistics = await machine.statistics();
+  t.ok(statistics.exits.portWrite >= 1 && statistics.exits.portWrite <= 3, `${statistics.exits.portWrite} port writes`);
+  t.equal(statistics.accesses["COM1"], 3, "one for each byte");
+  await machine.stop();
+});
