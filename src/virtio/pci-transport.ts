@@ -8,7 +8,6 @@ import {
   PCI_CAP_ID_VNDR,
   PCI_COMMAND,
   PCI_COMMAND_INTX_DISABLE,
-  PCI_INTERRUPT_LINE,
   PCI_MSIX_FLAGS,
   PCI_STATUS,
   PCI_STATUS_INTERRUPT,
@@ -91,7 +90,7 @@ export class VirtioPciFunction implements PciFunction {
   #isLineHigh = false;
 
   constructor(options: VirtioPciOptions) {
-    const { name, device, memory, router, line } = options;
+    const { name, device, memory, router } = options;
     this.name = name;
     this.#options = options;
     this.#device = device;
@@ -106,7 +105,6 @@ export class VirtioPciFunction implements PciFunction {
       subsystemId: 0x0040 + device.deviceId, // 0x40 and higher: no transitional device (§4.1.2.1)
       interruptPin: 1,
     });
-    this.config.set8(PCI_INTERRUPT_LINE, line.gsi);
     this.#msix = new MsixCapability({
       config: this.config,
       router,

@@ -1,5 +1,7 @@
 import t from "tap";
+import { Bus } from "../../../src/base/bus.ts";
 import { gpa, type Width } from "../../../src/base/units.ts";
+import { PciRoot } from "../../../src/pci/root.ts";
 import { EchoDevice } from "../../support/echo-device.ts";
 import { BAR_ADDRESS } from "../../support/guest-driver.ts";
 import { plugVirtio, type VirtioBench } from "../../support/virtio-bench.ts";
@@ -16,7 +18,7 @@ t.test("VirtioPciFunction is a modern virtio function", async (t) => {
   t.equal(driver.config(0x00, 4), 0x106a_1af4);
   t.equal(driver.config(0x08, 1), 1);
   t.ok(driver.config(0x2e, 2) >= 0x40);
-  t.equal(driver.config(0x3c, 2), 0x010b, "INTA on pin 11");
+  t.equal(driver.config(0x3d, 1), 1, "INTA");
   t.strictSame(pci.barRequests, [{ kind: "mem64", index: 0, sizeBytes: 0x8000, isPrefetchable: false }]);
 });
 
@@ -320,6 +322,33 @@ t.test("VirtioPciFunction.barPlaced() moves one doorbell for each queue with the
   t.strictSame(doorbells.addresses, []);
   pci.barPlaced(1, gpa(0x1000));
   t.strictSame(doorbells.addresses, [], "BAR 1 is the upper half of BAR 0");
+});
+
+t.test("VirtioPciFunction behind a PciRoot answers where the guest puts its BAR", async (t) => {
+  const { driver, pci, doorbells, device } = plug();
+  pci.barPlaced(0, undefined);
+  const mmio = new Bus("mmio");
+  const root = new PciRoot({
+    ports: new Bus("ports"),
+    mmio,
+    windows: { ports: [], memory32: [], memory64: [{ base: 0x10_0000_0000, sizeBytes: 0x10_0000 }] },
+  });
+  root.plug(pci, 1);
+  root.configWrite(0, 1, 0, 0x10, 4, 0x0001_0000);
+  root.configWrite(0, 1, 0, 0x14, 4, 0x10);
+  root.configWrite(0, 1, 0, 0x04, 2, 0x0006);
+  const common = 0x10_0001_0000 + driver.place(1).offset;
+  t.equal(mmio.read(common + 0x12, 2), 2, "num_queues");
+  mmio.write(common + 0x14, 1, 1);
+  t.equal(driver.status, 1);
+  const notify = 0x10_0001_0000 + driver.place(2).offset;
+  t.strictSame(doorbells.addresses, [notify, notify + 4]);
+
+  driver.start();
+  root.reset();
+  t.equal(driver.status, 0);
+  t.equal(device.log.at(-1), "reset");
+  t.strictSame(doorbells.addresses, [], "decode is off after a reset");
 });
 
 t.test("A notification that traps is a notification too", async (t) => {
