@@ -73,7 +73,10 @@ t.test("planBoot() refuses a bzImage that has no room to unpack itself", async (
     path: "--kernel",
     message: /bzImage, which unpacks itself there, does not fit into memory at 0x100000\+.*raise --memory/,
   });
-  t.throws(() => planBoot(bootRequest(kernel({ codeBytes: 0x11_0000 }), { memoryMib: 2 })), { path: "--kernel" });
+  t.throws(() => planBoot(bootRequest(kernel({ codeBytes: 0x11_0000 }), { memoryMib: 2 })), {
+    path: "--kernel",
+    message: /at 0x100000\+0x1000000: RAM is at 0x0-0x9ffff, 0x100000-0x1fffff/,
+  });
 });
 
 t.test("planBoot() refuses a truncated bzImage", async (t) => {
@@ -98,6 +101,7 @@ t.test("planBoot() refuses a command line longer than cmdline_size, 255 for old 
   });
   t.throws(() => planBoot(bootRequest(kernel({ version: 0x0205 }), { cmdline: "x".repeat(256) })), {
     path: "--cmdline",
+    message: /256 bytes long: this kernel takes 255/,
   });
 });
 

@@ -1,0 +1,47 @@
+import { SpecError } from "../base/errors.ts";
+import { didYouMean } from "./suggest.ts";
+
+/** A subcommand. Its code is loaded when it is used, so that none pays for the others. */
+export interface Command {
+  readonly name: string;
+  readonly summary: string;
+  /**
+   * @param argv What follows the command's name.
+   * @returns The exit status.
+   */
+  run(argv: readonly string[]): Promise<number>;
+}
+
+/** All commands; the first is meant when none is named. */
+export const COMMANDS: readonly Command[] = [
+  {
+    name: "run",
+    summary: "start a machine and wait for its end; the default",
+    run: async (argv) => {
+      const { run } = await import("./run.ts");
+      return await run(argv, commandRows());
+    },
+  },
+];
+
+/** Names and summaries, for the help. */
+export function commandRows(): readonly (readonly string[])[] {
+  return COMMANDS.map(({ name, summary }) => [name, summary]);
+}
+
+/**
+ * Finds the command a command line means, by its first word.
+ *
+ * @throws SpecError when the word is none of them.
+ */
+export function findCommand(argv: readonly string[]): { readonly command: Command; readonly rest: readonly string[] } {
+  const [word] = argv;
+  const [fallback] = COMMANDS;
+  if (fallback !== undefined && (word === undefined || word.startsWith("-"))) return { command: fallback, rest: argv };
+  if (fallback !== undefined && word === "help") return { command: fallback, rest: ["--help"] };
+  const command = COMMANDS.find(({ name }) => name === word);
+  if (command !== undefined) return { command, rest: argv.slice(1) };
+  const names = COMMANDS.map(({ name }) => name);
+  const guess = didYouMean(word ?? "", names) || `; the commands are ${names.join(", ")}, a kernel goes after --kernel`;
+  throw new SpecError("", `unknown command '${word}'${guess}`);
+}

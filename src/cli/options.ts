@@ -1,0 +1,146 @@
+import type { KeyRow, OptionRow } from "./option-table.ts";
+
+export const MEMORY_KEYS: readonly KeyRow[] = [
+  { name: "size", value: "SIZE", help: "K, M, G and T are powers of 1024" },
+  { name: "hugepages", value: "on|off", help: "take huge pages, which the host must have reserved" },
+  { name: "prefault", value: "on|off", help: "touch every page before the start" },
+  { name: "shared", value: "on|off", help: "accepted for compatibility: memory is always shared" },
+];
+
+export const CPU_KEYS: readonly KeyRow[] = [{ name: "boot", value: "N", help: "how many there are at the start" }];
+
+export const DISK_KEYS: readonly KeyRow[] = [
+  { name: "path", value: "PATH", help: "raw image file or block device" },
+  { name: "readonly", value: "on|off", help: "the guest may not write" },
+  { name: "direct", value: "on|off", help: "past the host's page cache (O_DIRECT)" },
+  { name: "serial", value: "TEXT", help: "serial number the guest reads, 20 characters at most" },
+  { name: "id", value: "NAME", help: "name in messages" },
+  { name: "image_type", value: "raw", help: "accepted for compatibility" },
+];
+
+export const DEVICE_KEYS: readonly KeyRow[] = [
+  { name: "path", value: "PATH", help: "sysfs directory of the function, or its address: 0000:01:00.0" },
+  { name: "id", value: "NAME", help: "name in messages" },
+  { name: "bars", value: "map|trap", help: "trap: let every access to the device's memory pass through this program" },
+  {
+    name: "exclude_mmap_bars",
+    aliases: ["x_exclude_mmap_bars"],
+    value: "[N,N]",
+    help: "BARs to trap although they could be mapped",
+  },
+  { name: "pci_device_id", value: "SLOT", help: "slot on the guest's bus, 1 to 31; the first free one otherwise" },
+];
+
+export const RNG_KEYS: readonly KeyRow[] = [{ name: "src", value: "PATH", help: "where random bytes come from" }];
+
+const CHARACTER_VALUE = "off|null|tty|pty|file=PATH|socket=PATH";
+
+/** All options of `run`, in the order of the help. */
+export const OPTIONS: readonly OptionRow[] = [
+  {
+    name: "--kernel",
+    group: "What to boot",
+    form: { kind: "value", value: "PATH" },
+    help: "ELF vmlinux with a PVH note, bzImage, or multiboot kernel; required",
+  },
+  {
+    name: "--initramfs",
+    group: "What to boot",
+    form: { kind: "value", value: "PATH" },
+    help: "initial RAM disk; the first module of a multiboot kernel",
+  },
+  {
+    name: "--cmdline",
+    group: "What to boot",
+    form: { kind: "value", value: "TEXT" },
+    help: "kernel command line, passed as it is; quote it when it has spaces",
+  },
+  {
+    name: "--cpus",
+    group: "Machine",
+    form: { kind: "keys", value: "N", keys: CPU_KEYS, defaultKey: "boot" },
+    help: "number of virtual CPUs; 1 unless told",
+  },
+  {
+    name: "--memory",
+    group: "Machine",
+    form: { kind: "keys", value: "SIZE", keys: MEMORY_KEYS, defaultKey: "size" },
+    help: "guest RAM; 512M unless told",
+  },
+  {
+    name: "--no-reboot",
+    group: "Machine",
+    form: { kind: "flag" },
+    help: "end when the guest resets itself, instead of starting it anew",
+  },
+  {
+    name: "--disk",
+    group: "Devices",
+    form: { kind: "list", value: "PATH", keys: DISK_KEYS, defaultKey: "path" },
+    help: "virtio disk: /dev/vda, /dev/vdb, … in the guest",
+  },
+  {
+    name: "--device",
+    group: "Devices",
+    form: { kind: "list", value: "PATH", keys: DEVICE_KEYS, defaultKey: "path" },
+    help: "PCI function of the host to pass through; it has to be bound to vfio-pci",
+  },
+  {
+    name: "--serial",
+    group: "Devices",
+    form: { kind: "value", value: CHARACTER_VALUE },
+    help: "serial port, ttyS0 in the guest; tty (this terminal) unless the console has it. Ctrl-A x quits, Ctrl-A h helps",
+  },
+  {
+    name: "--console",
+    group: "Devices",
+    form: { kind: "value", value: CHARACTER_VALUE },
+    help: "virtio console, hvc0 in the guest; off unless told",
+  },
+  {
+    name: "--rng",
+    group: "Devices",
+    form: { kind: "keys", value: "PATH", keys: RNG_KEYS, defaultKey: "src" },
+    help: "source of the guest's random numbers; /dev/urandom unless told",
+  },
+  {
+    name: "--debug-exit",
+    group: "Devices",
+    form: { kind: "value", value: "PORT" },
+    help: "I/O port whose writes end the machine with status value * 2 + 1, as test suites use 0xf4",
+  },
+  {
+    name: "--dry-run",
+    group: "This program",
+    form: { kind: "flag" },
+    help: "build the machine, print what it is made of, and do not start it",
+  },
+  {
+    name: "--poll",
+    group: "This program",
+    form: { kind: "value", value: "MICROSECONDS|auto" },
+    help: "how long the device thread polls before it sleeps; auto: as long as a host CPU is to spare",
+  },
+  {
+    name: "--log-file",
+    group: "This program",
+    form: { kind: "value", value: "PATH" },
+    help: "append the log to a file, as JSON lines",
+  },
+  {
+    name: "--log-format",
+    group: "This program",
+    form: { kind: "value", value: "pretty|json" },
+    help: "how the log looks; pretty on a terminal unless told",
+  },
+  {
+    name: "--verbose",
+    short: "-v",
+    group: "This program",
+    form: { kind: "count" },
+    help: "log more; -vv and -vvv still more",
+  },
+  { name: "--quiet", short: "-q", group: "This program", form: { kind: "flag" }, help: "log errors only" },
+  { name: "--help", short: "-h", group: "This program", form: { kind: "flag" }, help: "print this text" },
+  { name: "--version", group: "This program", form: { kind: "flag" }, help: "print the version" },
+];

@@ -1,0 +1,64 @@
+import { HostError, SpecError } from "../base/errors.ts";
+
+/** Styles for one output stream; they do nothing where colours are not wanted. */
+export interface Style {
+  bold(text: string): string;
+  dim(text: string): string;
+  red(text: string): string;
+}
+
+/** What decides about colours. */
+export interface StyleTarget {
+  readonly isTTY?: boolean;
+}
+
+/** Colours on terminals, unless NO_COLOR is set (no-color.org) or the terminal is dumb. */
+export function styleFor(stream: StyleTarget, environment: Readonly<Record<string, string | undefined>>): Style {
+  const isPlain = stream.isTTY !== true || (environment["NO_COLOR"] ?? "") !== "" || environment["TERM"] === "dumb";
+  const wrap = (code: number) => (text: string) => (isPlain ? text : `\x1b[${code}m${text}\x1b[0m`);
+  return { bold: wrap(1), dim: wrap(2), red: wrap(31) };
+}
+
+/** Exit statuses that are this program's own. */
+export const EXIT_STATUS = { hostFailure: 1, badInput: 2 } as const;
+
+/**
+ * How an error is shown and what the process exits with. What is the user's or the host's affair is one line; only an error of our
+ * own comes with its stack.
+ */
+export function describeError(error: unknown, style: Style): { readonly text: string; readonly status: number } {
+  const name = style.red("tsvmm:");
+  if (error instanceof SpecError) return { text: `${name} ${error.message}`, status: EXIT_STATUS.badInput };
+  if (error instanceof HostError) return { text: `${name} ${error.message}`, status: EXIT_STATUS.hostFailure };
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { text: `${name} internal error, please report it\n${stack}`, status: EXIT_STATUS.hostFailure };
+}
+
+const UNITS = [
+  ["T", 2 ** 40],
+  ["G", 2 ** 30],
+  ["M", 2 ** 20],
+  ["K", 2 ** 10],
+] as const;
+
+/** A size as the command line takes it: `512M`, `4K`, `100`. */
+export function formatSize(sizeBytes: number): string {
+  for (const [letter, unit] of UNITS) {
+    if (sizeBytes >= unit && sizeBytes % unit === 0) return `${sizeBytes / unit}${letter}`;
+  }
+  return String(sizeBytes);
+}
+
+/** Lays rows out in columns, two spaces apart; the last column is as long as it is. */
+export function formatTable(rows: readonly (readonly string[])[], indent = ""): string {
+  const widths: number[] = [];
+  for (const row of rows) {
+    for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
+  }
+  return rows
+    .map((row) => {
+      const cells = row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)));
+      return `${indent}${cells.join("  ").trimEnd()}\n`;
+    })
+    .join("");
+}

@@ -1,0 +1,54 @@
+import { homedir } from "node:os";
+import { runHelp } from "./help.ts";
+import { OPTIONS } from "./options.ts";
+import { describeError, styleFor } from "./output.ts";
+import { inOptions, parseRun, type RunRequest } from "./parse.ts";
+import { formatPlan } from "./plan-view.ts";
+import { StopRequests } from "./stop-requests.ts";
+import { packageVersion } from "./version.ts";
+
+/**
+ * The command `run`: makes a machine of the arguments and waits for its end.
+ *
+ * @param commands Names and summaries of all commands, for the help.
+ * @returns The exit status of the process.
+ * @throws SpecError, HostError
+ */
+export async function run(argv: readonly string[], commands: readonly (readonly string[])[]): Promise<number> {
+  const { stdout, env } = process;
+  if (argv.includes("--help") || argv.includes("-h")) {
+    stdout.write(runHelp(OPTIONS, commands, styleFor(stdout, env)));
+    return 0;
+  }
+  if (argv.includes("--version")) {
+    stdout.write(`tsvmm ${packageVersion()}\n`);
+    return 0;
+  }
+  try {
+    return await runMachine(parseRun(argv, env["HOME"] ?? homedir()));
+  } catch (error) {
+    throw inOptions(error);
+  }
+}
+
+async function runMachine({ spec, log, isDryRun }: RunRequest): Promise<number> {
+  const { stdout, stderr, env } = process;
+  // Only now: the machine's code loads the FFI, and a wrong command line should not wait for that.
+  const { Machine } = await import("../vmm/machine.ts");
+  if (isDryRun) {
+    stdout.write(formatPlan(await Machine.describe(spec, { log }), styleFor(stdout, env)));
+    return 0;
+  }
+  const report = (error: Error): void => void stderr.write(`${describeError(error, styleFor(stderr, env)).text}\n`);
+  // Before the start: a signal that comes meanwhile is kept until there is something to stop.
+  const requests = new StopRequests(process, report);
+  try {
+    const machine = await Machine.start(spec, { log });
+    requests.attach(machine);
+    const exit = await machine.exited;
+    if (exit.error !== undefined) throw exit.error;
+    return requests.status ?? exit.status;
+  } finally {
+    requests.close();
+  }
+}

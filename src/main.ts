@@ -1,0 +1,23 @@
+#!/usr/bin/env node
+import { findCommand } from "./cli/commands.ts";
+import { describeError, styleFor } from "./cli/output.ts";
+
+/** After the end nothing should keep the event loop alive; should something, the process ends all the same. */
+const LINGER_MS = 1000;
+
+// A reader that went away (`tsvmm --help | head -1`) is no reason for a stack trace.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
+}
+
+try {
+  const { command, rest } = findCommand(process.argv.slice(2));
+  process.exitCode = await command.run(rest);
+} catch (error) {
+  const { text, status } = describeError(error, styleFor(process.stderr, process.env));
+  process.stderr.write(`${text}\n`);
+  process.exitCode = status;
+}
+setTimeout(() => process.exit(), LINGER_MS).unref();

@@ -1,0 +1,275 @@
+import t from "tap";
+import { SpecError } from "../../../src/base/errors.ts";
+import { OPTIONS } from "../../../src/cli/options.ts";
+import { parseRun, type RunRequest } from "../../../src/cli/parse.ts";
+
+const MIB = 1024 * 1024;
+const home = t.testdir({
+  vmlinux: "kernel",
+  initramfs: "archive",
+  "a.raw": "disk a",
+  "b,c.raw": "disk b",
+  empty: "",
+  directory: {},
+  "0000:01:00.0": { vendor: "0x8086", config: "c" },
+  "0000:01:00.1": { vendor: "0x8086", config: "c" },
+});
+const kernel = ["--kernel", `${home}/vmlinux`];
+const parse = (...argv: string[]): RunRequest => parseRun([...kernel, ...argv], home);
+
+/** The one line a command line is refused with. */
+function refusal(...argv: string[]): string {
+  try {
+    parseRun(argv, home);
+  } catch (error) {
+    if (error instanceof SpecError) return error.message;
+    throw error;
+  }
+  return "accepted";
+}
+const refused = (...argv: string[]): string => refusal(...kernel, ...argv);
+
+t.test("parseRun() fills in the defaults", async (t) => {
+  const { spec, log, isDryRun } = parse();
+  t.same(spec, {
+    kernel: `${home}/vmlinux`,
+    cmdline: "",
+    cpus: { count: 1 },
+    memory: { sizeBytes: 512 * MIB, hugepages: false, shared: true, prefault: false },
+    disks: [],
+    devices: [],
+    serial: { kind: "tty" },
+    console: { kind: "off" },
+    rng: { source: "/dev/urandom" },
+    allowReboot: true,
+  });
+  t.same(log, { level: "warn", format: "auto" });
+  t.equal(isDryRun, false);
+});
+
+t.test("parseRun() reads the command of the passthrough how-to, with and without boot=", async (t) => {
+  const howto = [
+    ...["--kernel", "~/vmlinux", "--disk", "path=~/a.raw", "--console", "off", "--serial", "tty"],
+    ...["--cmdline", "console=ttyS0 root=/dev/vda1 rw", "--cpus", "4", "--memory", "size=512M"],
+    ...["--device", `path=${home}/0000:01:00.0/`],
+  ];
+  const { spec } = parseRun(howto, home);
+  t.match(spec, {
+    kernel: `${home}/vmlinux`,
+    cmdline: "console=ttyS0 root=/dev/vda1 rw",
+    cpus: { count: 4 },
+    memory: { sizeBytes: 512 * MIB },
+    disks: [{ path: `${home}/a.raw`, id: "_disk0", isReadOnly: false, isDirect: false }],
+    devices: [{ path: `${home}/0000:01:00.0`, id: "_vfio0", bars: "map", excludedMmapBars: [] }],
+    serial: { kind: "tty" },
+    console: { kind: "off" },
+  });
+  t.same(
+    parseRun(
+      howto.map((word) => (word === "4" ? "boot=4" : word)),
+      home,
+    ).spec,
+    spec,
+  );
+  t.same(
+    parseRun(
+      howto.map((word) => (word === "size=512M" ? "512M" : word)),
+      home,
+    ).spec,
+    spec,
+  );
+});
+
+t.test("parseRun() reads every key of --memory", async (t) => {
+  const { memory } = parse("--memory", "size=1G,hugepages=on,prefault=on,shared=off").spec;
+  t.same(memory, { sizeBytes: 1024 * MIB, hugepages: true, prefault: true, shared: false });
+});
+
+t.test("parseRun() reads every key of --disk, several after one flag and repeated flags", async (t) => {
+  const argv = [
+    ...["--disk", `path=${home}/a.raw,readonly=on,direct=on,serial=S1,id=root,image_type=raw`],
+    ...[`path="~/b,c.raw"`, "--no-reboot", "--disk", "~/a.raw,readonly=on"],
+  ];
+  const { disks, allowReboot } = parse(...argv).spec;
+  t.same(disks, [
+    { path: `${home}/a.raw`, id: "root", isReadOnly: true, isDirect: true, serial: "S1" },
+    { path: `${home}/b,c.raw`, id: "_disk1", isReadOnly: false, isDirect: false },
+    { path: `${home}/a.raw`, id: "_disk2", isReadOnly: true, isDirect: false },
+  ]);
+  t.equal(allowReboot, false);
+});
+
+t.test("parseRun() reads every key of --device", async (t) => {
+  const keys = "id=card,bars=trap,pci_device_id=5,exclude_mmap_bars=[0,2]";
+  const { devices } = parse(
+    "--device",
+    `${home}/0000:01:00.0,${keys}`,
+    `path=~/0000:01:00.1,x_exclude_mmap_bars=[4]`,
+  ).spec;
+  t.same(devices, [
+    { path: `${home}/0000:01:00.0`, id: "card", bars: "trap", excludedMmapBars: [0, 2], pciSlot: 5 },
+    { path: `${home}/0000:01:00.1`, id: "_vfio1", bars: "map", excludedMmapBars: [4] },
+  ]);
+});
+
+t.test("parseRun() reads where character devices go", async (t) => {
+  t.same(parse("--serial", "null").spec.serial, { kind: "null" });
+  t.same(parse("--serial=off").spec.serial, { kind: "off" });
+  t.same(parse("--serial", "pty").spec.serial, { kind: "pty" });
+  t.same(parse("--serial", "file=~/log").spec.serial, { kind: "file", path: `${home}/log` });
+  t.same(parse("--console", 'socket="/tmp/a,b"').spec.console, { kind: "socket", path: "/tmp/a,b" });
+  const { serial, console } = parse("--console", "tty").spec;
+  t.same([serial, console], [{ kind: "null" }, { kind: "tty" }], "the console has the terminal");
+});
+
+t.test("parseRun() reads the remaining options", async (t) => {
+  const { spec, log, isDryRun } = parse(
+    ...["--initramfs", "~/initramfs", "--rng", "src=/dev/zero", "--debug-exit", "0xf4", "--poll", "50"],
+    ...["--dry-run", "--log-file", "~/vm.log", "--log-format", "json", "-vv"],
+  );
+  t.match(spec, {
+    initramfs: `${home}/initramfs`,
+    rng: { source: "/dev/zero" },
+    debugExitPort: 0xf4,
+    pollMicroseconds: 50,
+  });
+  t.same(log, { level: "debug", format: "json", file: `${home}/vm.log` });
+  t.equal(isDryRun, true);
+  t.notOk("pollMicroseconds" in parse("--poll", "auto").spec);
+  t.equal(parse("--rng", "/dev/zero").spec.rng.source, "/dev/zero");
+});
+
+t.test("parseRun() counts verbosity", async (t) => {
+  const level = (...argv: string[]): string => parse(...argv).log.level;
+  t.equal(level("-q"), "error");
+  t.equal(level("--quiet"), "error");
+  t.equal(level("-v"), "info");
+  t.equal(level("--verbose", "-v"), "debug");
+  t.equal(level("-vvv"), "trace");
+  t.equal(level("-vvvvv"), "trace");
+});
+
+t.test("parseRun() takes a command line that begins with a dash or holds an equals sign", async (t) => {
+  t.equal(parse("--cmdline", "-s root=/dev/vda").spec.cmdline, "-s root=/dev/vda");
+  t.equal(parse("--cmdline=--help me").spec.cmdline, "--help me");
+  t.equal(parse("--cmdline", "").spec.cmdline, "");
+});
+
+t.test("parseRun() refuses options it does not know or cannot use", async (t) => {
+  t.equal(refused("--memroy", "512M"), "unknown option '--memroy'; did you mean '--memory'?");
+  t.equal(refused("--firmware", "x"), "unknown option '--firmware'; tsvmm --help lists them");
+  t.equal(refused("-x"), "unknown option '-x'; tsvmm --help lists them");
+  t.equal(refused("--no-reboot=yes"), "--no-reboot: takes no value");
+  t.equal(refused("--cpus", "1", "--cpus", "2"), "--cpus: is given twice");
+  t.equal(refused("--no-reboot", "--no-reboot"), "--no-reboot: is given twice");
+  t.equal(refused("--memory"), "--memory: needs a value: --memory SIZE");
+  t.equal(refused("--memory", "--no-reboot"), "--memory: needs a value: --memory SIZE");
+  t.equal(refused("--disk", "--dry-run"), "--disk: needs a value: --disk PATH");
+  t.equal(refused("--no-reboot", "x"), "'x' belongs to no option");
+  t.match(
+    refused("--cmdline", "console=ttyS0", "rw"),
+    /^'rw' belongs to no option: put the whole command line in quotes/,
+  );
+  t.equal(refused("-v", "-q"), "--quiet: contradicts --verbose");
+});
+
+t.test("parseRun() asks for a kernel, and says what is wrong with the one given", async (t) => {
+  t.match(refusal(), /^no kernel is given: --kernel PATH/);
+  t.equal(refusal("--kernel", "/no/such"), "--kernel: there is no file /no/such");
+  t.equal(refusal("--kernel", `${home}/empty`), `--kernel: ${home}/empty is empty`);
+  t.equal(refusal("--kernel", home), `--kernel: ${home} is a directory: a file is needed`);
+  t.equal(refusal("--kernel="), "--kernel: no kernel is given");
+  t.equal(refused("--initramfs", "/no/such"), "--initramfs: there is no file /no/such");
+  t.equal(refused("--initramfs", "~/empty"), `--initramfs: ${home}/empty is empty`);
+  t.match(refused("--initramfs", "~/directory"), /^--initramfs: .* is a directory/);
+});
+
+t.test("parseRun() says in one line what is wrong with a value, under the option's name", async (t) => {
+  const cases: readonly (readonly [string, string, RegExp])[] = [
+    ["--cpus", "0", /^--cpus: 0 is not a whole number from 1 to 254$/],
+    ["--cpus", "255", /^--cpus: 255 is not/],
+    ["--cpus", "four", /^--cpus: 'four' is not a whole number$/],
+    ["--cpus", "boot=2,max=4", /^--cpus: unknown key 'max' \(keys: boot\)$/],
+    ["--memory", "512X", /^--memory: '512X' is not a size/],
+    ["--memory", "8M", /^--memory: 8388608 bytes are too few: a machine has 16M at least$/],
+    ["--memory", "100T", /^--memory: .* are too many/],
+    ["--memory", "67108865", /^--memory: 67108865 bytes are not a multiple of the page size, 4K$/],
+    ["--memory", "size=33M,hugepages=on", /^--memory: .* huge page size, 2M$/],
+    ["--memory", "512M,hugepages=maybe", /^--memory hugepages: 'maybe' is neither on nor off$/],
+    ["--disk", "/no/such", /^--disk: there is no file \/no\/such$/],
+    ["--disk", "~/directory", /^--disk: .* is a directory/],
+    ["--disk", "~/empty", /^--disk: .*\/empty is empty$/],
+    ["--disk", "/dev/null", /^--disk: \/dev\/null is neither a regular file nor a block device$/],
+    ["--disk", "readonly=on", /^--disk: 'readonly=on' has no path=$/],
+    ["--disk", "~/a.raw,readonly=1", /^--disk readonly: '1' is neither on nor off$/],
+    ["--disk", "~/a.raw,serial=123456789012345678901", /^--disk: .* is not 1 to 20 printable ASCII characters$/],
+    ["--disk", "~/a.raw,id=_x", /^--disk: '_x' begins with an underscore, which is reserved$/],
+    ["--disk", "~/a.raw,id=a/b", /^--disk: 'a\/b' may have letters/],
+    ["--disk", "~/a.raw,image_type=qcow2", /^--disk: image_type qcow2 is not supported: .*qemu-img/],
+    ["--device", "id=x", /^--device: 'id=x' has no path=$/],
+    ["--device", "~/0000:01:00.0,bars=maap", /^--device bars: 'maap' is none of map, trap; did you mean 'map'\?$/],
+    ["--device", "~/0000:01:00.0,exclude_mmap_bars=[6]", /^--device: 6 is not a whole number from 0 to 5$/],
+    ["--device", "~/0000:01:00.0,pci_device_id=0", /^--device: slot 0 is the host bridge's$/],
+    ["--device", "~/0000:01:00.0,pci_device_id=32", /^--device: 32 is not a whole number from 1 to 31$/],
+    ["--device", "0000:ff:1f.7", /^--device: this machine has no PCI function 0000:ff:1f\.7 \(lspci -D lists them\)$/],
+    ["--device", "~/0000:02:00.0/", /^--device: this machine has no PCI function 0000:02:00\.0/],
+    ["--device", "/no/such", /^--device: there is no directory \/no\/such$/],
+    ["--device", "~/directory", /^--device: .*\/directory is not a PCI function: give a directory like/],
+    ["--serial", "ttty", /^--serial: 'ttty' is none of off, null, tty, .*; did you mean 'tty'\?$/],
+    ["--serial", "file", /^--serial: 'file' needs a path: file=\/some\/where$/],
+    ["--serial", "file=", /^--serial: a path is needed/],
+    ["--console", "vga", /^--console: 'vga' is none of/],
+    ["--rng", "/no/such", /^--rng: there is no file \/no\/such$/],
+    ["--rng", "file=/dev/zero", /^--rng: unknown key 'file' \(keys: src\)$/],
+    ["--debug-exit", "x", /^--debug-exit: 'x' is not a whole number$/],
+    ["--debug-exit", "0x10000", /^--debug-exit: 65536 is not a whole number from 0 to 65535$/],
+    ["--poll", "often", /^--poll: 'often' is neither auto nor a number of microseconds$/],
+    ["--poll", "99999999", /^--poll: 99999999 is not a whole number from 0 to 1000000$/],
+    ["--log-format", "xml", /^--log-format: 'xml' is none of pretty, json$/],
+    ["--log-file=", "-v", /^--log-file: a path is needed$/],
+  ];
+  for (const [option, value, message] of cases) t.match(refused(option, value), message, `${option} ${value}`);
+});
+
+t.test("parseRun() refuses things that are given twice, by whatever name", async (t) => {
+  t.match(
+    refused("--disk", "~/a.raw", `${home}/directory/../a.raw`),
+    /^--disk: .* is given twice: only read-only disks/,
+  );
+  t.match(refused("--device", "~/0000:01:00.0", "~/0000:01:00.0/"), /^--device: 0000:01:00\.0 is given twice$/);
+  t.match(
+    refused("--device", "~/0000:01:00.0,pci_device_id=3", "~/0000:01:00.1,pci_device_id=3"),
+    /slot 3 is given twice/,
+  );
+  t.match(refused("--disk", "~/a.raw,id=x", "--device", "~/0000:01:00.0,id=x"), /^--device: 'x' is given twice$/);
+  t.match(refused("--serial", "tty", "--console", "tty"), /^--console: the terminal is the serial port's already/);
+  t.match(
+    refused("--serial", "file=/tmp/x", "--console", "file=/tmp/x"),
+    /^--console: \/tmp\/x is the serial port's already$/,
+  );
+});
+
+t.test("parseRun() takes every option of the table", async (t) => {
+  const values: Readonly<Record<string, string>> = {
+    "--kernel": "~/vmlinux",
+    "--initramfs": "~/initramfs",
+    "--cmdline": "quiet",
+    "--cpus": "2",
+    "--memory": "64M",
+    "--disk": "~/a.raw",
+    "--device": "~/0000:01:00.0",
+    "--serial": "null",
+    "--console": "off",
+    "--rng": "/dev/zero",
+    "--debug-exit": "0xf4",
+    "--poll": "auto",
+    "--log-file": "~/log",
+    "--log-format": "pretty",
+  };
+  for (const { name, form } of OPTIONS) {
+    if (name === "--kernel") continue;
+    const value = values[name];
+    const argv = form.kind === "flag" || form.kind === "count" ? [name] : [name, value ?? "missing in this test"];
+    t.equal(refused(...argv), "accepted", name);
+  }
+});
