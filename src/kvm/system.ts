@@ -30,7 +30,6 @@ export const REQUIRED_CAPABILITIES: readonly Capability[] = [
   { name: "IOEVENTFD_ANY_LENGTH", reason: "virtio notifications of any width" },
   { name: "SIGNAL_MSI", reason: "message-signalled interrupts without a route" },
   { name: "READONLY_MEM", reason: "read-only mappings such as expansion ROMs" },
-  { name: "DEVICE_CTRL", reason: "telling KVM about passed-through functions" },
   { name: "IMMEDIATE_EXIT", reason: "stopping a CPU without a race" },
 ];
 
