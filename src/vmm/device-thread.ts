@@ -61,7 +61,9 @@ export class DeviceThread {
 
   /** Takes the devices apart; the vCPUs must have stopped. Answers the counters of the cycle. */
   dismantle(timeoutMs: number): Promise<DeviceStatistics> {
-    if (this.#isGone) return Promise.resolve({ accesses: {}, functions: [] });
+    // Nothing was asked for, or nobody is there: a thread that only now begins to run should not be waited for.
+    if (this.#built === undefined || this.#isGone) return Promise.resolve({ accesses: {}, functions: [] });
+    this.#built = undefined;
     this.#dismantled = defer();
     this.send({ kind: "dismantle" });
     return withDeadline(this.#dismantled.promise, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);

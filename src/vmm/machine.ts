@@ -62,8 +62,8 @@ interface PowerCycle {
 }
 
 /** How long a stop may take, in milliseconds: first the vCPUs, then the devices. */
-const VCPU_DEADLINE = 2000;
-const DEVICE_DEADLINE = 10_000;
+const VCPU_DEADLINE = 10_000;
+const DEVICE_DEADLINE = 30_000;
 /** Guests that die without having touched any device are not restarted for ever. */
 const SILENT_TRIPLE_FAULT =
   "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
