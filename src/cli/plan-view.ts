@@ -25,7 +25,7 @@ function barRows(bar: PlanBar): readonly (readonly string[])[] {
 
 function formatFunction(pciFunction: PlanFunction, style: Style): string {
   const { bdf, id, title, interrupts, bars } = pciFunction;
-  const head = `  ${style.bold(bdf)}  ${title} (${id}), ${interrupts}\n`;
+  const head = `  ${style.bold(bdf)}  ${title} (${id}), interrupts: ${interrupts}\n`;
   return head + formatTable(bars.flatMap(barRows), "    ");
 }
 

@@ -132,7 +132,7 @@ t.test("formatPlan() shows memory, ports, interrupts, and how each part of a BAR
       "  GSI 4  COM1",
       "",
       "PCI functions",
-      "  00:03.0  host 0000:01:00.0 [8086:10d3] (_vfio0), MSI-X, 5 vectors",
+      "  00:03.0  host 0000:01:00.0 [8086:10d3] (_vfio0), interrupts: MSI-X, 5 vectors",
       "    BAR 3  mem32 16K at 0xc0000000  +0x0000 4K trapped: MSI-X table",
       "                                    +0x1000 12K mapped",
       "",
