@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { HostError } from "../src/base/errors.ts";
+import { candidateVersion, type Progress } from "./apt.ts";
 import { cacheDirectory, cached } from "./cache.ts";
 import { runProgram } from "./program.ts";
 
@@ -12,24 +13,8 @@ export interface UnpackedPackage {
   readonly directory: string;
 }
 
-export type Progress = (text: string) => void;
-
-/** Answers the one package a metapackage stands for now (`linux-image-amd64` → `linux-image-6.1.0-54-amd64`). */
-export async function dependencyOf(metapackage: string, pattern: RegExp): Promise<string | undefined> {
-  const answer = await runProgram("apt-cache", ["depends", metapackage]).catch(() => Buffer.alloc(0));
-  return [...answer.toString().matchAll(/^ *\|?Depends: (\S+)$/gm)]
-    .map((match) => match[1])
-    .find((name): name is string => name !== undefined && pattern.test(name));
-}
-
-async function candidateVersion(name: string): Promise<string | undefined> {
-  const answer = await runProgram("apt-cache", ["policy", name]).catch(() => Buffer.alloc(0));
-  const version = /^ *Candidate: (\S+)$/m.exec(answer.toString())?.[1];
-  return version === "(none)" ? undefined : version;
-}
-
 /**
- * Answers a package unpacked into the cache, downloading it first when it is not there. Needs no root.
+ * Answers the newest version of a package, unpacked into the cache, downloading it first when it is not there. Needs no root.
  *
  * @throws HostError when apt does not know the package, or cannot download it.
  */
@@ -54,7 +39,7 @@ export async function debianPackage(name: string, progress: Progress): Promise<U
 }
 
 /**
- * Answers the newest unpacked package of the cache whose name matches: what serves when apt's lists are empty.
+ * Answers the newest unpacked package of the cache whose name matches: it serves until a newer one is asked for.
  *
  * @param pattern Must match the whole package name.
  */

@@ -26,16 +26,19 @@ export interface DiskFile {
   readonly text: string;
 }
 
+/** What a partition holds, in the master boot record's words. */
+export const PARTITION_TYPE = { fat32: 0x0c, linux: 0x83 } as const;
+
 /**
- * Answers a master boot record with one Linux partition that reaches from `firstSector` to the disk's end.
+ * Answers a master boot record with one partition that reaches from `firstSector` to the disk's end.
  * The old cylinder fields say "look at the sector numbers". UEFI 2.10 §5.2.1
  */
-export function masterBootRecord(diskSectors: number, firstSector: number): Buffer {
+export function masterBootRecord(diskSectors: number, firstSector: number, type: number): Buffer {
   const record = Buffer.alloc(SECTOR);
   record.writeUInt32LE(0x7473_766d, 440); // disk signature: what PARTUUID= is made from
   const entry = record.subarray(446);
   entry.write("fffffe", 1, "hex");
-  entry.writeUInt8(0x83, 4); // Linux
+  entry.writeUInt8(type, 4);
   entry.write("fffffe", 5, "hex");
   entry.writeUInt32LE(firstSector, 8);
   entry.writeUInt32LE(diskSectors - firstSector, 12);
@@ -71,7 +74,13 @@ export async function writeExt4Disk(file: string, sizeBytes: number, tree: strin
   ]);
   const descriptor = openSync(file, "r+");
   try {
-    writeSync(descriptor, masterBootRecord(sizeBytes / SECTOR, PARTITION_OFFSET / SECTOR), 0, SECTOR, 0);
+    writeSync(
+      descriptor,
+      masterBootRecord(sizeBytes / SECTOR, PARTITION_OFFSET / SECTOR, PARTITION_TYPE.linux),
+      0,
+      SECTOR,
+      0,
+    );
   } finally {
     closeSync(descriptor);
   }

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Progress } from "./apt.ts";
 import { type CpioEntry, cpioArchive } from "./cpio.ts";
-import { debianPackage, newestCachedPackage, type Progress } from "./debian-package.ts";
+import { debianPackage, newestCachedPackage } from "./debian-package.ts";
 import type { Kernel } from "./kernel.ts";
 import { moduleEntries } from "./kernel-modules.ts";
 import { runProgram } from "./program.ts";
@@ -16,11 +17,7 @@ export interface Busybox {
 
 /** Answers Debian's static busybox, downloading it on first use (1 MB). */
 export async function staticBusybox(progress: Progress): Promise<Busybox> {
-  const unpacked = await debianPackage("busybox-static", progress).catch((error: unknown) => {
-    const cachedPackage = newestCachedPackage(/^busybox-static$/);
-    if (cachedPackage === undefined) throw error;
-    return cachedPackage;
-  });
+  const unpacked = newestCachedPackage(/^busybox-static$/) ?? (await debianPackage("busybox-static", progress));
   const path = join(unpacked.directory, "bin/busybox");
   const applets = (await runProgram(path, ["--list-full"])).toString().split("\n").filter(Boolean);
   return { version: unpacked.version, path, applets };

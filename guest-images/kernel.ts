@@ -2,8 +2,9 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { HostError } from "../src/base/errors.ts";
+import { dependencyOf, type Progress, refreshLists } from "./apt.ts";
 import { cached } from "./cache.ts";
-import { debianPackage, dependencyOf, newestCachedPackage, type Progress } from "./debian-package.ts";
+import { debianPackage, newestCachedPackage, type UnpackedPackage } from "./debian-package.ts";
 import { runProgram } from "./program.ts";
 
 /** A stock Debian kernel, ready to be given to a VMM. */
@@ -22,19 +23,13 @@ export interface Kernel {
 const KERNEL_PACKAGE = /^linux-image-\d[\d.+~-]*-amd64$/;
 
 /**
- * Answers Debian's current kernel for 64-bit PCs, downloading and unpacking it on first use (70 MB, half a minute).
+ * Answers Debian's kernel for 64-bit PCs: the cache's newest, or, when it has none, the current one, which is downloaded and
+ * unpacked (70 MB, half a minute).
  *
- * @throws HostError when apt knows no kernel and the cache holds none.
+ * @throws HostError when the cache holds none and apt knows none.
  */
 export async function debianKernel(progress: Progress): Promise<Kernel> {
-  const name = await dependencyOf("linux-image-amd64", KERNEL_PACKAGE);
-  const unpacked = name === undefined ? newestCachedPackage(KERNEL_PACKAGE) : await debianPackage(name, progress);
-  if (unpacked === undefined) {
-    throw new HostError(
-      "Cannot find a Debian kernel: apt does not know linux-image-amd64",
-      "run apt-get update as root",
-    );
-  }
+  const unpacked = newestCachedPackage(KERNEL_PACKAGE) ?? (await updateKernel(progress));
   const release = readdirSync(join(unpacked.directory, "boot"))
     .find((entry) => entry.startsWith("vmlinuz-"))
     ?.slice("vmlinuz-".length);
@@ -54,6 +49,17 @@ export async function debianKernel(progress: Progress): Promise<Kernel> {
     vmlinux: join(prepared, "vmlinux"),
     modules: join(prepared, "lib/modules", release),
   };
+}
+
+/** Downloads the current kernel unless the cache has it. */
+export async function updateKernel(progress: Progress): Promise<UnpackedPackage> {
+  const current = (): Promise<string | undefined> => dependencyOf("linux-image-amd64", KERNEL_PACKAGE);
+  // A fresh machine has no lists yet.
+  const name = (await current()) ?? ((await refreshLists(progress)) ? await current() : undefined);
+  if (name === undefined) {
+    throw new HostError("Cannot find a Debian kernel: apt knows no linux-image-amd64", "run apt-get update as root");
+  }
+  return await debianPackage(name, progress);
 }
 
 /** Fields of the bzImage's setup header. Linux Documentation/arch/x86/boot.rst, boot protocol 2.08 and later. */

@@ -1,6 +1,12 @@
-/** `npm run images`: builds the guest's kernel, initramfs and disk, and says where they are. */
+/**
+ * `npm run images [-- --update]`: builds the guest's kernel, initramfs and disk, and says where they are.
+ * `--update` looks for newer Debian packages first.
+ */
 import { HostError } from "../src/base/errors.ts";
+import { refreshLists } from "./apt.ts";
+import { debianPackage } from "./debian-package.ts";
 import { guestImages } from "./images.ts";
+import { updateKernel } from "./kernel.ts";
 import { ensurePrerequisites, IMAGE_PREREQUISITES } from "./prerequisites.ts";
 
 const progress = (text: string): void => {
@@ -9,6 +15,11 @@ const progress = (text: string): void => {
 
 try {
   await ensurePrerequisites(IMAGE_PREREQUISITES, progress);
+  if (process.argv.includes("--update")) {
+    await refreshLists(progress);
+    await updateKernel(progress);
+    await debianPackage("busybox-static", progress);
+  }
   const images = await guestImages(progress);
   console.log(`kernel with built-in initramfs  ${images.vmlinux}`);
   console.log(`kernel, ELF                     ${images.kernel.vmlinux}`);

@@ -1,7 +1,6 @@
-import { spawn } from "node:child_process";
 import { HostError } from "../src/base/errors.ts";
-import type { Progress } from "./debian-package.ts";
-import { findProgram, runProgram } from "./program.ts";
+import { apt, aptKnows, type Progress, refreshLists } from "./apt.ts";
+import { findProgram } from "./program.ts";
 
 /** A program of the host that we run, the Debian package that has it, and what for. */
 export interface Prerequisite {
@@ -39,33 +38,12 @@ export async function ensurePrerequisites(needed: readonly Prerequisite[], progr
     progress(`installing what is missing: ${reasons}`);
     // Lists may be absent on a fresh machine, or name versions that are no longer served.
     if (!(await aptKnows(packages)) || !(await install(packages))) {
-      progress("refreshing apt's package lists");
-      await apt(["update"]);
+      await refreshLists(progress);
       if (!(await install(packages)))
         throw new HostError(`Cannot install ${packages.join(", ")}`, `see what it says: ${command}`);
     }
-  } else if (!(await aptKnows(["linux-image-amd64"])) && process.getuid?.() === 0) {
-    progress("refreshing apt's package lists: it knows no kernel to download");
-    await apt(["update"]);
   }
-}
-
-async function aptKnows(packages: readonly string[]): Promise<boolean> {
-  const answer = await runProgram("apt-cache", ["policy", ...packages]).catch(() => Buffer.alloc(0));
-  return (answer.toString().match(/^ *Candidate: (?!\(none\))/gm) ?? []).length === packages.length;
 }
 
 const install = (packages: readonly string[]): Promise<boolean> =>
   apt(["install", "-y", "--no-install-recommends", ...packages]);
-
-/** Runs apt-get with what it says shown on standard error, where progress goes. Answers whether it ended well. */
-function apt(args: readonly string[]): Promise<boolean> {
-  return new Promise((resolve) => {
-    const child = spawn("apt-get", ["-q", ...args], {
-      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive", LC_ALL: "C" },
-      stdio: ["ignore", 2, 2],
-    });
-    child.on("error", () => resolve(false));
-    child.on("close", (status) => resolve(status === 0));
-  });
-}

@@ -36,6 +36,7 @@ export class LabRun {
   #bootSeconds: number | undefined;
   #scenario: { readonly name: string; readonly startedMs: number; readonly output: Buffer[] } | undefined;
   #isDone = false;
+  #lastOutputMs = 0;
   /** Why we ended it ourselves. */
   #verdict: HostError | undefined;
 
@@ -130,7 +131,9 @@ export class LabRun {
     this.#killQemu();
   }
 
+  /** Shows that a run which says nothing is alive. */
   #heartbeat(): void {
+    if (Date.now() - this.#lastOutputMs < HEARTBEAT_MS) return;
     const doing = this.#scenario?.name ?? (this.#bootSeconds === undefined ? "booting" : "between scenarios");
     this.#options.onProgress?.(`${Math.round(secondsSince(this.#startedMs))} s: ${doing}`);
   }
@@ -150,6 +153,7 @@ export class LabRun {
         this.#scenario = { name: event.scenario.replace(/^\d+-/, ""), startedMs: Date.now(), output: [] };
         return;
       case "output":
+        this.#lastOutputMs = Date.now();
         this.#scenario?.output.push(event.bytes);
         if (this.#scenario !== undefined) this.#options.onOutput?.(event.bytes, this.#scenario.name);
         return;

@@ -3,8 +3,8 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HostError, SpecError } from "../src/base/errors.ts";
-import { DEVICE_MODELS, labDeviceBdf } from "./devices.ts";
 import { type LabArguments, parseLabArguments } from "./arguments.ts";
+import { DEVICE_MODELS, labDeviceBdf } from "./devices.ts";
 import { ensureLabPrerequisites } from "./prerequisites.ts";
 import { runLab, shellQuote } from "./run.ts";
 

@@ -1,8 +1,7 @@
-import { writeFileSync } from "node:fs";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Progress } from "../guest-images/apt.ts";
 import { cached, fingerprint, projectRoot } from "../guest-images/cache.ts";
-import type { Progress } from "../guest-images/debian-package.ts";
 import { buildInitramfs, staticBusybox } from "../guest-images/initramfs.ts";
 import { debianKernel, type Kernel } from "../guest-images/kernel.ts";
 import { bundleInitramfs } from "../guest-images/pvh-bundle.ts";

@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Progress } from "../guest-images/debian-package.ts";
+import type { Progress } from "../guest-images/apt.ts";
 import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
 import { type LabDevice, labDeviceBdf } from "./devices.ts";
-import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
 import { LabRun } from "./lab-run.ts";
+import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
 
 /** One thing to do in the nested host. */
 export interface Scenario {
