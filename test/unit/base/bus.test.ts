@@ -109,3 +109,16 @@ t.test("Bus.find() finds each of many ranges, and addresses above 4 GiB", async 
     t.equal(bus.find(at + 0x1000), undefined);
   }
 });
+
+t.test("Bus.accesses() counts by device, over all its ranges and after they are gone", async (t) => {
+  const { bus } = build();
+  const range = bus.attach(0x10, 4, new Bytes("a", [1, 2, 3, 4]));
+  bus.attach(0x20, 4, new Bytes("a", [1, 2, 3, 4]));
+  bus.attach(0x30, 4, new Bytes("idle", []));
+  bus.read(0x10, 4);
+  bus.write(0x20, 1, 0);
+  bus.read(0x12, 4); // two of its bytes are in the range
+  bus.detach(range);
+  bus.read(0x10, 4);
+  t.same([...bus.accesses()], [["a", 4]]);
+});
