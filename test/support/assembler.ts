@@ -183,8 +183,9 @@ export class Assembler extends Encoder {
     return this.db(0xe8).relative(label);
   }
 
-  ret(): this {
-    return this.db(0xc3);
+  /** Near return; `drop` bytes go off the stack behind the return address. */
+  ret(drop = 0): this {
+    return drop === 0 ? this.db(0xc3) : this.db(0xc2).dw(drop);
   }
 
   /** Decrements CX, ECX or RCX, by the mode, and jumps unless it is zero; the label must be near. */

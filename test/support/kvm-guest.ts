@@ -46,12 +46,13 @@ export const STACK = 0x8ff0;
 
 const CODE_SELECTOR = 0x08;
 const DATA_SELECTOR = 0x10;
+const LONG_CODE_SELECTOR = 0x18;
 
 const segment = (selector: number, type: number, rest: Partial<SegmentState> = {}): SegmentState => ({
   ...{ selector, base: 0, limit: 0xffff_ffff, type, present: 1, dpl: 0, db: 1, s: 1, l: 0, g: 1 },
   ...rest,
 });
-const TASK = segment(0x18, 11, { limit: 0x67, s: 0, db: 0, g: 0 });
+const TASK = segment(0x20, 11, { limit: 0x67, s: 0, db: 0, g: 0 });
 
 /** Flat protected mode without paging, interrupts off, with a stack and an empty IDT. */
 const START_32: CpuStart = {
@@ -60,15 +61,16 @@ const START_32: CpuStart = {
   cs: segment(CODE_SELECTOR, 11),
   data: segment(DATA_SELECTOR, 3),
   tr: TASK,
-  gdt: { base: GDT, limit: 0x17 },
+  gdt: { base: GDT, limit: 0x1f },
   idt: { base: IDT, limit: 0x7ff },
 };
 
 /** Long mode, the first 4 GiB mapped one to one by 2 MiB pages. */
 const START_64: CpuStart = {
   ...START_32,
+  idt: { base: IDT, limit: 0xfff },
   ...{ cr0: 0x8000_0011, cr3: PAGE_TABLES, cr4: 0x20, efer: 0x500 },
-  cs: segment(CODE_SELECTOR, 11, { db: 0, l: 1 }),
+  cs: segment(LONG_CODE_SELECTOR, 11, { db: 0, l: 1 }),
 };
 
 let watchdog: VcpuWatchdog | undefined;
@@ -131,10 +133,11 @@ export class KvmGuest {
     new Uint8Array(this.memory.buffer).set(bytes, code.origin);
   }
 
-  /** Makes an interrupt vector call `address`, in 32-bit mode. */
+  /** Makes an interrupt vector call `address`; in long mode. Intel SDM vol. 3 §6.14.1 */
   setHandler(vector: number, address: number): void {
-    this.memory.setUint32(IDT + 8 * vector, (CODE_SELECTOR << 16) | (address & 0xffff), true);
-    this.memory.setUint32(IDT + 8 * vector + 4, (address & 0xffff_0000) | 0x8e00, true);
+    const gate = IDT + 16 * vector;
+    this.memory.setUint32(gate, (LONG_CODE_SELECTOR << 16) | (address & 0xffff), true);
+    this.memory.setUint32(gate + 4, (address & 0xffff_0000) | 0x8e00, true);
   }
 
   /**
@@ -185,6 +188,7 @@ export class KvmGuest {
   #writeTables(): void {
     this.memory.setBigUint64(GDT + CODE_SELECTOR, 0x00cf_9b00_0000_ffffn, true);
     this.memory.setBigUint64(GDT + DATA_SELECTOR, 0x00cf_9300_0000_ffffn, true);
+    this.memory.setBigUint64(GDT + LONG_CODE_SELECTOR, 0x00af_9b00_0000_ffffn, true);
     const entry = (at: number, value: number): void => this.memory.setBigUint64(at, BigInt(value), true);
     entry(PAGE_TABLES, PAGE_TABLES + 0x1003); // present, writable
     for (let gib = 0; gib < 4; gib++) entry(PAGE_TABLES + 0x1000 + 8 * gib, PAGE_TABLES + 0x2003 + 0x1000 * gib);

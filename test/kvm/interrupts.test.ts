@@ -1,0 +1,198 @@
+import t from "tap";
+import type { MsiMessage } from "../../src/base/signals.ts";
+import { gsi } from "../../src/base/units.ts";
+import { EventFd } from "../../src/host/eventfd.ts";
+import { Assembler } from "../support/assembler.ts";
+import { mem32 } from "../support/assembler-encoding.ts";
+import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
+
+const skip = missingKvm();
+t.teardown(stopWatchdog);
+
+/** The guest keeps the addresses of both interrupt controllers in registers. */
+const APIC_SPURIOUS = mem32("r8", 0xf0);
+const APIC_EOI = mem32("r8", 0xb0);
+const IOAPIC_INDEX = mem32("r9", 0);
+const IOAPIC_DATA = mem32("r9", 0x10);
+/** Writes to these ports say: the guest's main program has come round; a handler runs. */
+const READY = 0x80;
+const HANDLER = 0x81;
+const VECTORS = [0x40, 0x41] as const;
+
+/** A message to the boot processor's local APIC. Intel SDM vol. 3 §11.11 */
+const message = (vector: number): MsiMessage => ({ addressLow: 0xfee0_0000, addressHigh: 0, data: vector });
+
+/**
+ * A guest that says READY, then waits for interrupts for ever; each of two vectors says HANDLER with its number, then ends the
+ * interrupt. `before` runs first, with the local APIC on.
+ *
+ * It runs in long mode: without paging, a software KVM emulates every instruction and knows no IRET in protected mode.
+ */
+function waitingGuest(t: { teardown(done: () => void): void }, before: (code: Assembler) => void = () => {}): KvmGuest {
+  const code = new Assembler(CODE, 64).mov("r8", 0xfee0_0000n).mov("r9", 0xfec0_0000n).mov(APIC_SPURIOUS, 0x1ff);
+  code.mov("eax", 0xff).out(0x21, "al").out(0xa1, "al"); // the PIC has the low pins too, and is first with them
+  before(code);
+  code.sti().label("again").out(READY, "al").label("wait").hlt().jmp("wait");
+  for (const vector of VECTORS) {
+    code.label(`handler ${vector}`).push("rax").mov("eax", vector).out(HANDLER, "eax");
+    code.mov(APIC_EOI, 0).pop("rax").iret();
+  }
+  const guest = new KvmGuest(code, { mode: 64 });
+  for (const vector of VECTORS) guest.setHandler(vector, code.addressOf(`handler ${vector}`));
+  t.teardown(() => guest.close());
+  return guest;
+}
+
+t.test("MsiRoute.signal() becomes an interrupt with the message's vector", { skip }, (t) => {
+  const guest = waitingGuest(t);
+  const route = guest.routing.allocate("test vector");
+  route.setMessage(message(0x40));
+  route.unmask();
+  t.same(guest.runToOut()[0], READY);
+  route.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x40]);
+  route.setMessage(message(0x41));
+  route.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x41], "a message changed while unmasked is used at once");
+  route.release();
+  t.end();
+});
+
+t.test("MsiRoute holds a signal while masked and delivers it once at unmask()", { skip }, (t) => {
+  const guest = waitingGuest(t);
+  const route = guest.routing.allocate("masked vector");
+  const sentinel = guest.routing.allocate("sentinel");
+  route.setMessage(message(0x41)); // of higher priority than the sentinel's: it would come first
+  sentinel.setMessage(message(0x40));
+  sentinel.unmask();
+  guest.runToOut();
+  t.equal(route.isPending, false);
+  route.signal();
+  route.signal();
+  t.equal(route.isPending, true);
+  sentinel.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x40], "only the sentinel");
+  route.unmask();
+  t.equal(route.isPending, false);
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  sentinel.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x40], "once, not twice");
+  route.mask();
+  t.equal(route.isPending, false, "nothing is left of what was delivered");
+  route.signal();
+  t.equal(route.isPending, true);
+  route.unmask();
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  t.equal(guest.routing.pushes, 2, "masking and unmasking push no table");
+  t.end();
+});
+
+t.test("IrqRouting.batch() pushes the table once for many routes and connects them all", { skip }, (t) => {
+  const guest = waitingGuest(t);
+  const routes = [0x40, 0x41].map((vector) => ({ vector, route: guest.routing.allocate(`vector ${vector}`) }));
+  guest.routing.batch(() => {
+    for (const { vector, route } of routes) {
+      route.setMessage(message(vector));
+      route.unmask();
+    }
+  });
+  t.equal(guest.routing.pushes, 1);
+  guest.runToOut();
+  for (const { vector, route } of routes) {
+    route.signal();
+    t.same(guest.runToOut(), [HANDLER, vector]);
+  }
+  t.end();
+});
+
+t.test("A released route's GSI serves the next one with its own message", { skip }, (t) => {
+  const guest = waitingGuest(t);
+  const first = guest.routing.allocate("first");
+  first.setMessage(message(0x40));
+  first.unmask();
+  first.release();
+  const second = guest.routing.allocate("second");
+  second.setMessage(message(0x41));
+  second.unmask();
+  guest.runToOut();
+  second.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  t.end();
+});
+
+t.test("Vm.signalMsi() delivers a message without a route and tells when nobody took it", { skip }, (t) => {
+  const guest = waitingGuest(t);
+  guest.runToOut();
+  t.equal(guest.vm.signalMsi(message(0x41)), true);
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  t.equal(guest.vm.signalMsi({ ...message(0x41), addressLow: 0xfee7_7000 }), false, "no local APIC has id 0x77");
+  t.end();
+});
+
+/** Puts a vector behind an I/O APIC pin, level-triggered, active high. 82093AA datasheet §3.2.4 */
+function enablePin(code: Assembler, pin: number, vector: number): void {
+  code.mov(IOAPIC_INDEX, 0x10 + 2 * pin).mov(IOAPIC_DATA, 0x8000 | vector);
+  code.mov(IOAPIC_INDEX, 0x11 + 2 * pin).mov(IOAPIC_DATA, 0);
+}
+
+t.test("InterruptLine.setLevel() interrupts through the I/O APIC again and again until it is low", { skip }, (t) => {
+  const guest = waitingGuest(t, (code) => enablePin(code, 10, 0x40));
+  const sentinel = guest.routing.allocate("sentinel");
+  sentinel.setMessage(message(0x41));
+  sentinel.unmask();
+  const line = guest.lines.line(gsi(10), "test line");
+  const other = guest.lines.line(gsi(10), "other line on the pin");
+  guest.runToOut();
+  line.setLevel(true);
+  other.setLevel(true);
+  t.same(guest.runToOut(), [HANDLER, 0x40]);
+  line.setLevel(false);
+  t.same(guest.runToOut(), [HANDLER, 0x40], "the other device still holds the wire");
+  other.setLevel(false);
+  sentinel.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x41], "nobody holds it");
+  t.end();
+});
+
+t.test("The interrupt controllers' own routes survive IrqRouting's table", { skip }, (t) => {
+  const guest = waitingGuest(t, (code) => enablePin(code, 23, 0x40));
+  const route = guest.routing.allocate("test vector");
+  route.setMessage(message(0x41));
+  route.unmask();
+  t.equal(guest.routing.pushes, 1);
+  const line = guest.lines.line(gsi(23), "last pin");
+  guest.runToOut();
+  line.setLevel(true);
+  t.same(guest.runToOut(), [HANDLER, 0x40]);
+  line.setLevel(false);
+  t.end();
+});
+
+t.test("ResampledIrqLines raises a pin by eventfd and tells when the guest has handled it", { skip }, (t) => {
+  const guest = waitingGuest(t, (code) => enablePin(code, 11, 0x41));
+  const sentinel = guest.routing.allocate("sentinel");
+  sentinel.setMessage(message(0x40));
+  sentinel.unmask();
+  const trigger = EventFd.create();
+  const resample = EventFd.create();
+  t.teardown(() => {
+    trigger.close();
+    resample.close();
+  });
+  const connection = guest.resampled.connect(gsi(11), trigger.fd, resample.fd);
+  guest.runToOut();
+  trigger.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  sentinel.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x40], "KVM lowered the pin: no second interrupt");
+  // Looked at only here: a software KVM ends interrupts as it delivers them, before the handler says so.
+  t.equal(resample.drain(), 1, "the end of interrupt was told");
+  trigger.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x41], "and it works again");
+  connection.disconnect();
+  connection.disconnect();
+  trigger.signal();
+  sentinel.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x40], "not after disconnect()");
+  t.end();
+});
