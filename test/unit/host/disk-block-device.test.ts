@@ -1,4 +1,4 @@
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { closeSync, constants, openSync, readFileSync, writeFileSync } from "node:fs";
 import t, { type Test } from "tap";
 import type { BlockStatus } from "../../../src/base/backends.ts";
@@ -8,22 +8,22 @@ import { HostBench, HostBuffer } from "../../support/host-bench.ts";
 const MIB = 1024 * 1024;
 const O_EXCL = 0o200;
 
-/** A loop device over a file of the bench, until the end of the test; a text why there is none. */
-function loopDevice(t: Test, bench: HostBench, sizeBytes: number): { readonly path: string } | string {
+const isPossible = spawnSync("losetup", ["--find"]).status === 0;
+const skip = isPossible ? false : "no free loop device: run as root with losetup and /dev/loop*";
+
+/** The path of a loop device over a file of the bench, until the end of the test. */
+function loopDevice(t: Test, bench: HostBench, sizeBytes: number): string {
   writeFileSync(bench.path("backing"), Buffer.alloc(sizeBytes, 0x2e));
-  const made = spawnSync("losetup", ["--find", "--show", bench.path("backing")], { encoding: "utf8" });
-  const path = made.stdout?.trim() ?? "";
-  if (made.status !== 0 || path === "") return "no loop device: run as root with losetup and /dev/loop*";
+  const path = execFileSync("losetup", ["--find", "--show", bench.path("backing")], { encoding: "utf8" }).trim();
   t.teardown(() => void spawnSync("losetup", ["--detach", path]));
-  return { path };
+  return path;
 }
 
-t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zeroes", async (t) => {
+t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zeroes", { skip }, async (t) => {
   const bench = new HostBench(t);
-  const device = loopDevice(t, bench, 4 * MIB);
-  if (typeof device === "string") return t.skip(device);
+  const path = loopDevice(t, bench, 4 * MIB);
   const backend = new DiskFile({
-    path: device.path,
+    path,
     isReadOnly: false,
     isDirect: false,
     watcher: bench.loop,
@@ -51,12 +51,11 @@ t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zero
   backend.close();
 });
 
-t.test("DiskFile does not write to a block device that the host uses, but reads it", async (t) => {
+t.test("DiskFile does not write to a block device that the host uses, but reads it", { skip }, async (t) => {
   const bench = new HostBench(t);
-  const device = loopDevice(t, bench, MIB);
-  if (typeof device === "string") return t.skip(device);
-  const common = { path: device.path, isDirect: true, watcher: bench.loop, report: bench.report };
-  const holder = openSync(device.path, constants.O_RDWR | O_EXCL); // as a mount holds it
+  const path = loopDevice(t, bench, MIB);
+  const common = { path, isDirect: true, watcher: bench.loop, report: bench.report };
+  const holder = openSync(path, constants.O_RDWR | O_EXCL); // as a mount holds it
   t.throws(() => new DiskFile({ ...common, isReadOnly: false }), {
     name: "SyscallError",
     errno: "EBUSY",

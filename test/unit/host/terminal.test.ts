@@ -53,7 +53,7 @@ for (const ending of ["process.exit(7)", "throw new Error('boom')"]) {
       stdio: [terminal.terminal, "ignore", "pipe"],
     });
     const exited = new Promise((resolve) => child.once("exit", resolve));
-    await new Promise((resolve) => child.stderr.once("data", resolve));
+    await new Promise((resolve) => child.stderr?.once("data", resolve));
     t.equal(localFlags(terminal.mode) & ECHO, 0);
     type(terminal.user, "x");
     t.ok(Number(await exited) > 0);
