@@ -1,0 +1,145 @@
+import t from "tap";
+import { EventFd } from "../../../src/host/eventfd.ts";
+import { IrqRouting } from "../../../src/kvm/irq-routing.ts";
+
+const MESSAGE = { addressLow: 0xfee0_0000, addressHigh: 0, data: 0x41 };
+
+/** A machine that only writes down what it is asked, in order; irqfds take nothing out of their eventfds. */
+function setUp(limit = 4096) {
+  const calls: string[] = [];
+  const reports: string[] = [];
+  const port = {
+    setGsiRouting: (table: Uint8Array) => calls.push(`table of ${new DataView(table.buffer).getUint32(0, true)}`),
+    assignIrqfd: (_trigger: number, gsi: number) => calls.push(`assign ${gsi}`),
+    deassignIrqfd: (_trigger: number, gsi: number) => calls.push(`deassign ${gsi}`),
+  };
+  const routing = new IrqRouting(port, limit, (_level, text) => reports.push(text));
+  return { routing, calls, reports, take: () => calls.splice(0) };
+}
+
+t.test("MsiRoute takes no GSI and calls nobody before its first unmask()", (t) => {
+  const { routing, calls } = setUp();
+  const route = routing.allocate("vector");
+  t.teardown(() => route.release());
+  t.equal(route.isMasked, true);
+  route.setMessage(MESSAGE);
+  route.mask();
+  t.same(calls, []);
+  t.end();
+});
+
+t.test("MsiRoute.unmask() pushes the table before it assigns the irqfd; mask() only takes the irqfd away", (t) => {
+  const { routing, take } = setUp();
+  const route = routing.allocate("vector");
+  t.teardown(() => route.release());
+  route.setMessage(MESSAGE);
+  route.unmask();
+  t.same(take(), ["table of 41", "assign 24"]);
+  route.mask();
+  t.same(take(), ["deassign 24"]);
+  route.setMessage({ ...MESSAGE });
+  route.unmask();
+  t.same(take(), ["assign 24"], "nothing changed, so no table");
+  route.unmask();
+  t.same(take(), []);
+  route.setMessage({ ...MESSAGE, data: 0x42 });
+  t.same(take(), ["table of 41"], "a connected irqfd follows the table");
+  t.end();
+});
+
+t.test("MsiRoute unmasked without a message connects when the message comes", (t) => {
+  const { routing, take } = setUp();
+  const route = routing.allocate("vector");
+  t.teardown(() => route.release());
+  route.unmask();
+  t.equal(route.isMasked, false);
+  route.signal();
+  t.equal(route.isPending, true);
+  t.same(take(), []);
+  route.setMessage(MESSAGE);
+  t.same(take(), ["table of 41", "assign 24"]);
+  t.end();
+});
+
+t.test("MsiRoute signals once after the irqfd is there, whatever was pending while masked", (t) => {
+  const { routing } = setUp();
+  const route = routing.allocate("vector");
+  t.teardown(() => route.release());
+  const event = EventFd.attach(route.eventFd);
+  route.setMessage(MESSAGE);
+  route.signal();
+  route.signal();
+  t.equal(route.isPending, true);
+  route.signal();
+  route.unmask();
+  t.equal(event.drain(), 1, "three became one");
+  t.equal(route.isPending, false);
+  route.mask();
+  t.equal(route.isPending, false);
+  route.unmask();
+  t.equal(event.drain(), 0, "nothing is delivered twice");
+  t.end();
+});
+
+t.test("IrqRouting.batch() pushes once, then connects what is still unmasked, also when batches nest", (t) => {
+  const { routing, take } = setUp();
+  const names = ["a", "b", "c"];
+  const routes = names.map((name) => routing.allocate(name));
+  t.teardown(() => {
+    for (const route of routes) route.release();
+  });
+  routing.batch(() => {
+    routing.batch(() => {
+      for (const route of routes) {
+        route.setMessage(MESSAGE);
+        route.unmask();
+      }
+    });
+    routes[1]?.mask();
+    t.same(take(), [], "nothing before the outermost batch ends");
+  });
+  t.same(take(), ["table of 43", "assign 24", "assign 26"]);
+  t.throws(() =>
+    routing.batch(() => {
+      routes[1]?.unmask();
+      throw new Error("work failed");
+    }),
+  );
+  t.same(take(), ["assign 25"], "a batch that throws leaves the host in agreement");
+  t.end();
+});
+
+t.test("MsiRoute.release() disconnects and gives the GSI to the next route", (t) => {
+  const { routing, take } = setUp();
+  const first = routing.allocate("first");
+  first.setMessage(MESSAGE);
+  first.unmask();
+  take();
+  first.release();
+  first.release();
+  t.same(take(), ["deassign 24"]);
+  t.throws(() => first.signal(), { name: "InvariantError" });
+  const second = routing.allocate("second");
+  t.teardown(() => second.release());
+  second.setMessage({ ...MESSAGE, data: 0x42 });
+  second.unmask();
+  t.same(take(), ["table of 41", "assign 24"]);
+  t.end();
+});
+
+t.test("MsiRoute that finds no GSI stays silent and is reported once", (t) => {
+  const { routing, calls, reports } = setUp(41);
+  const routes = ["first", "second", "third"].map((name) => routing.allocate(name));
+  t.teardown(() => {
+    for (const route of routes) route.release();
+  });
+  for (const route of routes) {
+    route.setMessage(MESSAGE);
+    route.unmask();
+  }
+  t.same(calls, ["table of 41", "assign 24"]);
+  t.same(reports, ["No interrupt route is left for second: it and later ones stay silent"]);
+  routes[1]?.signal();
+  t.equal(routes[1]?.isPending, true);
+  t.end();
+});
