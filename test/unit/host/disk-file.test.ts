@@ -114,6 +114,20 @@ t.test("DiskFile answers more requests than the worker's ring holds, in order", 
   );
 });
 
+t.test("DiskFile does a request that an answer brings after those that wait already", async (t) => {
+  const bench = new HostBench(t);
+  const backend = disk(t, bench, image(bench, MIB));
+  const answered: number[] = [];
+  for (let index = 0; index < 100; index++) {
+    backend.writeZeroes(index * 512, 512, false, () => {
+      answered.push(index);
+      if (index === 0) backend.flush(() => answered.push(1000));
+    });
+  }
+  bench.turnUntil(() => answered.length === 101);
+  t.equal(answered.indexOf(1000), 100);
+});
+
 t.test("DiskFile.discard() gives the file's blocks back", async (t) => {
   const bench = new HostBench(t);
   const path = image(bench, 4 * MIB);
