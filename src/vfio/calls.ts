@@ -1,13 +1,16 @@
 import { type AdviceByErrno, type ErrnoName, errnoName, SyscallError } from "../host/errors.ts";
 import type { Libc } from "../host/libc.ts";
 
+/** The C library calls that VFIO takes; tests play the kernel behind them. */
+export type VfioLibc = Pick<Libc, "errno" | "ioctl" | "ioctlStruct" | "open" | "close" | "pread" | "pwrite">;
+
 /**
  * Passes a call's result on, or throws what errno says: `host/errors.ts` check() with the C library handed in, so that tests can
  * play the kernel.
  *
  * @throws SyscallError
  */
-export function checked(libc: Libc, result: number, action: string, call: string, advice?: AdviceByErrno): number {
+export function checked(libc: VfioLibc, result: number, action: string, call: string, advice?: AdviceByErrno): number {
   if (result >= 0) return result;
   const name = errnoName(libc.errno());
   // Cast: a name that is not in the table simply has no advice.

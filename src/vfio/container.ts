@@ -4,7 +4,6 @@ import type { DmaMapper, Mapping, VfioFiles } from "../base/mappings.ts";
 import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
 import { errnoName, SyscallError } from "../host/errors.ts";
-import type { Libc } from "../host/libc.ts";
 import {
   DMA_MAP,
   DMA_UNMAP,
@@ -26,7 +25,7 @@ import {
   VFIO_TYPE1v2_IOMMU,
 } from "./abi.ts";
 import { ADVICE } from "./advice.ts";
-import { checked, setU64, vfioStruct } from "./calls.ts";
+import { checked, setU64, vfioStruct, type VfioLibc } from "./calls.ts";
 import { type IommuInfo, type IovaRange, queryIommu } from "./iommu-info.ts";
 
 const CONTAINER_NODE = "/dev/vfio/vfio";
@@ -38,7 +37,7 @@ const CONTAINER_NODE = "/dev/vfio/vfio";
  * the rest in the order the kernel wants. Every method but `close` throws a HostError with advice. Device thread only.
  */
 export class VfioContainer implements DmaMapper {
-  readonly #libc: Libc;
+  readonly #libc: VfioLibc;
   readonly #files: VfioFiles;
   readonly #report: Report;
   readonly #container: Fd;
@@ -47,7 +46,7 @@ export class VfioContainer implements DmaMapper {
   #info: IommuInfo | undefined;
   #isClosed = false;
 
-  private constructor(libc: Libc, files: VfioFiles, report: Report, container: Fd) {
+  private constructor(libc: VfioLibc, files: VfioFiles, report: Report, container: Fd) {
     this.#libc = libc;
     this.#files = files;
     this.#report = report;
@@ -55,7 +54,7 @@ export class VfioContainer implements DmaMapper {
   }
 
   /** @param files KVM's VFIO device: each group is put there before its first device is opened. */
-  static open(libc: Libc, files: VfioFiles, report: Report): VfioContainer {
+  static open(libc: VfioLibc, files: VfioFiles, report: Report): VfioContainer {
     const action = "open the VFIO container";
     const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
     const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, ADVICE.openNode));

@@ -2,7 +2,6 @@ import { HostError } from "../base/errors.ts";
 import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
 import type { AdviceByErrno } from "../host/errors.ts";
-import type { Libc } from "../host/libc.ts";
 import { HostMapping } from "../host/mapping.ts";
 import {
   DEVICE_INFO,
@@ -23,7 +22,7 @@ import {
   type RegionInfo,
   type ResetMethod,
 } from "./backend.ts";
-import { checked, vfioStruct } from "./calls.ts";
+import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
 import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
 import { queryRegion, type VfioRegion } from "./region.ts";
 
@@ -39,7 +38,7 @@ const GIGANTIC_PAGE: number = 1024 * MIB;
 /** A device behind a VFIO device descriptor, whether a group or a device file gave it. Owns the descriptor. */
 export class VfioDevice implements DeviceBackend {
   readonly name: string;
-  readonly #libc: Libc;
+  readonly #libc: VfioLibc;
   readonly #device: Fd;
   readonly #canReset: boolean;
   readonly #resetMethod: ResetMethod;
@@ -56,7 +55,7 @@ export class VfioDevice implements DeviceBackend {
    * @param resetMethods sysfs `reset_method`, the preferred one first; empty when the kernel does not tell.
    * @throws SyscallError, or HostError when it is not a PCI device.
    */
-  constructor(libc: Libc, device: Fd, name: string, resetMethods: readonly string[]) {
+  constructor(libc: VfioLibc, device: Fd, name: string, resetMethods: readonly string[]) {
     this.name = name;
     this.#libc = libc;
     this.#device = device;

@@ -1,5 +1,4 @@
 import type { Fd } from "../base/units.ts";
-import type { Libc } from "../host/libc.ts";
 import {
   DMA_AVAIL_CAP,
   IOMMU_TYPE1_INFO,
@@ -11,7 +10,7 @@ import {
   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
   VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
 } from "./abi.ts";
-import { checked, getU64, vfioStruct } from "./calls.ts";
+import { checked, getU64, vfioStruct, type VfioLibc } from "./calls.ts";
 import { infoCapabilities } from "./info-chain.ts";
 
 /** I/O virtual addresses that may be mapped; `end` is the last byte. */
@@ -34,7 +33,7 @@ export interface IommuInfo {
  *
  * @throws SyscallError
  */
-export function queryIommu(libc: Libc, container: Fd): IommuInfo {
+export function queryIommu(libc: VfioLibc, container: Fd): IommuInfo {
   let sizeBytes: number = IOMMU_TYPE1_INFO.size;
   for (;;) {
     const { bytes, view } = vfioStruct(sizeBytes);

@@ -1,6 +1,5 @@
 import type { Fd } from "../base/units.ts";
 import { errnoName } from "../host/errors.ts";
-import type { Libc } from "../host/libc.ts";
 import {
   IRQ_INFO,
   IRQ_SET,
@@ -20,7 +19,7 @@ import {
   VFIO_PCI_REQ_IRQ_INDEX,
 } from "./abi.ts";
 import type { InterruptInfo, InterruptKind } from "./backend.ts";
-import { checked, vfioStruct } from "./calls.ts";
+import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
 
 const INDEX: Readonly<Record<InterruptKind, number>> = {
   intx: VFIO_PCI_INTX_IRQ_INDEX,
@@ -37,7 +36,7 @@ const NO_INTERRUPT: InterruptInfo = { count: 0, canGrow: false, isAutomasked: fa
  *
  * @throws SyscallError for any other errno.
  */
-export function queryInterrupt(libc: Libc, device: Fd, name: string, kind: InterruptKind): InterruptInfo {
+export function queryInterrupt(libc: VfioLibc, device: Fd, name: string, kind: InterruptKind): InterruptInfo {
   const { bytes, view } = vfioStruct(IRQ_INFO.size);
   view.setUint32(IRQ_INFO.index, INDEX[kind], true);
   const result = libc.ioctlStruct(device, VFIO_DEVICE_GET_IRQ_INFO, bytes);

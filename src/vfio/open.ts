@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import { HostError } from "../base/errors.ts";
 import type { VfioFiles } from "../base/mappings.ts";
-import type { Libc } from "../host/libc.ts";
+import type { VfioLibc } from "./calls.ts";
 import { VfioContainer } from "./container.ts";
 import { VfioDevice } from "./device.ts";
 import type { HostEventHandlers } from "./host-events.ts";
@@ -15,7 +15,7 @@ export interface PassthroughDevice extends PassthroughChoice {
 }
 
 export interface OpenPassthroughOptions<Device extends PassthroughDevice> {
-  readonly libc: Libc;
+  readonly libc: VfioLibc;
   readonly devices: readonly Device[];
   readonly files: VfioFiles;
   readonly host: Omit<PassthroughHost, "peerDma">;

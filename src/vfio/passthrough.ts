@@ -3,7 +3,7 @@ import { HostError } from "../base/errors.ts";
 import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
-import type { BarIndex, BarRequest, PciFunction } from "../pci/function.ts";
+import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
 import { PCI_COMMAND } from "../pci/ids.ts";
 import { VFIO_PCI_CONFIG_REGION_INDEX } from "./abi.ts";
 import type { DeviceBackend } from "./backend.ts";
@@ -110,6 +110,7 @@ export class PassthroughFunction implements PciFunction {
 
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void {
     this.#writes[index] = (this.#writes[index] ?? 0) + 1;
+    if (index === ROM_BAR) return;
     const toDevice = (at: number, count: Width, part: number): void => {
       this.#backend.writeRegion(index, at, count, part);
     };

@@ -36,6 +36,7 @@ export function findObstacles(options: PreflightOptions): readonly HostError[] {
   const dev = options.root?.dev ?? "/dev";
   const proc = options.root?.proc ?? "/proc";
   const found: HostError[] = [];
+  if (options.paths.length === 0) return found;
   const groups = new Set<number>();
   for (const path of options.paths) {
     const pciFunction = readFunction(path);
@@ -55,7 +56,7 @@ export function findObstacles(options: PreflightOptions): readonly HostError[] {
     }
   }
   const { limitBytes, isUnlimited } = options.memoryLock;
-  if (options.paths.length > 0 && !isUnlimited && limitBytes < options.ramBytes) {
+  if (!isUnlimited && limitBytes < options.ramBytes) {
     const have = `${Math.floor(limitBytes / MIB)} MiB`;
     const need = `${Math.ceil(options.ramBytes / MIB)} MiB`;
     found.push(new HostError(`Cannot lock the guest's ${need} of RAM for DMA: the limit is ${have}`, MEMLOCK_ADVICE));

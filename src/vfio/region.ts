@@ -1,4 +1,4 @@
-import { checked, getU64, vfioStruct } from "./calls.ts";
+import { checked, getU64, vfioStruct, type VfioLibc } from "./calls.ts";
 import {
   REGION_INFO,
   SPARSE_MMAP,
@@ -14,7 +14,6 @@ import {
 import type { RegionArea, RegionInfo } from "./backend.ts";
 import { infoCapabilities } from "./info-chain.ts";
 import { errnoName } from "../host/errors.ts";
-import type { Libc } from "../host/libc.ts";
 import type { Fd } from "../base/units.ts";
 
 /** A region and where it lies in the device file. */
@@ -29,7 +28,7 @@ export interface VfioRegion {
  * @returns `undefined` when the device has no such region (VGA on anything but a display adapter).
  * @throws SyscallError for anything but EINVAL.
  */
-export function queryRegion(libc: Libc, device: Fd, name: string, index: number): VfioRegion | undefined {
+export function queryRegion(libc: VfioLibc, device: Fd, name: string, index: number): VfioRegion | undefined {
   let sizeBytes: number = REGION_INFO.size;
   for (;;) {
     const { bytes, view } = vfioStruct(sizeBytes);
