@@ -1,5 +1,5 @@
 import { Bus } from "../../src/base/bus.ts";
-import { HostError } from "../../src/base/errors.ts";
+import type { HostError } from "../../src/base/errors.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../src/base/mappings.ts";
 import type { FdWatch, FdWatcher, MsiMessage, MsiRoute, MsiRouter, ResampledLines } from "../../src/base/signals.ts";
 import { type Fd, fd, gsi } from "../../src/base/units.ts";

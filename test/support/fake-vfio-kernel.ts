@@ -1,0 +1,272 @@
+import type { VfioLibc } from "../../src/vfio/calls.ts";
+import { VfioIrqs } from "./fake-vfio-irqs.ts";
+
+/** A device of the pretended kernel. */
+export interface KernelDevice {
+  readonly bdf: string;
+  readonly group: number;
+  /** 1 reset, 2 PCI. */
+  readonly flags: number;
+  /** By index; a hole answers EINVAL. */
+  readonly regions: readonly (KernelRegion | undefined)[];
+  /** Vectors and flags by VFIO index; a hole answers EINVAL. */
+  readonly irqs: readonly (readonly [count: number, flags: number] | undefined)[];
+}
+
+export interface KernelRegion {
+  readonly size: number;
+  /** 1 read, 2 write, 4 mmap. */
+  readonly flags: number;
+  readonly sparse?: readonly (readonly [offset: number, size: number])[];
+  readonly isMsixMappable?: boolean;
+}
+
+const ERRNO = { ENOENT: 2, EIO: 5, EBADF: 9, EBUSY: 16, EINVAL: 22, ENOTTY: 25, EEXIST: 17 } as const;
+const CONTAINER = 10;
+const GROUP = 100;
+const DEVICE = 1000;
+
+/**
+ * The kernel's side of VFIO, group interface, as tests need it: it keeps the kernel's order (no IOMMU without a group, no device without
+ * an IOMMU, no group leaves its container while a device is open) and answers EINVAL or EBUSY otherwise. Numbers are written out.
+ */
+export class FakeVfioKernel implements VfioLibc {
+  readonly log: string[] = [];
+  readonly irqs: VfioIrqs = new VfioIrqs();
+  /** Errno that a request (by its number) or an open (by path) answers with. */
+  readonly failures: Map<number | string, number> = new Map();
+  readonly notViable: Set<number> = new Set();
+  /** DMA mappings: iova to [vaddr, size]. */
+  readonly mappings: Map<number, readonly [vaddr: number, size: number]> = new Map();
+  iovaRanges: readonly (readonly [start: bigint, end: bigint])[] = [
+    [0n, 0xfedf_ffffn],
+    [0xfef0_0000n, 0x7f_ffff_ffffn],
+  ];
+  /** Bytes behind the devices' files, by file offset. */
+  readonly bytes: Map<number, number> = new Map();
+  /** False: reads and writes of the device files fail with EIO. */
+  isAnswering = true;
+  readonly #devices: readonly KernelDevice[];
+  readonly #inContainer: Set<number> = new Set();
+  readonly #open: Map<number, KernelDevice> = new Map();
+  #hasIommu = false;
+  #errno = 0;
+
+  constructor(devices: readonly KernelDevice[]) {
+    this.#devices = devices;
+  }
+
+  errno(): number {
+    return this.#errno;
+  }
+
+  open(path: string): number {
+    const failure = this.failures.get(path);
+    if (failure !== undefined) return this.#fail(failure);
+    this.log.push(`open ${path}`);
+    if (path === "/dev/vfio/vfio") return CONTAINER;
+    const group = Number(/^\/dev\/vfio\/(\d+)$/.exec(path)?.[1] ?? "-1");
+    return this.#devices.some((device) => device.group === group) ? GROUP + group : this.#fail(ERRNO.ENOENT);
+  }
+
+  close(fd: number): number {
+    const device = this.#open.get(fd);
+    this.#open.delete(fd);
+    this.log.push(`close ${device?.bdf ?? (fd === CONTAINER ? "container" : `group ${fd - GROUP}`)}`);
+    return 0;
+  }
+
+  ioctl(fd: number, request: number, argument: number): number {
+    return this.#failing(request) ?? (fd === CONTAINER ? this.#container(request, argument) : this.#plain(fd, request));
+  }
+
+  ioctlStruct(fd: number, request: number, argument: Uint8Array): number {
+    const failure = this.#failing(request);
+    if (failure !== undefined) return failure;
+    const view = new DataView(argument.buffer, argument.byteOffset, argument.byteLength);
+    if (fd === CONTAINER) return this.#containerStruct(request, view);
+    const device = this.#open.get(fd);
+    return device === undefined
+      ? this.#group(fd - GROUP, request, argument, view)
+      : this.#device(device, request, view);
+  }
+
+  pread(_fd: number, buffer: Uint8Array, sizeBytes: number, offset: number): number {
+    if (!this.isAnswering) return this.#fail(ERRNO.EIO);
+    for (let at = 0; at < sizeBytes; at++) buffer[at] = this.bytes.get(offset + at) ?? 0;
+    return sizeBytes;
+  }
+
+  pwrite(_fd: number, buffer: Uint8Array, sizeBytes: number, offset: number): number {
+    if (!this.isAnswering) return this.#fail(ERRNO.EIO);
+    for (let at = 0; at < sizeBytes; at++) this.bytes.set(offset + at, buffer[at] ?? 0);
+    return sizeBytes;
+  }
+
+  #container(request: number, argument: number): number {
+    switch (request) {
+      case 0x3b64:
+        return 0; // VFIO_GET_API_VERSION
+      case 0x3b65:
+        return argument === 3 ? 1 : 0; // VFIO_CHECK_EXTENSION, type 1 v2
+      case 0x3b66: // VFIO_SET_IOMMU
+        if (this.#inContainer.size === 0 || this.#hasIommu || argument !== 3) return this.#fail(ERRNO.EINVAL);
+        this.#hasIommu = true;
+        this.log.push("set iommu 3");
+        return 0;
+      default:
+        return this.#fail(ERRNO.ENOTTY);
+    }
+  }
+
+  #plain(fd: number, request: number): number {
+    const device = this.#open.get(fd);
+    if (request === 0x3b6f && device !== undefined) {
+      this.log.push(`reset ${device.bdf}`);
+      return 0;
+    }
+    if (request !== 0x3b69) return this.#fail(ERRNO.ENOTTY);
+    const group = fd - GROUP; // VFIO_GROUP_UNSET_CONTAINER
+    if ([...this.#open.values()].some((opened) => opened.group === group)) return this.#fail(ERRNO.EBUSY);
+    if (!this.#inContainer.delete(group)) return this.#fail(ERRNO.EINVAL);
+    this.log.push(`unset container of group ${group}`);
+    return 0;
+  }
+
+  #containerStruct(request: number, view: DataView): number {
+    switch (request) {
+      case 0x3b70:
+        return this.#iommuInfo(view);
+      case 0x3b71: {
+        if (view.getUint32(0, true) !== 32 || view.getUint32(4, true) !== 3) return this.#fail(ERRNO.EINVAL);
+        const [vaddr, iova, size] = [8, 16, 24].map((at) => Number(view.getBigUint64(at, true)));
+        if (vaddr === undefined || iova === undefined || size === undefined) return this.#fail(ERRNO.EINVAL);
+        if (this.mappings.has(iova)) return this.#fail(ERRNO.EEXIST);
+        this.mappings.set(iova, [vaddr, size]);
+        this.log.push(`map 0x${iova.toString(16)}`);
+        return 0;
+      }
+      case 0x3b72: {
+        if (view.getUint32(0, true) !== 24) return this.#fail(ERRNO.EINVAL);
+        const iova = Number(view.getBigUint64(8, true));
+        this.mappings.delete(iova);
+        this.log.push(`unmap 0x${iova.toString(16)}`);
+        return 0;
+      }
+      default:
+        return this.#fail(ERRNO.ENOTTY);
+    }
+  }
+
+  #iommuInfo(view: DataView): number {
+    const needed = 24 + 16 + 16 * this.iovaRanges.length + 12;
+    const argsz = view.getUint32(0, true);
+    view.setUint32(4, 3, true); // page sizes and capabilities
+    view.setBigUint64(8, 0x4020_1000n, true);
+    view.setUint32(0, needed, true);
+    if (argsz < needed) {
+      view.setUint32(16, 0, true);
+      return 0;
+    }
+    view.setUint32(16, 24, true);
+    const available = 24 + 16 + 16 * this.iovaRanges.length;
+    header(view, 24, 1, available);
+    view.setUint32(24 + 8, this.iovaRanges.length, true);
+    for (const [index, [start, end]] of this.iovaRanges.entries()) {
+      view.setBigUint64(24 + 16 + 16 * index, start, true);
+      view.setBigUint64(24 + 24 + 16 * index, end, true);
+    }
+    header(view, available, 3, 0);
+    view.setUint32(available + 8, 65535, true);
+    return 0;
+  }
+
+  #group(group: number, request: number, argument: Uint8Array, view: DataView): number {
+    switch (request) {
+      case 0x3b67:
+        view.setUint32(4, (this.notViable.has(group) ? 0 : 1) | (this.#inContainer.has(group) ? 2 : 0), true);
+        return 0;
+      case 0x3b68:
+        if (view.getInt32(0, true) !== CONTAINER) return this.#fail(ERRNO.EBADF);
+        this.#inContainer.add(group);
+        this.log.push(`set container of group ${group}`);
+        return 0;
+      case 0x3b6a: {
+        const name = new TextDecoder().decode(argument);
+        const device = this.#devices.find((candidate) => `${candidate.bdf}\0` === name && candidate.group === group);
+        if (device === undefined || !this.#hasIommu) return this.#fail(ERRNO.EINVAL);
+        const fd = DEVICE + this.#open.size;
+        this.#open.set(fd, device);
+        this.log.push(`open ${device.bdf}`);
+        return fd;
+      }
+      default:
+        return this.#fail(ERRNO.ENOTTY);
+    }
+  }
+
+  #device(device: KernelDevice, request: number, view: DataView): number {
+    switch (request) {
+      case 0x3b6b:
+        view.setUint32(4, device.flags, true);
+        view.setUint32(8, device.regions.length, true);
+        view.setUint32(12, device.irqs.length, true);
+        return 0;
+      case 0x3b6c:
+        return this.#regionInfo(device.regions[view.getUint32(8, true)], view);
+      case 0x3b6d: {
+        const irq = device.irqs[view.getUint32(8, true)];
+        if (irq === undefined) return this.#fail(ERRNO.EINVAL);
+        view.setUint32(4, irq[1], true);
+        view.setUint32(12, irq[0], true);
+        return 0;
+      }
+      case 0x3b6e: {
+        const answer = this.irqs.set(view);
+        return answer < 0 ? this.#fail(-answer) : answer;
+      }
+      default:
+        return this.#fail(ERRNO.ENOTTY);
+    }
+  }
+
+  #regionInfo(region: KernelRegion | undefined, view: DataView): number {
+    if (region === undefined) return this.#fail(ERRNO.EINVAL);
+    const sparseBytes = region.sparse === undefined ? 0 : 16 + 16 * region.sparse.length;
+    const needed = 32 + sparseBytes + (region.isMsixMappable === true ? 8 : 0);
+    const argsz = view.getUint32(0, true);
+    view.setUint32(0, needed, true);
+    view.setUint32(4, region.flags | (needed > 32 ? 8 : 0), true);
+    view.setBigUint64(16, BigInt(region.size), true);
+    view.setBigUint64(24, BigInt(view.getUint32(8, true)) << 40n, true);
+    view.setUint32(12, 0, true);
+    if (needed === 32 || argsz < needed) return 0;
+    view.setUint32(12, 32, true);
+    if (region.sparse !== undefined) {
+      header(view, 32, 1, region.isMsixMappable === true ? 32 + sparseBytes : 0);
+      view.setUint32(32 + 8, region.sparse.length, true);
+      for (const [index, [offset, size]] of region.sparse.entries()) {
+        view.setBigUint64(48 + 16 * index, BigInt(offset), true);
+        view.setBigUint64(56 + 16 * index, BigInt(size), true);
+      }
+    }
+    if (region.isMsixMappable === true) header(view, 32 + sparseBytes, 3, 0);
+    return 0;
+  }
+
+  #failing(request: number): number | undefined {
+    const failure = this.failures.get(request);
+    return failure === undefined ? undefined : this.#fail(failure);
+  }
+
+  #fail(errno: number): -1 {
+    this.#errno = errno;
+    return -1;
+  }
+}
+
+function header(view: DataView, at: number, id: number, next: number): void {
+  view.setUint16(at, id, true);
+  view.setUint16(at + 2, 1, true);
+  view.setUint32(at + 4, next, true);
+}
