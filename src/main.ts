@@ -2,6 +2,11 @@
 import { findCommand } from "./cli/commands.ts";
 import { describeError, styleFor } from "./cli/output.ts";
 
+/** `TSVMM_OPTIONS`: options added behind those of the command line, split at spaces, as NODE_OPTIONS is for node. */
+function extraArguments(): string[] {
+  return (process.env["TSVMM_OPTIONS"] ?? "").split(" ").filter((word) => word !== "");
+}
+
 /** After the end nothing should keep the event loop alive; should something, the process ends all the same. */
 const LINGER_MS = 1000;
 
@@ -13,7 +18,7 @@ for (const stream of [process.stdout, process.stderr]) {
 }
 
 try {
-  const { command, rest } = findCommand(process.argv.slice(2));
+  const { command, rest } = findCommand([...process.argv.slice(2), ...extraArguments()]);
   process.exitCode = await command.run(rest);
 } catch (error) {
   const { text, status } = describeError(error, styleFor(process.stderr, process.env));

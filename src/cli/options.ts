@@ -89,7 +89,7 @@ export const OPTIONS: readonly OptionRow[] = [
     name: "--serial",
     group: "Devices",
     form: { kind: "value", value: CHARACTER_VALUE },
-    help: "serial port, ttyS0 in the guest; tty (this terminal) unless the console has it. Ctrl-A x quits, Ctrl-A h helps",
+    help: "serial port, ttyS0 in the guest; tty (this terminal) unless the console has it. Ctrl-A x quits",
   },
   {
     name: "--console",
@@ -132,6 +132,12 @@ export const OPTIONS: readonly OptionRow[] = [
     group: "This program",
     form: { kind: "value", value: "pretty|json" },
     help: "how the log looks; pretty on a terminal unless told",
+  },
+  {
+    name: "--summary",
+    group: "This program",
+    form: { kind: "value", value: "PATH" },
+    help: "write what the machine was and did to a file at its end, as JSON: plan, exits, accesses, interrupts, times",
   },
   {
     name: "--verbose",

@@ -14,6 +14,8 @@ export interface RunRequest {
   readonly log: LogSettings;
   /** Describe the machine instead of starting it. */
   readonly isDryRun: boolean;
+  /** Where the summary goes. */
+  readonly summary: string | undefined;
 }
 
 /** Which option a part of the spec comes from, so that a problem is told in the words it was given in. */
@@ -43,7 +45,13 @@ export function parseRun(argv: readonly string[], home: string): RunRequest {
   const log = readLogSettings(values, home);
   const input = readMachine(values, home);
   try {
-    return { spec: completeSpec(input), log, isDryRun: values.has("--dry-run") };
+    const summary = values.get("--summary")?.[0];
+    return {
+      spec: completeSpec(input),
+      log,
+      isDryRun: values.has("--dry-run"),
+      summary: summary === undefined ? undefined : readPath(summary, home),
+    };
   } catch (error) {
     throw inOptions(error);
   }

@@ -5,6 +5,7 @@ import { describeError, styleFor } from "./output.ts";
 import { inOptions, parseRun, type RunRequest } from "./parse.ts";
 import { formatPlan } from "./plan-view.ts";
 import { StopRequests } from "./stop-requests.ts";
+import { writeSummary } from "./summary.ts";
 import { packageVersion } from "./version.ts";
 
 /**
@@ -31,7 +32,7 @@ export async function run(argv: readonly string[], commands: readonly (readonly 
   }
 }
 
-async function runMachine({ spec, log, isDryRun }: RunRequest): Promise<number> {
+async function runMachine({ spec, log, isDryRun, summary }: RunRequest): Promise<number> {
   const { stdout, stderr, env } = process;
   // Only now: the machine's code loads the FFI, and a wrong command line should not wait for that.
   const { Machine } = await import("../vmm/machine.ts");
@@ -43,9 +44,11 @@ async function runMachine({ spec, log, isDryRun }: RunRequest): Promise<number> 
   // Before the start: a signal that comes meanwhile is kept until there is something to stop.
   const requests = new StopRequests(process, report);
   try {
+    const started = performance.now();
     const machine = await Machine.start(spec, { log });
     requests.attach(machine);
     const exit = await machine.exited;
+    if (summary !== undefined) await writeSummary(summary, machine, exit, started);
     if (exit.error !== undefined) throw exit.error;
     return requests.status ?? exit.status;
   } finally {

@@ -1,0 +1,26 @@
+import { writeFileSync } from "node:fs";
+import { HostError } from "../base/errors.ts";
+import type { Machine, MachineExit } from "../vmm/machine.ts";
+
+/**
+ * Writes what a machine was and did, as JSON: `exit` (status, reason, text), `statistics` (exits by kind, accesses by device, counters of
+ * passed-through functions, resets), `plan`, `seconds` (from the start of the machine to its end).
+ *
+ * @param started performance.now() before the start.
+ * @throws HostError when the file cannot be written.
+ */
+export async function writeSummary(path: string, machine: Machine, exit: MachineExit, started: number): Promise<void> {
+  const { status, reason, text } = exit;
+  const seconds = Math.round(performance.now() - started) / 1000;
+  const summary = {
+    exit: { status, reason, text },
+    seconds,
+    statistics: await machine.statistics(),
+    plan: machine.plan,
+  };
+  try {
+    writeFileSync(path, `${JSON.stringify(summary, undefined, 2)}\n`);
+  } catch (error) {
+    throw new HostError(`Cannot write the summary to ${path}: ${(error as NodeJS.ErrnoException).code}`); // cast: fs errors have codes
+  }
+}
