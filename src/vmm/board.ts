@@ -210,13 +210,18 @@ export class Board {
       );
       attach(PORTS.com1, UART_SIZE, port.uart);
     }
-    if (spec.debugExitPort !== undefined) {
-      const exit = new DebugExitPort((value) => onGuestEvent({ kind: "debugExit", value }));
-      attach(spec.debugExitPort, DEBUG_EXIT_SIZE, exit);
-    }
     attach(PORTS.pciConfig, CONFIG_PORTS_SIZE, new ConfigPorts(this.#root));
+    if (spec.debugExitPort !== undefined) this.#addDebugExit(spec.debugExitPort);
     this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
     return pm;
+  }
+
+  #addDebugExit(port: number): void {
+    const holder = this.ports.holder(port, DEBUG_EXIT_SIZE);
+    if (holder !== undefined)
+      throw new SpecError("debugExitPort", `${hex(port)} is taken: ${holder.device.name} is there`);
+    const device = new DebugExitPort((value) => this.#parts.onGuestEvent({ kind: "debugExit", value }));
+    this.ports.attach(port, DEBUG_EXIT_SIZE, device);
   }
 
   #addFunctions(): void {

@@ -103,7 +103,9 @@ export class Machine extends EventEmitter<MachineEvents> {
   #work: Promise<void> = Promise.resolve();
   #resets = 0;
   #exitCode: number | undefined;
+  /** Of power cycles that are over. */
   #accesses: Record<string, number> = {};
+  #lastFunctions: DeviceStatistics["functions"] = [];
 
   private constructor(spec: MachineSpec, options: MachineOptions) {
     super();
@@ -208,7 +210,8 @@ export class Machine extends EventEmitter<MachineEvents> {
   }
 
   async statistics(): Promise<MachineStatistics> {
-    const devices = this.#cycle === undefined ? { accesses: {}, functions: [] } : await this.#devices.statistics();
+    const last = { accesses: {}, functions: this.#lastFunctions };
+    const devices = this.#cycle === undefined ? last : await this.#devices.statistics().catch(() => last);
     return {
       ...devices,
       accesses: addCounts(this.#accesses, devices.accesses),
@@ -263,6 +266,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     await this.#cpus.stop(VCPU_DEADLINE);
     const last = await this.#devices.dismantle(DEVICE_DEADLINE);
     this.#accesses = addCounts(this.#accesses, last.accesses);
+    this.#lastFunctions = last.functions;
     for (const vcpu of cycle?.vcpus ?? []) libc.close(vcpu.vcpuFd);
     cycle?.vm.close();
     this.#cycle = undefined;
@@ -345,7 +349,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       this.serial.end(final.text);
       this.console.end(final.text);
       this.#exitCode = final.status;
-      this.#log(final.reason === "failed" ? "error" : "info", final.text);
+      this.#log("info", final.text); // a failure is the caller's to show: it has the error
       this.#exit.resolve(final);
       this.emit("exit", final);
     });

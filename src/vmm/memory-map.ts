@@ -1,3 +1,4 @@
+import { SpecError } from "../base/errors.ts";
 import type { RamRegion } from "../base/guest-memory.ts";
 import type { MemoryMapEntry } from "../base/load-plan.ts";
 import { alignUp, GIB, type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../base/units.ts";
@@ -85,7 +86,7 @@ export interface MemoryLayout {
  *
  * @param ramBytes A multiple of the page size, at least 2 MiB.
  * @param physicalBits Width of a guest-physical address, from CPUID 0x80000008.
- * @throws RangeError when the RAM does not fit the physical address width.
+ * @throws SpecError when the RAM does not fit the physical address width.
  */
 export function layoutMemory(ramBytes: number, physicalBits: number): MemoryLayout {
   const lowBytes = Math.min(ramBytes, LOW_RAM_LIMIT);
@@ -93,7 +94,8 @@ export function layoutMemory(ramBytes: number, physicalBits: number): MemoryLayo
   const addressLimit = 2 ** physicalBits;
   const ramEnd = highBytes > 0 ? HIGH_RAM_BASE + highBytes : lowBytes;
   if (ramEnd > addressLimit) {
-    throw new RangeError(`Cannot place ${ramBytes} bytes of RAM: the CPU has ${physicalBits} physical address bits`);
+    const text = `${ramBytes / MIB} MiB do not fit: the CPU has ${physicalBits} physical address bits`;
+    throw new SpecError("memory.sizeBytes", text);
   }
   const ram: RamRegion[] = [{ gpa: gpa(0), sizeBytes: lowBytes, fileOffset: 0 }];
   if (highBytes > 0) ram.push({ gpa: gpa(HIGH_RAM_BASE), sizeBytes: highBytes, fileOffset: lowBytes });
