@@ -25,11 +25,17 @@ export class IrqRouting implements MsiRouter {
   #hasReportedShortage = false;
   #pushes = 0;
 
-  /** @param limit How many routes KVM has: KVM_CAP_IRQ_ROUTING. */
+  /**
+   * Puts the table of the bare machine in force, which wires the timer otherwise than KVM does by itself.
+   *
+   * @param limit How many routes KVM has: KVM_CAP_IRQ_ROUTING.
+   * @throws SyscallError
+   */
   constructor(vm: RoutingPort, limit: number, report: Report) {
     this.#vm = vm;
     this.#report = report;
     this.#table = new RoutingTable(limit);
+    this.#settle();
   }
 
   /** How often the table was pushed to KVM. */

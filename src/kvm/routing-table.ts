@@ -18,11 +18,15 @@ interface PinEntry {
 }
 
 const PIC_PINS = 16;
+/** The second PIC hangs on the first one's pin 2, so no device has it. */
+const CASCADE_PIN = 2;
+const TIMER_GSI = 0;
+const TIMER_IOAPIC_PIN = 2;
 
 /**
- * What KVM's own table holds after KVM_CREATE_IRQCHIP, which every KVM_SET_GSI_ROUTING must repeat: GSI n is I/O APIC pin n, and for
- * the first 16 the PIC's pin too. The timer is no exception: GSI 0 is pin 0. (PC firmware wires it to pin 2 and says so in the MADT;
- * a table of ours says nothing, which means the same as here: ISA interrupt n is pin n.)
+ * The wires to the interrupt controllers, which every KVM_SET_GSI_ROUTING must name again. They are a PC's: the timer's GSI 0 is the PIC's
+ * pin 0 but the I/O APIC's pin 2, as the MADT's source override tells the guest; every other GSI is the pin of its number. KVM's own
+ * table after KVM_CREATE_IRQCHIP differs, it has the timer at pin 0 and a wire on the cascade, so ours is pushed before the guest starts.
  */
 const PIN_ENTRIES: readonly PinEntry[] = [
   ...Array.from({ length: PIC_PINS }, (_, pin) => ({
@@ -30,8 +34,12 @@ const PIN_ENTRIES: readonly PinEntry[] = [
     irqchip: pin < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
     pin: pin % 8,
   })),
-  ...Array.from({ length: KVM_IOAPIC_NUM_PINS }, (_, pin) => ({ gsi: pin, irqchip: KVM_IRQCHIP_IOAPIC, pin })),
-];
+  ...Array.from({ length: KVM_IOAPIC_NUM_PINS }, (_, pin) => ({
+    gsi: pin,
+    irqchip: KVM_IRQCHIP_IOAPIC,
+    pin: pin === TIMER_GSI ? TIMER_IOAPIC_PIN : pin,
+  })),
+].filter(({ gsi }) => gsi !== CASCADE_PIN);
 
 /**
  * Which GSI means which message, and which GSIs are free; no system calls. The table is complete at any time: {@link encode} is what
@@ -43,7 +51,7 @@ export class RoutingTable {
   readonly #free: Gsi[] = [];
   #next: number = KVM_IOAPIC_NUM_PINS;
   #taken = 0;
-  #isDirty = false;
+  #isDirty = true; // KVM has a table of its own at first
 
   /** @param limit How many entries KVM takes, and the first GSI it does not: KVM_CAP_IRQ_ROUTING. */
   constructor(limit: number) {
