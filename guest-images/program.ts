@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync } from "node:fs";
 import { join } from "node:path";
 import { HostError } from "../src/base/errors.ts";
 
@@ -8,7 +8,7 @@ const SYSTEM_DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin",
 
 /** Answers a full path for a program (a path as it is), looking in PATH and in the system directories; `undefined` when it is not installed. */
 export function findProgram(name: string): string | undefined {
-  if (name.includes("/")) return name;
+  if (name.includes("/")) return existsSync(name) ? name : undefined;
   for (const directory of [...(process.env["PATH"] ?? "").split(":"), ...SYSTEM_DIRECTORIES]) {
     const path = join(directory, name);
     try {
