@@ -253,6 +253,7 @@ export class Board {
       memory,
       vm: this.#vm,
       slots: this.#slots,
+      mmio: this.mmio,
       router: this.#routing,
       lines: new ResampledIrqLines(this.#vm),
       watcher,

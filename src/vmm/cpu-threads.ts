@@ -3,6 +3,7 @@ import type { CpuStart } from "../base/cpu-state.ts";
 import type { Fd } from "../base/units.ts";
 import { kick } from "../host/thread.ts";
 import type { CpuidEntry } from "../kvm/cpuid.ts";
+import type { SpinLimits } from "./mailbox.ts";
 import type { FromVcpu, LogMessage, ToVcpu, VcpuStop, VcpuWorkerData } from "./messages.ts";
 import { fromPlainError, toPlainError } from "./plain-error.ts";
 import { createVcpuControls, EXIT_KINDS, type ExitKind, VcpuControl } from "./vcpu-control.ts";
@@ -32,9 +33,10 @@ interface CpuThread {
   stopped: Deferred<void> | undefined;
 }
 
-/** True where the host has a core for the device thread beside every vCPU: only then is polling a gain. */
-export function hasSpareCore(vcpuCount: number): boolean {
-  return vcpuCount < cpus().length;
+/** Polling wants a core for the device thread beside the vCPU that waits: never with one CPU, for wake-ups only with one to spare. */
+function spinLimits(vcpuCount: number): SpinLimits {
+  const hostCpus = cpus().length;
+  return { awake: hostCpus > 1 ? SPIN_LIMIT : 0, asleep: vcpuCount < hostCpus ? SPIN_LIMIT : 0 };
 }
 
 /** The vCPU threads: started once, run and stopped as often as the guest resets. Lives on the control thread. */
@@ -45,9 +47,9 @@ export class CpuThreads {
   constructor(parts: CpuThreadsParts) {
     this.#onStop = parts.onStop;
     const controls = createVcpuControls(parts.count);
-    const spinLimit = hasSpareCore(parts.count) ? SPIN_LIMIT : 0;
+    const spins = spinLimits(parts.count);
     this.#threads = Array.from({ length: parts.count }, (_, index) => {
-      const data: VcpuWorkerData = { index, mailboxes: parts.mailboxes, controls, doorbell: parts.doorbell, spinLimit };
+      const data: VcpuWorkerData = { index, mailboxes: parts.mailboxes, controls, doorbell: parts.doorbell, spins };
       const link = new WorkerLink<ToVcpu, FromVcpu>(
         "vcpu-worker.js",
         data,

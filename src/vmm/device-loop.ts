@@ -1,4 +1,5 @@
 import type { AccessHandler, MailboxServer } from "./mailbox.ts";
+import type { PollWindow } from "./polling.ts";
 
 /** What the loop needs of epoll: dispatches what is ready, waiting at most so long (-1 for ever). */
 export interface Waiter {
@@ -13,8 +14,8 @@ export interface DeviceLoopParts {
   readonly flush: () => void;
   /** True ends the loop after the current pass. */
   readonly isDone: () => boolean;
-  /** How long to look for further accesses after one was served before sleeping; 0 for never. */
-  readonly pollMicroseconds: number;
+  /** How long to look for further accesses after one was served, before sleeping. */
+  readonly window: PollWindow;
   /** Microseconds that never go back. */
   readonly now: () => number;
 }
@@ -22,31 +23,37 @@ export interface DeviceLoopParts {
 /** Looks at the mailboxes between two looks at the clock: a look costs some 20 ns for a vCPU, the clock 50. */
 const LOOKS_PER_TICK = 32;
 
+/** A busy vCPU may keep the thread from its descriptors for so long, in microseconds. */
+const DESCRIPTOR_INTERVAL = 50;
+
 /**
  * The device thread's life: serve accesses, dispatch descriptors, sleep when there is neither.
  *
  * After an access it keeps looking for the next one for a while, since accesses come in runs (a driver's probe, a burst of console
- * output) and a wake-up through epoll costs ten times the access. Whenever a window closes one pass over the descriptors is made, so
- * that a busy vCPU cannot starve them; the window is also cut into ticks of at most {@link LOOKS_PER_TICK} looks for that reason.
+ * output) and a wake-up through epoll costs ten times the access. Descriptors get their pass at intervals meanwhile.
  */
 export function runDeviceLoop(parts: DeviceLoopParts): void {
-  const { mailboxes, waiter, handle, flush, isDone, pollMicroseconds, now } = parts;
-  let pollUntil = 0;
+  const { mailboxes, waiter, handle, flush, isDone, window, now } = parts;
+  let lastServed = now();
   let descriptorsDue = 0;
+  let hasSlept = false;
   while (!isDone()) {
     let served = 0;
     for (let look = 0; look < LOOKS_PER_TICK; look++) served += mailboxes.serve(handle);
-    if (pollMicroseconds > 0) {
-      const time = now();
-      if (served > 0) pollUntil = time + pollMicroseconds;
-      if (time < pollUntil) {
-        if (time >= descriptorsDue) {
-          descriptorsDue = time + pollMicroseconds;
-          flush();
-          waiter.wait(0);
-        }
-        continue;
+    const time = now();
+    if (served > 0) {
+      // The sleep that matters is the one between two accesses, however many descriptors woke the thread in it.
+      if (hasSlept) window.slept(time - lastServed);
+      hasSlept = false;
+      lastServed = time;
+    }
+    if (time < lastServed + window.microseconds) {
+      if (time >= descriptorsDue) {
+        descriptorsDue = time + DESCRIPTOR_INTERVAL;
+        flush();
+        waiter.wait(0);
       }
+      continue;
     }
     flush();
     // The order of these three is the race told in mailbox.ts.
@@ -54,6 +61,7 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
     if (mailboxes.hasRequests) waiter.wait(0);
     else waiter.wait(-1);
     mailboxes.wakeUp();
+    hasSlept = true;
   }
   flush();
 }

@@ -12,6 +12,7 @@ import { runDeviceLoop } from "./device-loop.ts";
 import { ACCESS, type AccessHandler, MailboxServer } from "./mailbox.ts";
 import type { DeviceStatistics, DeviceWorkerData, FromDeviceThread, ToDeviceThread } from "./messages.ts";
 import { toPlainError } from "./plain-error.ts";
+import { calibrateWindow, PollWindow } from "./polling.ts";
 
 /*
  * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in epoll. Messages of
@@ -126,6 +127,20 @@ const handle: AccessHandler = (_vcpu, kind, address, width, value) => {
   }
 };
 
+const now = (): number => performance.now() * 1000;
+
+function pollWindow(): PollWindow {
+  const choice = data.pollMicroseconds;
+  if (choice === "never") return new PollWindow(0, true);
+  if (choice === "auto")
+    return new PollWindow(
+      calibrateWindow(() => mailboxes.serve(handle), now),
+      false,
+    );
+  return new PollWindow(choice, true);
+}
+
+const window = pollWindow();
 for (;;) {
   try {
     runDeviceLoop({
@@ -136,8 +151,8 @@ for (;;) {
         if (!hasFailed) board?.flush();
       },
       isDone: () => isDone,
-      pollMicroseconds: data.pollMicroseconds,
-      now: () => performance.now() * 1000,
+      window,
+      now,
     });
     break;
   } catch (error) {

@@ -1,4 +1,5 @@
 import { EventEmitter } from "node:events";
+import { cpus } from "node:os";
 import type { CpuStart } from "../base/cpu-state.ts";
 import { HostError, SpecError } from "../base/errors.ts";
 import { fd } from "../base/units.ts";
@@ -9,7 +10,7 @@ import { RawTerminal } from "../host/terminal.ts";
 import { guestCpuid, physicalAddressBits } from "../kvm/cpuid.ts";
 import { hostCpuBrand, KvmSystem } from "../kvm/system.ts";
 import { Vm } from "../kvm/vm.ts";
-import { type CpuDescription, CpuThreads, hasSpareCore, vcpuError } from "./cpu-threads.ts";
+import { type CpuDescription, CpuThreads, vcpuError } from "./cpu-threads.ts";
 import { DeviceThread } from "./device-thread.ts";
 import { loadImages } from "./load.ts";
 import { createLogger, type Logger, type LogSettings } from "./log.ts";
@@ -118,7 +119,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
     const mailboxes = createMailboxes(spec.cpus.count);
     this.#doorbell = EventFd.create();
-    const pollMicroseconds = spec.pollMicroseconds ?? (hasSpareCore(spec.cpus.count) ? 50 : 0);
+    const pollMicroseconds = spec.pollMicroseconds ?? (cpus().length > 1 ? "auto" : "never");
     this.#devices = new DeviceThread({
       data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
       doorbell: this.#doorbell,

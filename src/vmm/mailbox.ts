@@ -45,6 +45,14 @@ export function createMailboxes(vcpuCount: number): SharedArrayBuffer {
   return new SharedArrayBuffer((vcpuCount + 1) * WORDS_PER_LINE * 4);
 }
 
+/** How often a vCPU looks for its answer before it sleeps. */
+export interface SpinLimits {
+  /** While the device thread is at work or polling: the answer is a few hundred nanoseconds away. */
+  readonly awake: number;
+  /** While it has to be woken first: only worth it where a core is spare. */
+  readonly asleep: number;
+}
+
 /** Called when an answer takes longer than a second: with the access, once for each second. */
 export type SlowAccess = (kind: Access, address: number, width: Width, seconds: number) => void;
 
@@ -55,23 +63,23 @@ export class MailboxClient {
   readonly #ringDoorbell: () => void;
   readonly #isStopping: () => boolean;
   readonly #onSlow: SlowAccess;
-  readonly #spinLimit: number;
+  readonly #spins: SpinLimits;
 
   /**
-   * @param spinLimit Loads of `reply` before the thread sleeps; 0 where no core is spare.
+   * @param spins Loads of `reply` before this thread sleeps.
    * @param isStopping Ends a wait that will not be answered: the access then reads all ones.
    */
   constructor(
     shared: SharedArrayBuffer,
     vcpu: number,
-    spinLimit: number,
+    spins: SpinLimits,
     ringDoorbell: () => void,
     isStopping: () => boolean,
     onSlow: SlowAccess,
   ) {
     this.#words = new Int32Array(shared);
     this.#base = (vcpu + 1) * WORDS_PER_LINE;
-    this.#spinLimit = spinLimit;
+    this.#spins = spins;
     this.#ringDoorbell = ringDoorbell;
     this.#isStopping = isStopping;
     this.#onSlow = onSlow;
@@ -88,8 +96,9 @@ export class MailboxClient {
     words[base + DATA] = value;
     const sequence = (Atomics.load(words, base + REQUEST) + 1) | 0;
     Atomics.store(words, base + REQUEST, sequence);
-    if (Atomics.load(words, SLEEPING) === 1) this.#ringDoorbell();
-    for (let spin = this.#spinLimit; spin > 0; spin--) {
+    const isAsleep = Atomics.load(words, SLEEPING) === 1;
+    if (isAsleep) this.#ringDoorbell();
+    for (let spin = isAsleep ? this.#spins.asleep : this.#spins.awake; spin > 0; spin--) {
       if (Atomics.load(words, base + REPLY) === sequence) return Atomics.load(words, base + DATA) >>> 0;
     }
     Atomics.store(words, base + WAITS, 1);

@@ -2,6 +2,7 @@ import type { CpuStart } from "../base/cpu-state.ts";
 import type { Fd } from "../base/units.ts";
 import type { GuestRamAttachment } from "../host/guest-ram.ts";
 import type { CpuidEntry } from "../kvm/cpuid.ts";
+import type { SpinLimits } from "./mailbox.ts";
 import type { MemoryLayout } from "./memory-map.ts";
 import type { MachinePlan } from "./plan.ts";
 import type { MachineSpec } from "./spec.ts";
@@ -33,7 +34,8 @@ export interface DeviceWorkerData {
   readonly mailboxes: SharedArrayBuffer;
   readonly doorbell: Fd;
   readonly spec: MachineSpec;
-  readonly pollMicroseconds: number;
+  /** `auto`: adaptive; `never`: a host with one CPU, where polling keeps the vCPU from running. */
+  readonly pollMicroseconds: number | "auto" | "never";
 }
 
 export interface VcpuWorkerData {
@@ -41,7 +43,7 @@ export interface VcpuWorkerData {
   readonly mailboxes: SharedArrayBuffer;
   readonly controls: SharedArrayBuffer;
   readonly doorbell: Fd;
-  readonly spinLimit: number;
+  readonly spins: SpinLimits;
 }
 
 /** Control → device thread. Each is followed by a ring of the doorbell. */

@@ -1,5 +1,6 @@
 import type { Report } from "../base/backends.ts";
-import type { Mapping, SlotMapper } from "../base/mappings.ts";
+import type { Bus } from "../base/bus.ts";
+import type { SlotMapper } from "../base/mappings.ts";
 import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
 import { iova } from "../base/units.ts";
 import { RESOURCE } from "../host/constants.ts";
@@ -24,6 +25,7 @@ export interface PassthroughParts {
   readonly memory: GuestRam;
   readonly vm: Vm;
   readonly slots: SlotMapper;
+  readonly mmio: Bus;
   readonly router: MsiRouter;
   readonly lines: ResampledLines;
   readonly watcher: FdWatcher;
@@ -37,7 +39,6 @@ export class Passthrough {
   readonly functions: readonly { readonly spec: DeviceSpec; readonly function: PassthroughFunction }[];
   readonly #files: KvmVfioDevice;
   readonly #opened: OpenedPassthrough;
-  readonly #ram: readonly Mapping[];
 
   /** @throws HostError with a remedy; everything is given back then. */
   constructor(parts: PassthroughParts) {
@@ -50,7 +51,14 @@ export class Passthrough {
         libc,
         devices,
         files: this.#files,
-        host: { slots: parts.slots, router: parts.router, lines: parts.lines, watcher: parts.watcher, report },
+        host: {
+          slots: parts.slots,
+          mmio: parts.mmio,
+          router: parts.router,
+          lines: parts.lines,
+          watcher: parts.watcher,
+          report,
+        },
         onError: (device) => parts.onGone(device.id, "the host reports an unrecoverable error of the device"),
         onRequest: (device) => parts.onGone(device.id, "the host wants the device back"),
       });
@@ -63,14 +71,12 @@ export class Passthrough {
       const opened = functions[index];
       return opened === undefined ? [] : [{ spec, function: opened }];
     });
-    const ram: Mapping[] = [];
-    this.#ram = ram;
     try {
       const started = performance.now();
       for (const region of memory.regions) {
         const host = memory.hostAddress(region.gpa, region.sizeBytes);
         // Identity: a device's DMA address is the guest's physical address.
-        if (host !== undefined) ram.push(container.mapDma("guest RAM", iova(region.gpa), host, region.sizeBytes));
+        if (host !== undefined) container.mapDma("guest RAM", iova(region.gpa), host, region.sizeBytes);
       }
       const ms = Math.round(performance.now() - started);
       report("info", "guest RAM is pinned and mapped for DMA", { bytes: memory.sizeBytes, ms });
@@ -113,9 +119,8 @@ export class Passthrough {
     });
   }
 
-  /** After the functions were closed: no device does DMA any more. */
+  /** After the functions were closed: no device does DMA any more. The container unmaps RAM itself, once KVM has let go of its groups. */
   close(): void {
-    for (const mapping of this.#ram) mapping.unmap();
     this.#opened.container.close();
     this.#files.close();
   }

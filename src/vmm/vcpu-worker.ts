@@ -39,7 +39,7 @@ const doorbell = EventFd.attach(data.doorbell);
 const mailbox = new MailboxClient(
   data.mailboxes,
   data.index,
-  data.spinLimit,
+  data.spins,
   () => doorbell.signal(),
   () => control.isStopping,
   (kind, address, width, seconds) =>

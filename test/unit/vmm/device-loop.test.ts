@@ -1,6 +1,7 @@
 import t from "tap";
 import { runDeviceLoop } from "../../../src/vmm/device-loop.ts";
 import { createMailboxes, MailboxServer } from "../../../src/vmm/mailbox.ts";
+import { PollWindow } from "../../../src/vmm/polling.ts";
 
 /** Word of a vCPU's request in its line; the layout is drawn in mailbox.ts. */
 const REQUEST = 16;
@@ -28,7 +29,7 @@ t.test("runDeviceLoop() does not sleep when a request comes in just before it wo
       if (flushes++ === 0) Atomics.add(words, REQUEST, 1);
     },
     isDone: () => handled === 1,
-    pollMicroseconds: 0,
+    window: new PollWindow(0, true),
     now: () => 0,
   });
   t.equal(handled, 1);
@@ -58,7 +59,7 @@ t.test("runDeviceLoop() looks at the descriptors while a busy vCPU keeps it poll
       if (handled < 1000) Atomics.add(words, REQUEST, 1);
     },
     isDone: () => handled >= 100 || timeouts.includes(-1),
-    pollMicroseconds: 50,
+    window: new PollWindow(50, true),
     now: () => {
       time += 10;
       Atomics.add(words, REQUEST, 1);
@@ -87,7 +88,7 @@ t.test("runDeviceLoop() sleeps for as long as it takes once nothing comes for th
     handle: () => 0,
     flush: () => undefined,
     isDone: () => isDone,
-    pollMicroseconds: 50,
+    window: new PollWindow(50, true),
     now: () => {
       time += 10;
       return time;
@@ -95,4 +96,22 @@ t.test("runDeviceLoop() sleeps for as long as it takes once nothing comes for th
   });
   t.equal(timeouts.at(-1), -1);
   t.ok(time >= 50, "after the window");
+});
+
+t.test("PollWindow opens when short sleeps follow each other and closes when they get long", async (t) => {
+  const window = new PollWindow(100, false);
+  t.equal(window.microseconds, 0);
+  window.slept(40);
+  t.ok(window.microseconds > 0, "a little more patience would have paid");
+  for (let i = 0; i < 10; i++) window.slept(90);
+  t.equal(window.microseconds, 100, "never more than the maximum");
+  for (let i = 0; i < 10; i++) window.slept(5000);
+  t.equal(window.microseconds, 0, "an idle guest is not polled for");
+});
+
+t.test("PollWindow keeps a fixed length when told one", async (t) => {
+  const window = new PollWindow(30, true);
+  window.slept(1);
+  window.slept(1_000_000);
+  t.equal(window.microseconds, 30);
 });

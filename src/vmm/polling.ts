@@ -1,0 +1,52 @@
+/**
+ * How long the device thread keeps looking for the next access before it sleeps.
+ *
+ * The window follows what pays, as KVM's own halt polling does: it grows when a sleep turned out shorter than the window could be (a
+ * little more patience would have saved the wake-up), and shrinks when a sleep was long. A guest that works its devices is answered
+ * without a wake-up; an idle one costs nothing.
+ */
+export class PollWindow {
+  readonly #maximum: number;
+  readonly #isFixed: boolean;
+  #microseconds: number;
+
+  /**
+   * @param maximum Microseconds; 0 for never polling.
+   * @param isFixed The window is always `maximum`.
+   */
+  constructor(maximum: number, isFixed: boolean) {
+    this.#maximum = maximum;
+    this.#isFixed = isFixed;
+    this.#microseconds = isFixed ? maximum : 0;
+  }
+
+  /** The window now. */
+  get microseconds(): number {
+    return this.#microseconds;
+  }
+
+  /** Tells how long a sleep between an access and the next was, in microseconds. */
+  slept(microseconds: number): void {
+    if (this.#isFixed) return;
+    if (microseconds <= this.#maximum)
+      this.#microseconds = Math.min(this.#maximum, Math.max(this.#maximum / 8, this.#microseconds * 2));
+    else this.#microseconds = this.#microseconds < this.#maximum / 8 ? 0 : this.#microseconds / 2;
+  }
+}
+
+/** Looks at the mailboxes that the longest automatic window takes; some 100 µs on a fast host, more on a slow one, as it should. */
+const LOOKS_OF_WINDOW = 4000;
+
+/**
+ * The longest automatic window on this host, in microseconds: a number of looks, timed once. A fixed time would be far too short where
+ * everything is slow (an emulated host) and so never pay there.
+ *
+ * @param look One look at the mailboxes.
+ * @param now Microseconds that never go back.
+ */
+export function calibrateWindow(look: () => void, now: () => number): number {
+  const sample = LOOKS_OF_WINDOW / 4;
+  const started = now();
+  for (let i = 0; i < sample; i++) look();
+  return Math.min(4 * (now() - started), 5000);
+}
