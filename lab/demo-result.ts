@@ -1,3 +1,6 @@
+import type { MachineStatistics } from "../src/vmm/machine.ts";
+import type { MachinePlan } from "../src/vmm/plan.ts";
+
 /** What both halves of the demo know: the one that drives the guest, and the one that tells the story. */
 
 /** What the guest does with a card reader; other devices are only looked at. */
@@ -6,6 +9,12 @@ export interface CardResult {
   readonly helloText: string;
   /** SHA-256 of the card's other file, as the guest computed it. */
   readonly randomSha256: string;
+}
+
+/** The parts of tsvmm's summary that the demo shows. */
+export interface MachineSummary {
+  readonly statistics: Pick<MachineStatistics, "accesses" | "exits" | "functions">;
+  readonly plan: Pick<MachinePlan, "functions">;
 }
 
 /** What the demo saw of the guest. */
@@ -22,6 +31,8 @@ export interface DemoResult {
   readonly status: number;
   readonly bootSeconds: number;
   readonly totalSeconds: number;
+  /** What tsvmm wrote down by its option --summary; absent under another VMM. */
+  readonly summary: MachineSummary | undefined;
   /** What the VMM said on its standard error. */
   readonly vmmLog: string;
 }
