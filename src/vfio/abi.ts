@@ -27,16 +27,16 @@ export const VFIO_DEVICE_RESET = 0x3b6f;
 export const VFIO_API_VERSION = 0;
 export const VFIO_TYPE1v2_IOMMU = 3;
 
-export const VFIO_GROUP_FLAGS_VIABLE = 1 << 0;
-export const VFIO_GROUP_FLAGS_CONTAINER_SET = 1 << 1;
+export const VFIO_GROUP_FLAGS_VIABLE: number = 1 << 0;
+export const VFIO_GROUP_FLAGS_CONTAINER_SET: number = 1 << 1;
 
-export const VFIO_DEVICE_FLAGS_RESET = 1 << 0;
-export const VFIO_DEVICE_FLAGS_PCI = 1 << 1;
+export const VFIO_DEVICE_FLAGS_RESET: number = 1 << 0;
+export const VFIO_DEVICE_FLAGS_PCI: number = 1 << 1;
 
-export const VFIO_REGION_INFO_FLAG_READ = 1 << 0;
-export const VFIO_REGION_INFO_FLAG_WRITE = 1 << 1;
-export const VFIO_REGION_INFO_FLAG_MMAP = 1 << 2;
-export const VFIO_REGION_INFO_FLAG_CAPS = 1 << 3;
+export const VFIO_REGION_INFO_FLAG_READ: number = 1 << 0;
+export const VFIO_REGION_INFO_FLAG_WRITE: number = 1 << 1;
+export const VFIO_REGION_INFO_FLAG_MMAP: number = 1 << 2;
+export const VFIO_REGION_INFO_FLAG_CAPS: number = 1 << 3;
 export const VFIO_REGION_INFO_CAP_SPARSE_MMAP = 1;
 export const VFIO_REGION_INFO_CAP_MSIX_MAPPABLE = 3;
 
@@ -49,23 +49,23 @@ export const VFIO_PCI_MSIX_IRQ_INDEX = 2;
 export const VFIO_PCI_ERR_IRQ_INDEX = 3;
 export const VFIO_PCI_REQ_IRQ_INDEX = 4;
 
-export const VFIO_IRQ_INFO_EVENTFD = 1 << 0;
-export const VFIO_IRQ_INFO_AUTOMASKED = 1 << 2;
-export const VFIO_IRQ_INFO_NORESIZE = 1 << 3;
+export const VFIO_IRQ_INFO_EVENTFD: number = 1 << 0;
+export const VFIO_IRQ_INFO_AUTOMASKED: number = 1 << 2;
+export const VFIO_IRQ_INFO_NORESIZE: number = 1 << 3;
 
-export const VFIO_IRQ_SET_DATA_NONE = 1 << 0;
-export const VFIO_IRQ_SET_DATA_EVENTFD = 1 << 2;
-export const VFIO_IRQ_SET_ACTION_MASK = 1 << 3;
-export const VFIO_IRQ_SET_ACTION_UNMASK = 1 << 4;
-export const VFIO_IRQ_SET_ACTION_TRIGGER = 1 << 5;
+export const VFIO_IRQ_SET_DATA_NONE: number = 1 << 0;
+export const VFIO_IRQ_SET_DATA_EVENTFD: number = 1 << 2;
+export const VFIO_IRQ_SET_ACTION_MASK: number = 1 << 3;
+export const VFIO_IRQ_SET_ACTION_UNMASK: number = 1 << 4;
+export const VFIO_IRQ_SET_ACTION_TRIGGER: number = 1 << 5;
 
-export const VFIO_IOMMU_INFO_PGSIZES = 1 << 0;
-export const VFIO_IOMMU_INFO_CAPS = 1 << 1;
+export const VFIO_IOMMU_INFO_PGSIZES: number = 1 << 0;
+export const VFIO_IOMMU_INFO_CAPS: number = 1 << 1;
 export const VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1;
 export const VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL = 3;
 
-export const VFIO_DMA_MAP_FLAG_READ = 1 << 0;
-export const VFIO_DMA_MAP_FLAG_WRITE = 1 << 1;
+export const VFIO_DMA_MAP_FLAG_READ: number = 1 << 0;
+export const VFIO_DMA_MAP_FLAG_WRITE: number = 1 << 1;
 
 /** struct vfio_info_cap_header; `next` counts from the start of the info struct, 0 ends the chain. */
 export const INFO_CAP_HEADER = { size: 8, id: 0, version: 2, next: 4 } as const;
