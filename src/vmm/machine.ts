@@ -103,6 +103,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   /** Starts, resets and the end happen one after another. */
   #work: Promise<void> = Promise.resolve();
   #resets = 0;
+  #isResetting = false;
   #exitCode: number | undefined;
   /** Of power cycles that are over. */
   #accesses: Record<string, number> = {};
@@ -298,6 +299,9 @@ export class Machine extends EventEmitter<MachineEvents> {
 
   #reset(): void {
     if (!this.spec.allowReboot) return this.#end({ status: 0, reason: "reset", text: "the guest reset itself" });
+    // A guest tries several ways one after another until it is gone: what comes while a reset is under way belongs to it.
+    if (this.#isResetting) return;
+    this.#isResetting = true;
     this.#serialized(async () => {
       if (this.#ending !== undefined) return;
       await this.#powerOff();
@@ -305,6 +309,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       this.#log("info", "the guest resets");
       this.emit("reset");
       await this.#powerOn();
+      this.#isResetting = false;
     }).catch((error: unknown) => this.#fail(error instanceof Error ? error : new Error(String(error))));
   }
 

@@ -76,6 +76,8 @@ function resettingGuest(reset: (assembler: Assembler) => void): MachineInput {
 }
 
 const RESETS: Readonly<Record<string, (assembler: Assembler) => void>> = {
+  "two ways of resetting at once": (a) =>
+    a.mov("al", 1).mov("edx", 0x602).out("dx", "al").mov("al", 0xfe).out(0x64, "al"),
   "the keyboard controller": (a) => a.mov("al", 0xfe).out(0x64, "al"),
   "the ACPI reset register": (a) => a.mov("al", 1).mov("edx", 0x602).out("dx", "al"),
   "a triple fault": (a) => a.lidt(mem32(at("noTable"))).ud2(),
