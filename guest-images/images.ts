@@ -68,6 +68,9 @@ function diskFiles(): readonly DiskFile[] {
   return [
     { path: "etc/inittab", mode: 0o644, text: INITTAB },
     { path: "etc/init.d/start", mode: 0o755, text: readScript("disk-start.sh") },
+    { path: "bin/pci", mode: 0o755, text: readScript("pci.sh") },
+    { path: "bin/await", mode: 0o755, text: readScript("await.sh") },
+    { path: "bin/interrupts", mode: 0o755, text: readScript("interrupts.sh") },
     { path: "usr/share/udhcpc/default.script", mode: 0o755, text: readScript("udhcpc.sh") },
     { path: "etc/hostname", mode: 0o644, text: "guest\n" },
     { path: "etc/passwd", mode: 0o644, text: "root::0:0:root:/root:/bin/sh\n" },

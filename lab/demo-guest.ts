@@ -18,10 +18,6 @@ const qemuCommandLine = (bdf: string): string =>
   '-append "console=ttyS0 root=/dev/vda1 rw" -drive file=$HOME/focal-server-cloudimg-amd64.raw,format=raw,if=none,id=disk ' +
   `-device virtio-blk-pci,drive=disk -device vfio-pci,host=${bdf}`;
 
-/** Waits for the card, which its driver finds in the background, and gives up after half a minute. */
-const WAIT_FOR_CARD =
-  "n=0; until [ -b /dev/mmcblk0p1 ] || [ $n -gt 300 ]; do n=$((n+1)); usleep 100000; done; [ -b /dev/mmcblk0p1 ]";
-
 async function demo(bdf: string, vmlinux: string, disk: string, isQemu: boolean): Promise<DemoResult> {
   const home = mkdtempSync(join(tmpdir(), "tsvmm-demo-"));
   try {
@@ -56,21 +52,14 @@ async function drive(commandLine: string, bdf: string, env: NodeJS.ProcessEnv): 
     await session.booted();
     const bootSeconds = seconds();
     const cpus = Number((await succeed(session, "grep -c ^processor /proc/cpuinfo")).trim());
-    const functions = lines(
-      await succeed(
-        session,
-        'for d in /sys/bus/pci/devices/*; do echo "$(basename $d) $(cat $d/vendor $d/device | tr "\\n" " ")$(basename $(readlink $d/driver) 2>/dev/null)"; done',
-      ),
-    );
+    const functions = lines(await succeed(session, "pci"));
     const ids = `${identity(bdf, "vendor")} ${identity(bdf, "device")}`;
     const ours = functions.find((line) => line.includes(ids));
     if (ours === undefined)
       throw new HostError(`The guest has no PCI function ${ids}: it sees ${functions.join("; ")}`);
     const [address = "", , , driver = ""] = ours.split(" ");
     const card = driver === "sdhci-pci" ? await useCard(session) : undefined;
-    const interrupts = lines(await succeed(session, "cat /proc/interrupts")).filter(
-      (line) => line.includes(address) || (driver === "sdhci-pci" && line.includes("mmc0")),
-    );
+    const interrupts = lines((await session.run(`interrupts ${address}`)).output);
     const status = await session.powerOff();
     return {
       ...{ commandLine, cpus, driver, functions, interrupts, card, status },
@@ -82,7 +71,7 @@ async function drive(commandLine: string, bdf: string, env: NodeJS.ProcessEnv): 
 }
 
 async function useCard(session: GuestSession): Promise<CardResult> {
-  await succeed(session, WAIT_FOR_CARD);
+  await succeed(session, "await /dev/mmcblk0p1");
   await succeed(session, "mount -t vfat /dev/mmcblk0p1 /mnt");
   const helloText = await succeed(session, "cat /mnt/hello.txt");
   const randomSha256 = (await succeed(session, "sha256sum /mnt/random.bin")).split(" ")[0] ?? "";

@@ -6,6 +6,8 @@ export interface CommandResult {
   readonly status: number;
   /** What it printed, without the echo of the command; lines end in `\n`. */
   readonly output: string;
+  /** From typing it until the next prompt. */
+  readonly seconds: number;
 }
 
 /** How long to wait for a guest, in milliseconds; generous, for nothing waits longer than it must. */
@@ -113,6 +115,7 @@ export class GuestSession {
 
   /** Types a command at the prompt and waits for its end and the next prompt. */
   async run(command: string, timeoutMs: number = GUEST_TIMEOUT_MS.command): Promise<CommandResult> {
+    const startedMs = Date.now();
     // Both marks are echoed in another spelling than they are printed in, also where the echo wraps.
     this.type(`echo "<""<"; ${command}; echo "[status $?]"\n`);
     await this.waitFor(/<<\n/, `the start of ${command}`, timeoutMs);
@@ -120,7 +123,7 @@ export class GuestSession {
     const match = await this.waitFor(/\[status (\d+)\]\n/, `the end of ${command}`, timeoutMs);
     const output = this.#transcript.slice(start, this.#position - match[0].length);
     await this.waitFor(PROMPT, "the next prompt", timeoutMs);
-    return { status: Number(match[1]), output };
+    return { status: Number(match[1]), output, seconds: (Date.now() - startedMs) / 1000 };
   }
 
   /** Sends characters to the guest's serial port. */
