@@ -15,10 +15,11 @@ import type { PciFunction } from "../pci/function.ts";
 import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../pci/host-bridge.ts";
 import { PCI_INTERRUPT_PIN } from "../pci/ids.ts";
 import { PciRoot } from "../pci/root.ts";
-import { ACPI_PM_SIZE, AcpiPm } from "../platform/acpi-pm.ts";
+import { ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_RESET_VALUE, AcpiPm } from "../platform/acpi-pm.ts";
 import { buildAcpiTables } from "../platform/acpi-tables.ts";
 import { DEBUG_EXIT_SIZE, DebugExitPort, PostCodePort } from "../platform/debug-port.ts";
 import { I8042, I8042_SIZE } from "../platform/i8042.ts";
+import { RESET_VECTOR, resetVectorCode } from "../platform/reset-vector.ts";
 import { CMOS_SIZE, RtcCmos } from "../platform/rtc-cmos.ts";
 import { SerialPort } from "../platform/serial-port.ts";
 import { UART_SIZE } from "../platform/uart16550.ts";
@@ -331,6 +332,7 @@ export class Board {
       `the ACPI tables take ${sizeBytes} bytes of ${ACPI_TABLES.sizeBytes}`,
     );
     for (const blob of blobs) memory.write(blob.address, blob.bytes);
+    memory.write(RESET_VECTOR, resetVectorCode(PORTS.acpi + ACPI_PM_PORTS.reset, ACPI_RESET_VALUE));
   }
 
   #reportUnclaimed(bus: string, address: number, width: number): void {

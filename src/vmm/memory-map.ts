@@ -8,7 +8,7 @@ import { alignUp, GIB, type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../b
  *
  *   0000_0000_0000  RAM; boot structures below 0x2_0000, see boot/          } slot 0
  *   0000_000a_0000  RAM the guest is not told of (VGA and ROM area of a PC) }
- *   0000_000e_0000  ACPI tables, 128 KiB, reported as reserved              }
+ *   0000_000e_0000  ACPI tables, and the reset vector at the end, reserved  }
  *   0000_0010_0000  RAM: the kernel                                         }
  *   0000_c000_0000  end of low RAM at most; 32-bit PCI window, 640 MiB
  *   0000_e800_0000  ECAM, 1 MiB a bus, one bus
