@@ -75,7 +75,10 @@ port.on("message", (message: ToVcpu) => {
 
 function runLoop(vcpu: Vcpu): VcpuStop {
   for (;;) {
-    if (control.isStopping) return { kind: "asked" };
+    if (control.isStopping) {
+      log("debug", "stopped here", { registers: vcpu.describeRegisters() });
+      return { kind: "asked" };
+    }
     if (vcpu.run() === "interrupted") {
       // Interrupted. The kick was either for a stop, seen above, or late: pending ones would end the next KVM_RUN at once.
       control.count(COUNT_INTERRUPTED);
