@@ -7,6 +7,9 @@ import { HostError } from "../src/base/errors.ts";
 /** Prefix of directories that are being filled; the process id follows, so that leftovers of a killed run can be told. */
 const PARTIAL = ".partial-";
 
+/** To be raised when the code that builds images changes what it builds: part of their fingerprints. */
+export const BUILD_VERSION = "2";
+
 /** Answers the project's root: the nearest directory above this file that holds `package.json`. */
 export function projectRoot(): string {
   let directory = dirname(fileURLToPath(import.meta.url));

@@ -2,7 +2,7 @@ import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MIB } from "../src/base/units.ts";
 import type { Progress } from "./apt.ts";
-import { cached, fingerprint, projectRoot } from "./cache.ts";
+import { BUILD_VERSION, cached, fingerprint, projectRoot } from "./cache.ts";
 import { type DiskFile, writeGuestDisk } from "./disk.ts";
 import { buildInitramfs, staticBusybox } from "./initramfs.ts";
 import { debianKernel, type Kernel } from "./kernel.ts";
@@ -47,7 +47,14 @@ export async function guestImages(progress: Progress): Promise<GuestImages> {
   const busybox = await staticBusybox(progress);
   const init = readScript("initramfs-init.sh");
   const files = diskFiles();
-  const key = fingerprint(kernel.packageVersion, busybox.version, GUEST_MODULES.join(), init, JSON.stringify(files));
+  const key = fingerprint(
+    BUILD_VERSION,
+    kernel.packageVersion,
+    busybox.version,
+    GUEST_MODULES.join(),
+    init,
+    JSON.stringify(files),
+  );
   const directory = await cached(join("images", `${kernel.release}_${key}`), async (partial) => {
     progress(`building the guest's images for ${kernel.release}: initramfs, kernel with built-in initramfs, disk`);
     const initramfs = await buildInitramfs({ kernel, busybox, modules: GUEST_MODULES, init });

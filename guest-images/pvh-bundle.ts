@@ -81,7 +81,11 @@ export function bundleInitramfs(vmlinux: Buffer, initramfs: Buffer): Buffer {
     memorySize: bytes.length,
     bytes,
   };
-  return writeElf(vmlinux.subarray(0, EHDR.size), [...loads.map(withoutTrailingZeros), ours], segments);
+  return writeElf(
+    vmlinux.subarray(0, EHDR.size),
+    [...loads.map((load) => withoutTrailingZeros(load, segments)), ours],
+    segments,
+  );
 }
 
 /**
@@ -170,10 +174,15 @@ function entryNoteOffset(notes: Buffer): number | undefined {
   return undefined;
 }
 
-/** The memory behind the last byte that is not zero is zero anyway when the guest starts. */
-function withoutTrailingZeros(segment: Segment): Segment {
+/** Leaves out a segment's zeros at its end, which memory holds anyway when the guest starts, as far as no note lies there. */
+function withoutTrailingZeros(segment: Segment, segments: readonly Segment[]): Segment {
+  const noteEnds = segments
+    .filter((one) => one.type === PT_NOTE)
+    .map((note) => note.paddr + note.bytes.length - segment.paddr)
+    .filter((end) => end > 0 && end <= segment.bytes.length);
   let length = segment.bytes.length;
-  while (length > 0 && segment.bytes[length - 1] === 0) length--;
+  const least = Math.max(0, ...noteEnds);
+  while (length > least && segment.bytes[length - 1] === 0) length--;
   return { ...segment, bytes: segment.bytes.subarray(0, length) };
 }
 

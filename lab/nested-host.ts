@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Progress } from "../guest-images/apt.ts";
-import { cached, fingerprint, projectRoot } from "../guest-images/cache.ts";
+import { BUILD_VERSION, cached, fingerprint, projectRoot } from "../guest-images/cache.ts";
 import { buildInitramfs, staticBusybox } from "../guest-images/initramfs.ts";
 import { debianKernel, type Kernel } from "../guest-images/kernel.ts";
 import { bundleInitramfs } from "../guest-images/pvh-bundle.ts";
@@ -26,7 +26,7 @@ export async function nestedHostImage(progress: Progress): Promise<NestedHostIma
   const kernel = await debianKernel(progress);
   const busybox = await staticBusybox(progress);
   const init = readLabScript("nested-host-init.sh");
-  const key = fingerprint(kernel.packageVersion, busybox.version, NESTED_HOST_MODULES.join(), init);
+  const key = fingerprint(BUILD_VERSION, kernel.packageVersion, busybox.version, NESTED_HOST_MODULES.join(), init);
   const directory = await cached(join("images", `nested-host-${kernel.release}_${key}`), async (partial) => {
     progress(`building the nested host's kernel image for ${kernel.release}`);
     const initramfs = await buildInitramfs({ kernel, busybox, modules: NESTED_HOST_MODULES, init });
