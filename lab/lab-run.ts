@@ -15,6 +15,23 @@ const POWER_OFF_TIMEOUT_MS = 30_000;
 /** How often a run that says nothing says that it is alive. */
 const HEARTBEAT_MS = 15_000;
 
+/** What Linux prints when it gives up. */
+const PANIC = "Kernel panic - not syncing";
+
+/**
+ * The nested host's own kernel gave up. Under emulation that happens now and then, through no fault of what runs in it: QEMU 7.2's
+ * translator at times takes an interrupt between a guest's exit and the return of its host's registers.
+ */
+export class NestedHostPanic extends HostError {
+  /** Scenarios that had come to their end. */
+  readonly results: readonly ScenarioResult[];
+
+  constructor(text: string, results: readonly ScenarioResult[]) {
+    super(text);
+    this.results = results;
+  }
+}
+
 /** Unix sockets that QEMU connects to. */
 export interface LabSockets {
   readonly consoleSocket: string;
@@ -61,6 +78,7 @@ export class LabRun {
       if (this.#verdict !== undefined || !this.#isDone) {
         const what = this.#verdict?.message ?? `The nested host ended before its time: ${failure}`;
         const last = consoleLog.trimEnd().split("\n").slice(-5).join("\n  ");
+        if (consoleLog.includes(PANIC)) throw new NestedHostPanic(`${what}\n  ${last}`, this.#results);
         throw new HostError(`${what}\nLast lines of its console (all of it is in ${logFile}):\n  ${last}`);
       }
       return {

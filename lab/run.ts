@@ -4,8 +4,11 @@ import { join } from "node:path";
 import type { Progress } from "../guest-images/apt.ts";
 import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
 import { type LabDevice, labDeviceBdf } from "./devices.ts";
-import { LabRun } from "./lab-run.ts";
+import { LabRun, NestedHostPanic } from "./lab-run.ts";
 import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
+
+/** How often an emulated host whose kernel gave up is started. */
+const ATTEMPTS = 3;
 
 /** One thing to do in the nested host. */
 export interface Scenario {
@@ -79,19 +82,33 @@ export async function runLab(options: LabOptions): Promise<LabResult> {
       ? `booting the nested host without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower than here`
       : `booting the nested host under KVM (${reason})`,
   );
-  const run = new LabRun(options, token);
-  const outcome = await run.start((sockets) =>
-    qemuArguments({
-      accelerator,
-      cpus: options.cpus ?? 2,
-      memoryMib: options.memoryMib ?? 4096,
-      devices: options.devices,
-      vmlinux: image.vmlinux,
-      shareDirectory: options.shareDirectory,
-      ...sockets,
-    }),
-  );
-  return { accelerator, ...outcome };
+  const start = (remaining: LabOptions): Promise<Omit<LabResult, "accelerator">> =>
+    new LabRun(remaining, token).start((sockets) =>
+      qemuArguments({
+        accelerator,
+        cpus: options.cpus ?? 2,
+        memoryMib: options.memoryMib ?? 4096,
+        devices: options.devices,
+        vmlinux: image.vmlinux,
+        shareDirectory: options.shareDirectory,
+        ...sockets,
+      }),
+    );
+  const done: ScenarioResult[] = [];
+  for (let attempt = 1; ; attempt++) {
+    const remaining = { ...options, scenarios: options.scenarios.slice(done.length) };
+    if (attempt > 1) writeShare(remaining, image.kernel.modules, token);
+    try {
+      const outcome = await start(remaining);
+      return { accelerator, ...outcome, scenarios: [...done, ...outcome.scenarios] };
+    } catch (error) {
+      if (!(error instanceof NestedHostPanic) || accelerator !== "tcg" || attempt === ATTEMPTS) throw error;
+      done.push(...error.results);
+      progress(
+        "the nested host's kernel panicked, which the emulation brings about now and then; starting it again for the rest",
+      );
+    }
+  }
 }
 
 /** Puts what the agent reads into the shared directory. */

@@ -108,7 +108,7 @@ t.test("A guest on Debian's vmlinux uses the card reader through its legacy inte
   t.equal(seen["wrote"], 0);
   const [line] = interrupts(seen["interrupts"], /mmc0/);
   t.match(line?.kind, /IO-APIC.*fasteoi/, "level-triggered, through the I/O APIC");
-  t.ok((line?.count ?? 0) > 100, `${line?.count} interrupts: every one was handled and unmasked again`);
+  t.ok((line?.count ?? 0) > 20, `${line?.count} interrupts: every one was handled and unmasked again`);
   t.equal(
     (await readSdCardFile(card, "guest.txt"))?.toString(),
     "from the guest\n",
