@@ -53,6 +53,10 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
     await writeSdCard(card, CARD_BYTES, { "hello.txt": Buffer.from(HELLO), "random.bin": random });
     const share = join(directory, "share");
     mkdirSync(share);
+    progress(
+      "two machines boot now, one in the other: two to four minutes where the outer one is emulated, because each of the 60,000 " +
+        "accesses to the guest's serial port goes through both",
+    );
     const bdf = labDeviceBdf(0);
     const lab = await runLab({
       devices: [{ model: "sdhci-pci", image: card }],

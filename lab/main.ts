@@ -30,6 +30,9 @@ ${Object.entries(DEVICE_MODELS)
   any other PCI device of QEMU by its name there
 `;
 
+/** What a shell reports for a program that SIGINT has ended. */
+const INTERRUPTED = 130;
+
 const progress = (text: string): void => {
   process.stderr.write(`lab: ${text}\n`);
 };
@@ -40,6 +43,7 @@ async function lab(options: LabArguments): Promise<number> {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => interruption.abort());
   const shareDirectory = mkdtempSync(join(tmpdir(), "tsvmm-lab-share-"));
   mkdirSync(join(shareDirectory, "out"));
+  let isFailed = false;
   options.devices.forEach((device, index) => {
     progress(`${labDeviceBdf(index)} is ${device.model}`);
   });
@@ -61,10 +65,16 @@ async function lab(options: LabArguments): Promise<number> {
     const command = result.scenarios[0];
     progress(`the command took ${command?.seconds.toFixed(1)} s, all together ${result.totalSeconds.toFixed(1)} s`);
     return command?.status ?? 1;
+  } catch (error) {
+    isFailed = !interruption.signal.aborted;
+    if (isFailed) throw error;
+    progress("interrupted: the nested host is switched off");
+    return INTERRUPTED;
   } finally {
     const written = join(shareDirectory, "out");
     if (options.out !== undefined && existsSync(written)) cpSync(written, options.out, { recursive: true });
-    rmSync(shareDirectory, { recursive: true, force: true });
+    // A failure's message names the console log in it.
+    if (!isFailed) rmSync(shareDirectory, { recursive: true, force: true });
   }
 }
 
