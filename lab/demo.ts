@@ -46,6 +46,7 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
   await ensureLabPrerequisites(progress);
   const directory = mkdtempSync(join(tmpdir(), "tsvmm-demo-"));
   const interruption = interruptible();
+  let isFailed = false;
   try {
     const card = join(directory, "card.img");
     const random = randomBytes(RANDOM_BYTES);
@@ -93,8 +94,12 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
       checks,
       `a nested host (${lab.accelerator === "tcg" ? "emulated" : "under KVM"}), up in ${lab.bootSeconds.toFixed(0)} s`,
     );
+  } catch (error) {
+    isFailed = !interruption.aborted;
+    throw error;
   } finally {
-    rmSync(directory, { recursive: true, force: true });
+    // A failure's message names the console log in it.
+    if (!isFailed) rmSync(directory, { recursive: true, force: true });
   }
 }
 
