@@ -17,7 +17,12 @@ import type { LabInputs, Observations } from "./scenarios.ts";
 
 const MIB = 1024 ** 2;
 const LAB_TIMEOUT_MS = 780_000;
-const SCENARIOS = ["edu", "legacyInterrupt", "twoDevices", "trapped"];
+/** The longest takes a minute and a half beside nothing else. */
+const SCENARIO_TIMEOUT_MS = 240_000;
+const EXAMPLE = "example";
+/** What timeout(1) ends with. */
+const TIMED_OUT = [124, 137];
+const SCENARIOS = ["edu", "refusals", "legacyInterrupt", "twoDevices", "trapped"];
 
 t.setTimeout(LAB_TIMEOUT_MS + 60_000);
 const folder = mkdtempSync(join(tmpdir(), "tsvmm-lab-test-"));
@@ -46,20 +51,46 @@ const inputs: LabInputs = {
   edu: labDeviceBdf(3),
 };
 const program = join(dirname(fileURLToPath(import.meta.url)), "scenarios.js");
-const words = ["node", program, JSON.stringify(inputs), "/lab/results", ...SCENARIOS];
-const lab = await runLab({
-  devices: [
-    { model: "sdhci-pci", image: card },
-    { model: "nvme", image: nvmeImage },
-    { model: "e1000e" },
-    { model: "edu" },
-  ],
-  scenarios: [{ name: "guests", script: words.map(shellQuote).join(" "), timeoutMs: LAB_TIMEOUT_MS }],
-  shareDirectory: share,
-  timeoutMs: LAB_TIMEOUT_MS,
-  onProgress: progress,
-  onOutput: (bytes) => void process.stderr.write(bytes),
-});
+
+const example = [
+  "node",
+  fileURLToPath(new URL("../../examples/linux-guest.js", import.meta.url)),
+  images.kernel.vmlinux,
+  images.initramfs,
+];
+let exampleStatus: number | undefined;
+
+/** Runs scenarios one after another in one nested host; answers those that did not end in time. */
+async function runScenarios(names: readonly string[]): Promise<string[]> {
+  const lab = await runLab({
+    devices: [
+      { model: "sdhci-pci", image: card },
+      { model: "nvme", image: nvmeImage },
+      { model: "e1000e" },
+      { model: "edu" },
+    ],
+    scenarios: names.map((name) => ({
+      name,
+      script: (name === EXAMPLE ? example : ["node", program, JSON.stringify(inputs), "/lab/results", name])
+        .map(shellQuote)
+        .join(" "),
+      timeoutMs: SCENARIO_TIMEOUT_MS,
+    })),
+    shareDirectory: share,
+    timeoutMs: LAB_TIMEOUT_MS,
+    onProgress: progress,
+    onOutput: (bytes) => void process.stderr.write(bytes),
+  });
+  exampleStatus = lab.scenarios.find(({ name }) => name === EXAMPLE)?.status ?? exampleStatus;
+  return lab.scenarios.filter(({ status }) => TIMED_OUT.includes(status)).map(({ name }) => name);
+}
+
+const late = await runScenarios([...SCENARIOS, EXAMPLE]);
+if (late.length > 0) {
+  // Nested virtualization under emulation stands still now and then (see NestedHostPanic). Once is said and tried again; twice is ours.
+  progress(`${late.join(", ")} did not end within ${SCENARIO_TIMEOUT_MS / 1000} s; once more, in a fresh nested host`);
+  await runScenarios(late);
+}
 
 const resultsFile = join(share, "results");
 const results = new Map<string, Observations>(
@@ -72,9 +103,7 @@ const results = new Map<string, Observations>(
 
 /** A scenario's observations, after making sure that it came to its end. */
 function observed(test: Pick<typeof t, "equal">, name: string): Observations {
-  const found = results.get(name) ?? {
-    error: `the scenario did not come to its end; the nested host ended it with ${lab.scenarios[0]?.status}`,
-  };
+  const found = results.get(name) ?? { error: "the scenario did not come to its end" };
   test.equal(found["error"], undefined, `${name} came to its end`);
   return found;
 }
@@ -99,6 +128,21 @@ function interrupts(text: unknown, pattern: RegExp): { readonly kind: string; re
 t.test("A bare-metal guest drives edu: registers, DMA both ways, one MSI", async (t) => {
   const edu = observed(t, "edu");
   t.equal(edu["failedStep"], 0, "the step that failed; 0 for none");
+});
+
+t.test("tsvmm names what is wrong with a device, and takes one whose last user was killed", async (t) => {
+  const seen = observed(t, "refusals") as Record<string, { status: number; text: string }>; // cast: as scenarios.ts made it
+  t.match(seen["missing"]?.text, /0000:42:00\.0/);
+  t.equal(seen["missing"]?.status, 2, "no such device is bad input");
+  t.match(seen["ownDriver"]?.text, /virtio-pci/, "the driver it is bound to");
+  t.match(seen["ownDriver"]?.text, /driver_override/, "and how to bind it");
+  t.equal(seen["ownDriver"]?.status, 1);
+  t.match(seen["inUse"]?.text, new RegExp(`\\b${seen["holderPid"]}\\b`), "the process that has it");
+  t.equal(seen["inUse"]?.status, 1);
+  t.equal(seen["afterTerm"], 143, "the next one got the device after SIGKILL, and ended by SIGTERM in order");
+  for (const name of ["missing", "ownDriver", "inUse"]) {
+    t.equal(seen[name]?.text.trimEnd().split("\n").length, 1, `${name} is one line: ${seen[name]?.text}`);
+  }
 });
 
 t.test("A guest on Debian's vmlinux uses the card reader through its legacy interrupt, with mapped BARs", async (t) => {
@@ -171,4 +215,8 @@ t.test("A guest from Debian's kernel reaches userspace with few exits", async (t
     `exits to the shell prompt: ${JSON.stringify(bootExits.exits)}, by device: ${JSON.stringify(bootExits.accesses)}`,
   );
   t.ok(total < 6000, `${total} exits until the shell's prompt, quiet`);
+});
+
+t.test("examples/linux-guest.ts boots Linux with two CPUs, asks it a question and powers it off", async (t) => {
+  t.equal(exampleStatus, 0);
 });

@@ -1,7 +1,12 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { appendFileSync, copyFileSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
 import { Machine, type MachineInput, type MachineStatistics } from "../../src/index.ts";
+import { multibootImage } from "../support/multiboot-image.ts";
 import { eduGuest } from "./edu-guest.ts";
 import { GuestShell } from "./guest-shell.ts";
 
@@ -67,6 +72,18 @@ async function readDisk(shell: GuestShell): Promise<{ mmioExits: number; interru
   return { mmioExits: after.exits - before.exits, interrupts: after.interrupts - before.interrupts };
 }
 
+/** Waits until a stream says `text`; it is read on afterwards, so that its writer never blocks. */
+async function untilItSays(stream: Readable, text: string): Promise<void> {
+  let said = "";
+  await new Promise<void>((resolve, reject) => {
+    stream.on("data", (chunk: Buffer) => {
+      said += chunk.toString();
+      if (said.includes(text)) resolve();
+    });
+    stream.on("end", () => reject(new Error(`It ended without saying "${text}": ${said}`)));
+  });
+}
+
 const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
   /** The teaching device under a bare-metal guest: registers, DMA, MSI. */
   async edu() {
@@ -76,6 +93,42 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
     const machine = await Machine.start({ kernel, memory: { sizeBytes: 16 * MIB }, devices, debugExitPort: 0xf4 });
     const { status } = await machine.exited;
     return { failedStep: status >> 1, functions: (await machine.statistics()).functions };
+  },
+
+  /** Refusals, each by the command itself; and a machine that is killed, after which the next one takes the device. */
+  async refusals() {
+    const main = fileURLToPath(new URL("../../src/main.js", import.meta.url));
+    const kernel = join(folder, "halt.elf");
+    writeFileSync(kernel, multibootImage((a) => void a.cli().label("end").hlt().jmp("end")).bytes);
+    const command = (device: string): readonly string[] => [
+      main,
+      "--kernel",
+      kernel,
+      "--serial",
+      "null",
+      "--device",
+      device,
+    ];
+    const refused = (device: string): { readonly status: number | null; readonly text: string } => {
+      const { status, stderr } = spawnSync(process.execPath, command(device), { encoding: "utf8" });
+      return { status, text: stderr };
+    };
+    const missing = refused("0000:42:00.0");
+    const ownDriver = refused("0000:00:02.0"); // a virtio function that the nested host itself uses
+    const holder = spawn(process.execPath, [...command(inputs.edu), "-v", "--log-format", "json"], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    await untilItSays(holder.stderr, "the guest runs");
+    const inUse = refused(inputs.edu);
+    holder.kill("SIGKILL");
+    await once(holder, "exit");
+    const next = spawn(process.execPath, [...command(inputs.edu), "-v", "--log-format", "json"], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    await untilItSays(next.stderr, "the guest runs");
+    next.kill("SIGTERM");
+    const [afterTerm] = await once(next, "exit");
+    return { missing, ownDriver, inUse, holderPid: holder.pid, afterTerm };
   },
 
   /** Two devices at once, four CPUs, from the disk; then a reboot with both. */
