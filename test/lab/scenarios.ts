@@ -143,7 +143,11 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
     ).status;
     const dataPath = await readDisk(shell);
     await shell.run("ip link set eth0 up");
-    const lease = (await shell.run("udhcpc -i eth0 -n -q -t 20 -T 1 && ip -4 addr show eth0")).output;
+    const lease = (
+      await shell.run(
+        "udhcpc -i eth0 -n -q -t 20 -T 1 -s /usr/share/udhcpc/default.script && ip addr show eth0 && ping -c 2 10.0.2.2",
+      )
+    ).output;
     const interrupts = (await shell.run("cat /proc/interrupts")).output;
     const functions = (await shell.run("pci")).output;
     shell.machine.serial.write("reboot -f\n");
