@@ -63,14 +63,7 @@ export class FakePassthroughHost implements PassthroughHost {
   readonly mmio: Bus = new Bus("mmio");
   readonly peerDma: DmaMapper;
 
-  readonly router: MsiRouter = {
-    allocate: (name) => {
-      const route = new NumberedRoute(name, fd(100 + this.routes.length), this.log);
-      this.routes.push(route);
-      return route;
-    },
-    batch: (work) => work(),
-  };
+  readonly router: MsiRouter;
 
   readonly slots: SlotMapper = {
     mapSlot: (name, address, _host, sizeBytes) => this.#mapping("mapSlot", `slot ${name}`, address, sizeBytes),
@@ -98,7 +91,16 @@ export class FakePassthroughHost implements PassthroughHost {
     },
   };
 
-  constructor() {
+  /** @param router Instead of one that numbers its routes, for tests of the routes themselves. */
+  constructor(router?: MsiRouter) {
+    this.router = router ?? {
+      allocate: (name) => {
+        const route = new NumberedRoute(name, fd(100 + this.routes.length), this.log);
+        this.routes.push(route);
+        return route;
+      },
+      batch: (work) => work(),
+    };
     this.peerDma = {
       mapDma: (name, address, _host, sizeBytes) => this.#mapping("mapDma", `dma ${name}`, address, sizeBytes),
     };
@@ -134,7 +136,7 @@ export class FakePassthroughHost implements PassthroughHost {
 
 /** A device in slot 1 of a PCI root, driven as a guest would: through configuration space and the buses. */
 export class PassthroughBench {
-  readonly host: FakePassthroughHost = new FakePassthroughHost();
+  readonly host: FakePassthroughHost;
   readonly backend: FakeDeviceBackend;
   readonly function: PassthroughFunction;
   readonly root: PciRoot;
@@ -144,7 +146,9 @@ export class PassthroughBench {
     device: FakeDevice,
     choice: Partial<PassthroughChoice> = {},
     adjust?: (bench: FakeDeviceBackend) => void,
+    host: FakePassthroughHost = new FakePassthroughHost(),
   ) {
+    this.host = host;
     this.backend = new FakeDeviceBackend(device, this.host.log);
     adjust?.(this.backend);
     this.function = new PassthroughFunction(this.backend, { bars: "map", excludedMmapBars: [], ...choice }, this.host, {
