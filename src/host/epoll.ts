@@ -1,6 +1,6 @@
 import { invariant } from "../base/invariant.ts";
 import type { FdWatch, FdWatcher } from "../base/signals.ts";
-import type { Fd } from "../base/units.ts";
+import { type Fd, fd as toFd } from "../base/units.ts";
 import { EPOLL, EPOLL_EVENT } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
 import { libc } from "./libc.ts";
@@ -29,6 +29,11 @@ export class EpollLoop implements FdWatcher {
   /** @throws SyscallError */
   constructor() {
     this.#epoll = check(libc.epollCreate(EPOLL.EPOLL_CLOEXEC), "make an event loop", "epoll_create1");
+  }
+
+  /** The epoll descriptor, readable while {@link wait} would find something; -1 when closed. */
+  get fd(): Fd {
+    return toFd(this.#epoll);
   }
 
   /**

@@ -23,6 +23,8 @@ import { checkRegions, type GuestRamOptions, makeRamFile, ramFileSize } from "./
 export interface GuestRamAttachment {
   readonly address: Hva;
   readonly regions: readonly RamRegion[];
+  /** The memfd, to be handed to other processes; whoever made the RAM keeps it open. */
+  readonly file: Fd;
 }
 
 /** A piece of the mapping as typed arrays of each width over the same bytes: an element of them is one load or store. */
@@ -77,24 +79,24 @@ export class GuestRam implements GuestMemory {
   }
 
   /**
-   * Uses RAM that another thread of this process made with {@link create} and keeps until this one is done. `fd` is -1 and
+   * Uses RAM that another thread of this process made with {@link create} and keeps until this one is done:
    * {@link close} only forgets it.
    */
   static attach(attachment: GuestRamAttachment): GuestRam {
     checkRegions(attachment.regions);
-    return new GuestRam(attachment.regions, attachment.address, -1, undefined);
+    return new GuestRam(attachment.regions, attachment.address, attachment.file, undefined);
   }
 
   /** What another thread gives to {@link attach}. */
   get attachment(): GuestRamAttachment {
-    return { address: this.hostBase, regions: this.#regions };
+    return { address: this.hostBase, regions: this.#regions, file: this.fd };
   }
 
   get regions(): readonly RamRegion[] {
     return this.#regions;
   }
 
-  /** The memfd; -1 when attached or closed. */
+  /** The memfd; -1 when closed. Only the object that made it closes it. */
   get fd(): Fd {
     return fd(this.#fd);
   }
@@ -234,7 +236,7 @@ export class GuestRam implements GuestMemory {
     this.#last = NOWHERE;
     this.#pieces.length = 0;
     this.#mapping?.unmap();
-    if (this.#fd >= 0) libc.close(this.#fd);
+    if (this.#mapping !== undefined && this.#fd >= 0) libc.close(this.#fd);
     this.#fd = -1;
   }
 

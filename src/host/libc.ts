@@ -179,3 +179,27 @@ export const libc: Libc = {
   },
   addressOf: (buffer) => Number(koffi.address(buffer)),
 };
+
+/** A function of koffi that can also run on a thread of its own. */
+interface Backgroundable {
+  async(
+    descriptors: Uint8Array,
+    count: number,
+    timeoutMs: number,
+    done: (error: unknown, result: number) => void,
+  ): void;
+}
+
+/**
+ * poll(2) on a background thread, for programs that live on Node's event loop: the loop turns meanwhile, and is kept alive.
+ *
+ * @param descriptors An array of struct pollfd; nobody may change it until the call is over.
+ * @returns What poll returned: how many are ready, 0 at the timeout, -1 for an error (errno is lost).
+ */
+export function pollInBackground(descriptors: Uint8Array, count: number, timeoutMs: number): Promise<number> {
+  // Cast: koffi gives each bound function an `async` twin, which the C prototype's type does not tell.
+  const poll = libc.poll as unknown as Backgroundable;
+  return new Promise((resolve) => {
+    poll.async(descriptors, count, timeoutMs, (error, result) => resolve(error === null ? result : -1));
+  });
+}

@@ -1,0 +1,51 @@
+import { EventFd } from "./eventfd.ts";
+import { EpollLoop } from "./epoll.ts";
+import { POLL, POLLFD } from "./constants.ts";
+import { pollInBackground } from "./libc.ts";
+
+/**
+ * Watched descriptors on Node's event loop, for programs whose main thread is theirs: servers of devices, not the machine's device thread.
+ *
+ * A background thread sleeps in poll on the epoll descriptor; what it finds is dispatched by Node's loop, so timers, promises and
+ * descriptors take turns. That costs some 40 µs an event. The process stays alive until {@link close}.
+ */
+export class NodeLoop {
+  readonly epoll: EpollLoop = new EpollLoop();
+  readonly #wake: EventFd = EventFd.create();
+  readonly #descriptors: Uint8Array = new Uint8Array(new ArrayBuffer(POLLFD.size));
+  readonly #onError: (error: unknown) => void;
+  #isClosed = false;
+  /** Resolves when nothing is dispatched any more and all is given back. */
+  readonly closed: Promise<void>;
+
+  /** @param onError What to do with an exception of a callback; the loop goes on. */
+  constructor(onError: (error: unknown) => void) {
+    this.#onError = onError;
+    this.epoll.watch(this.#wake.fd, "input", () => this.#wake.drain());
+    const view = new DataView(this.#descriptors.buffer);
+    view.setInt32(POLLFD.fd, this.epoll.fd, true);
+    view.setInt16(POLLFD.events, POLL.POLLIN, true);
+    this.closed = this.#run();
+  }
+
+  /** Stops dispatching, now; watches may still be closed afterwards. Calling it twice is harmless. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#wake.signal();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#isClosed) {
+      await pollInBackground(this.#descriptors, 1, -1);
+      // One round, then the others' turn: a busy descriptor must not keep timers from running.
+      try {
+        if (!this.#isClosed) this.epoll.wait(0);
+      } catch (error) {
+        this.#onError(error);
+      }
+    }
+    this.epoll.close();
+    this.#wake.close();
+  }
+}
