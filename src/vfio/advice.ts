@@ -15,6 +15,7 @@ export const ADVICE: {
   readonly attach: AdviceByErrno;
   readonly openDevice: AdviceByErrno;
   readonly mapDma: AdviceByErrno;
+  readonly outsideIommu: string;
   readonly noIommuDriver: string;
   readonly notViable: string;
 } = {
@@ -47,6 +48,8 @@ export const ADVICE: {
     EEXIST: "something is mapped there already",
     EFAULT: "the memory cannot be pinned: this kernel cannot map this device's memory for other devices",
   },
+  outsideIommu:
+    "firmware or platform reserve the rest: cat /sys/kernel/iommu_groups/N/reserved_regions; give the guest less RAM, or pass the device that narrows the range to another guest",
   noIommuDriver: "modprobe vfio_iommu_type1",
   notViable: "see tsvmm devices: every device of the group must be bound to vfio-pci or to no driver",
 };

@@ -148,7 +148,7 @@ export class VfioContainer implements DmaMapper {
     const action = `map ${name} for DMA at ${hex(address)}`;
     if (!this.canMap(address, sizeBytes)) {
       const ranges = this.iovaRanges.map((range) => `${hex(range.start)}-${hex(range.end)}`).join(", ");
-      throw new HostError(`Cannot ${action}: the IOMMU takes ${ranges} only`);
+      throw new HostError(`Cannot ${action}: the IOMMU takes ${ranges} only`, ADVICE.outsideIommu);
     }
     const { bytes, view } = vfioStruct(DMA_MAP.size);
     view.setUint32(DMA_MAP.flags, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE, true);

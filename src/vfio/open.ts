@@ -65,7 +65,8 @@ export function openPassthrough<Device extends PassthroughDevice>(
   return { container, functions };
 }
 
-function identify(path: string): {
+/** What the host says of a function that is to be passed through. @throws HostError when it cannot be. */
+export function identify(path: string): {
   readonly bdf: string;
   readonly group: number;
   readonly resetMethods: readonly string[];

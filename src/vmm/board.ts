@@ -36,6 +36,7 @@ import {
   ACPI_TABLES,
   ECAM,
   GSIS,
+  HIGH_RAM_BASE,
   IO_APIC_BASE,
   intxGsi,
   LOCAL_APIC_BASE,
@@ -189,13 +190,12 @@ export class Board {
     const { spec, memory, characters, onGuestEvent, report } = this.#parts;
     const reset = (): void => onGuestEvent({ kind: "reset" });
     const attach = (base: number, size: number, device: BusDevice): void => void this.ports.attach(base, size, device);
-    const [low, high] = memory.regions;
+    const [low] = memory.regions;
+    const highBytes = memory.regions
+      .filter(({ gpa }) => gpa >= HIGH_RAM_BASE)
+      .reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     attach(PORTS.keyboard, I8042_SIZE, new I8042(reset));
-    attach(
-      PORTS.rtc,
-      CMOS_SIZE,
-      new RtcCmos(clock, { lowBytes: low?.sizeBytes ?? 0, highBytes: high?.sizeBytes ?? 0 }),
-    );
+    attach(PORTS.rtc, CMOS_SIZE, new RtcCmos(clock, { lowBytes: low?.sizeBytes ?? 0, highBytes }));
     attach(PORTS.postCode, 1, new PostCodePort());
     const pm = new AcpiPm(
       clock,

@@ -10,13 +10,16 @@ import { RawTerminal } from "../host/terminal.ts";
 import { guestCpuid, physicalAddressBits } from "../kvm/cpuid.ts";
 import { hostCpuBrand, KvmSystem } from "../kvm/system.ts";
 import { Vm } from "../kvm/vm.ts";
+import { addCounts } from "./counts.ts";
 import { type CpuDescription, CpuThreads, vcpuError } from "./cpu-threads.ts";
 import { DeviceThread } from "./device-thread.ts";
 import { loadImages } from "./load.ts";
 import { createLogger, type Logger, type LogSettings } from "./log.ts";
 import { createMailboxes } from "./mailbox.ts";
-import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, layoutMemory, type MemoryLayout } from "./memory-map.ts";
+import { layoutMemory } from "./memory-layout.ts";
+import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "./memory-map.ts";
 import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./messages.ts";
+import { checkPassthrough } from "./passthrough-checks.ts";
 import type { MachinePlan } from "./plan.ts";
 import type { MachineSpec } from "./spec.ts";
 import { completeSpec, type MachineInput } from "./spec-check.ts";
@@ -244,7 +247,11 @@ export class Machine extends EventEmitter<MachineEvents> {
     if (count > system.maxVcpus)
       throw new SpecError("--cpus", `${count} is more than KVM allows here: ${system.maxVcpus}`);
     const supported = system.supportedCpuid();
-    this.#layout ??= layoutMemory(this.spec.memory.sizeBytes, physicalAddressBits(supported));
+    this.#layout ??= layoutMemory(
+      this.spec.memory.sizeBytes,
+      physicalAddressBits(supported),
+      checkPassthrough(this.spec, (level, text, details) => this.#log(level, text, details)),
+    );
     const layout = this.#layout;
     const { hugepages, prefault } = this.spec.memory;
     this.#ram ??= GuestRam.create({ regions: layout.ram, hugepages, prefault });
@@ -382,10 +389,4 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#logger.log(level, text, details);
     this.emit("log", level, text, details);
   }
-}
-
-function addCounts(a: Readonly<Record<string, number>>, b: Readonly<Record<string, number>>): Record<string, number> {
-  const sum: Record<string, number> = { ...a };
-  for (const [name, count] of Object.entries(b)) sum[name] = (sum[name] ?? 0) + count;
-  return sum;
 }

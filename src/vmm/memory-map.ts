@@ -1,7 +1,6 @@
-import { SpecError } from "../base/errors.ts";
 import type { RamRegion } from "../base/guest-memory.ts";
 import type { MemoryMapEntry } from "../base/load-plan.ts";
-import { alignUp, GIB, type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../base/units.ts";
+import { type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../base/units.ts";
 
 /*
  * THE table of addresses, ports and interrupts. Nothing else in the program chooses one.
@@ -17,6 +16,9 @@ import { alignUp, GIB, type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../b
  *   0000_fee0_0000  local APICs (in KVM), MSI doorbell
  *   0001_0000_0000  RAM above 4 GiB
  *   next 4 GiB line 64-bit PCI window, as long as the CPU's physical addresses and 39 bits go
+ *   00fd_0000_0000  12 GiB that AMD processors keep for HyperTransport: neither RAM nor window, on any host
+ *
+ * With passed-through devices RAM and the 64-bit window are cut to what their IOMMU translates.
  */
 export const LOW_RAM_LIMIT = 0xc000_0000;
 export const HIGH_RAM_BASE = 0x1_0000_0000;
@@ -36,12 +38,6 @@ export const KVM_TSS_ADDRESS: Gpa = gpa(0xf800_0000);
 export const KVM_IDENTITY_MAP_ADDRESS: Gpa = gpa(0xf800_3000);
 export const IO_APIC_BASE: Gpa = gpa(0xfec0_0000);
 export const LOCAL_APIC_BASE: Gpa = gpa(0xfee0_0000);
-
-/**
- * First end of the 64-bit PCI window: client CPUs' IOMMUs translate 39 bits, so a BAR above that cannot be a peer-to-peer DMA target.
- * RAM beyond it pushes the window up to what the CPU can address.
- */
-const COMMON_IOMMU_BITS = 39;
 
 /** I/O ports. */
 export const PORTS = {
@@ -79,40 +75,6 @@ export interface MemoryLayout {
   readonly map: readonly MemoryMapEntry[];
   readonly pciWindow32: Window;
   readonly pciWindow64: Window | undefined;
-}
-
-/**
- * Lays out RAM below and above 4 GiB and the PCI windows around it.
- *
- * @param ramBytes A multiple of the page size, at least 2 MiB.
- * @param physicalBits Width of a guest-physical address, from CPUID 0x80000008.
- * @throws SpecError when the RAM does not fit the physical address width.
- */
-export function layoutMemory(ramBytes: number, physicalBits: number): MemoryLayout {
-  const lowBytes = Math.min(ramBytes, LOW_RAM_LIMIT);
-  const highBytes = ramBytes - lowBytes;
-  const addressLimit = 2 ** physicalBits;
-  const ramEnd = highBytes > 0 ? HIGH_RAM_BASE + highBytes : lowBytes;
-  if (ramEnd > addressLimit) {
-    const text = `${ramBytes / MIB} MiB do not fit: the CPU has ${physicalBits} physical address bits`;
-    throw new SpecError("memory.sizeBytes", text);
-  }
-  const ram: RamRegion[] = [{ gpa: gpa(0), sizeBytes: lowBytes, fileOffset: 0 }];
-  if (highBytes > 0) ram.push({ gpa: gpa(HIGH_RAM_BASE), sizeBytes: highBytes, fileOffset: lowBytes });
-
-  const map: MemoryMapEntry[] = [
-    { address: gpa(0), sizeBytes: LEGACY_HOLE, kind: "ram" },
-    { address: ACPI_TABLES.base, sizeBytes: ACPI_TABLES.sizeBytes, kind: "reserved" },
-    { address: gpa(HIGH_MEMORY), sizeBytes: lowBytes - HIGH_MEMORY, kind: "ram" },
-    { address: ECAM.base, sizeBytes: ECAM.sizeBytes, kind: "reserved" },
-  ];
-  if (highBytes > 0) map.push({ address: gpa(HIGH_RAM_BASE), sizeBytes: highBytes, kind: "ram" });
-
-  const windowBase = alignUp(Math.max(ramEnd, HIGH_RAM_BASE), 4 * GIB);
-  const commonEnd = Math.min(addressLimit, 2 ** COMMON_IOMMU_BITS);
-  const windowEnd = windowBase + 4 * GIB <= commonEnd ? commonEnd : addressLimit;
-  const pciWindow64 = windowEnd > windowBase ? { base: windowBase, sizeBytes: windowEnd - windowBase } : undefined;
-  return { ram, map, pciWindow32: PCI_WINDOW_32, pciWindow64 };
 }
 
 /** The part of RAM that KVM maps for the guest: every region is one memory slot, page multiples throughout. */

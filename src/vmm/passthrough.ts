@@ -3,16 +3,13 @@ import type { Bus } from "../base/bus.ts";
 import type { SlotMapper } from "../base/mappings.ts";
 import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
 import { iova } from "../base/units.ts";
-import { RESOURCE } from "../host/constants.ts";
 import type { GuestRam } from "../host/guest-ram.ts";
 import { libc } from "../host/libc.ts";
-import { hasCapability, memoryLockLimit } from "../host/limits.ts";
 import { KvmVfioDevice } from "../kvm/vfio-device.ts";
 import type { Vm } from "../kvm/vm.ts";
 import type { PciFunction } from "../pci/function.ts";
 import { type OpenedPassthrough, openPassthrough } from "../vfio/open.ts";
 import type { PassthroughFunction } from "../vfio/passthrough.ts";
-import { preflight } from "../vfio/preflight.ts";
 import type { BarSummary } from "../vfio/summary.ts";
 import type { PassthroughDescription } from "./board-plan.ts";
 import type { FunctionStatistics } from "./messages.ts";
@@ -43,8 +40,6 @@ export class Passthrough {
   /** @throws HostError with a remedy; everything is given back then. */
   constructor(parts: PassthroughParts) {
     const { devices, memory, report } = parts;
-    const memoryLock = { limitBytes: memoryLockLimit().current, isUnlimited: hasCapability(RESOURCE.CAP_IPC_LOCK) };
-    preflight({ paths: devices.map(({ path }) => path), ramBytes: memory.sizeBytes, memoryLock });
     this.#files = new KvmVfioDevice(parts.vm);
     try {
       this.#opened = openPassthrough({
