@@ -5,9 +5,10 @@ import * as ids from "../pci/ids.ts";
  *
  * - `snapshot`: the bytes read when the device was opened; guest writes are dropped.
  * - `live`: reads and writes go to the device, where the host kernel has the last word.
- * - `power`, `express`, `msi`, `msix`: as their code in `function-config.ts` says.
+ * - `power`, `express`, `advancedFeatures`: live where they change the device's state, as `device-state.ts` says.
+ * - `msi`, `msix`: emulated.
  */
-export type Treatment = "snapshot" | "live" | "power" | "express" | "msi" | "msix";
+export type Treatment = "snapshot" | "live" | "power" | "express" | "advancedFeatures" | "msi" | "msix";
 
 /** A capability id's name, and either how it is shown and how long it is, or why it is not shown. */
 export type CapabilityRule =
@@ -64,7 +65,7 @@ export const STANDARD_RULES: ReadonlyMap<number, CapabilityRule> = new Map([
   [ids.PCI_CAP_ID_EXP, shown("PCI Express", "express", expressSize)],
   [ids.PCI_CAP_ID_MSIX, shown("MSI-X", "msix", ids.PCI_CAP_MSIX_SIZEOF)],
   [ids.PCI_CAP_ID_SATA, shown("SATA index and data", "snapshot", 8)],
-  [ids.PCI_CAP_ID_AF, shown("advanced features", "live", 6)],
+  [ids.PCI_CAP_ID_AF, shown("advanced features", "advancedFeatures", 6)],
   [ids.PCI_CAP_ID_EA, hidden("enhanced allocation", "it fixes addresses of the host")],
 ]);
 

@@ -29,7 +29,6 @@ import {
   PCI_MSIX_TABLE_BIR,
   PCI_MSIX_TABLE_OFFSET,
   PCI_PM_CTRL,
-  PCI_PM_CTRL_STATE_MASK,
   PCI_STATUS,
   PCI_STATUS_CAP_LIST,
   PCI_SUBSYSTEM_ID,
@@ -42,20 +41,13 @@ import type { VectorHost } from "../pci/vectors.ts";
 import { VFIO_PCI_CONFIG_REGION_INDEX } from "./abi.ts";
 import type { DeviceBackend } from "./backend.ts";
 import { type ConfigPolicy, decideConfig, type KeptCapability } from "./config-policy.ts";
+import { type DeviceStateObserver, followDeviceState } from "./device-state.ts";
 
 /** Registers of the PCI Express capability that exist only with a link, a slot or a root behind the function. */
 const EXPRESS_LINK_AND_ROOT = { start: PCI_EXP_LNKCAP, end: PCI_EXP_DEVCAP2 } as const;
 const EXPRESS_LINK_AND_ROOT_2 = { start: PCI_EXP_DEVCTL2 + 4, end: 60 } as const;
 /** Latency tolerance reports and OBFF need the platform's help. PCI Express Base 3.0 §7.8.15 */
 const DEVCAP2_PLATFORM = 0x000c_0800;
-
-/** Told of what the guest does to the device's power state. */
-export interface PowerObserver {
-  /** The guest is about to put the device to sleep: its memory stops answering. */
-  beforeSleep(): void;
-  /** The device is awake (again). */
-  afterWake(): void;
-}
 
 /** A function's configuration space with what lives in it. */
 export interface FunctionConfig {
@@ -78,7 +70,7 @@ export interface FunctionConfigOptions {
   readonly backend: DeviceBackend;
   readonly router: MsiRouter;
   readonly host: VectorHost;
-  readonly power: PowerObserver;
+  readonly state: DeviceStateObserver;
   readonly report: Report;
 }
 
@@ -116,7 +108,7 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   for (const capability of policy.standard) {
     if (capability.treatment === "msi") msi = addMsi(options, config, view, capability);
     else if (capability.treatment === "msix") msix = addMsix(options, config, view, capability);
-    else addStandard(config, live, view, capability, options.power);
+    else addStandard(config, live, view, capability);
   }
   for (const capability of policy.extended) {
     const { id, version, offset, sizeBytes } = capability;
@@ -124,6 +116,10 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
     if (capability.treatment === "live" && sizeBytes > 4) live.overlay(offset + 4, sizeBytes - 4);
   }
   for (const { offset, sizeBytes } of policy.deviceSpecific) live.overlay(offset, sizeBytes);
+  const power = policy.standard.find((capability) => capability.treatment === "power");
+  const express = policy.standard.find((capability) => capability.treatment === "express");
+  const advancedFeatures = policy.standard.find((capability) => capability.treatment === "advancedFeatures");
+  followDeviceState(config, live, { image: view, power, express, advancedFeatures }, options.state);
 
   // Only the list's existence is ours to say in the status register.
   const hasList = config.get16(PCI_STATUS) & PCI_STATUS_CAP_LIST;
@@ -132,8 +128,6 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
       offset === PCI_STATUS ? (live.read(offset, width) & ~PCI_STATUS_CAP_LIST) | hasList : live.read(offset, width),
     write: (offset, width, value) => live.write(offset, width, value),
   });
-  const power = policy.standard.find((capability) => capability.treatment === "power");
-  const express = policy.standard.find((capability) => capability.treatment === "express");
   return {
     config,
     policy,
@@ -195,13 +189,7 @@ class LiveConfig {
   }
 }
 
-function addStandard(
-  config: ConfigSpace,
-  live: LiveConfig,
-  view: DataView,
-  capability: KeptCapability,
-  power: PowerObserver,
-): void {
+function addStandard(config: ConfigSpace, live: LiveConfig, view: DataView, capability: KeptCapability): void {
   const { id, offset, sizeBytes, treatment } = capability;
   const bytes = new Uint8Array(view.buffer).slice(offset, offset + sizeBytes);
   if (treatment === "express") makeIntegrated(bytes);
@@ -210,15 +198,10 @@ function addStandard(
     case "live":
       if (sizeBytes > 2) live.overlay(offset + 2, sizeBytes - 2);
       break;
-    case "power":
-      if (sizeBytes >= PCI_PM_CTRL + 2) addPower(config, live, offset + PCI_PM_CTRL, sizeBytes - PCI_PM_CTRL, power);
-      break;
     case "express":
-      for (const control of [PCI_EXP_DEVCTL, PCI_EXP_DEVCTL2]) {
-        if (sizeBytes >= control + 4) live.overlay(offset + control, 4);
-      }
+      if (sizeBytes >= PCI_EXP_DEVCTL2 + 4) live.overlay(offset + PCI_EXP_DEVCTL2, 4);
       break;
-    default: // a snapshot is its bytes
+    default: // a snapshot is its bytes; registers of the device's state come later
   }
 }
 
@@ -233,26 +216,6 @@ function makeIntegrated(bytes: Uint8Array): void {
   for (const { start, end } of [EXPRESS_LINK_AND_ROOT, EXPRESS_LINK_AND_ROOT_2]) bytes.fill(0, start, end);
   if (bytes.length < PCI_EXP_DEVCAP2 + 4) return;
   view.setUint32(PCI_EXP_DEVCAP2, (view.getUint32(PCI_EXP_DEVCAP2, true) & ~DEVCAP2_PLATFORM) >>> 0, true);
-}
-
-/** Power states are the device's own; its memory must be out of the guest's reach before it sleeps. */
-function addPower(
-  config: ConfigSpace,
-  live: LiveConfig,
-  control: number,
-  sizeBytes: number,
-  power: PowerObserver,
-): void {
-  config.overlay(control, sizeBytes, {
-    read: (offset, width) => live.read(offset, width),
-    write: (offset, width, value) => {
-      const isState = offset === control;
-      if (isState && (value & PCI_PM_CTRL_STATE_MASK) !== 0) power.beforeSleep();
-      live.write(offset, width, value);
-      // A state that the device does not have leaves it where it was.
-      if (isState && (live.read(control, 2) & PCI_PM_CTRL_STATE_MASK) === 0) power.afterWake();
-    },
-  });
 }
 
 function addMsi(

@@ -69,7 +69,12 @@ export class PassthroughFunction implements PciFunction {
         backend,
         router: host.router,
         host: this.#interrupts,
-        power: { beforeSleep: () => this.#beforeSleep(), afterWake: () => this.#afterWake() },
+        state: {
+          beforeSleep: () => this.#beforeSleep(),
+          afterWake: () => this.#afterWake(),
+          beforeReset: () => this.#beforeGuestReset(),
+          afterReset: () => this.#afterGuestReset(),
+        },
         report: host.report,
       });
       this.config = this.#built.config;
@@ -236,6 +241,24 @@ export class PassthroughFunction implements PciFunction {
     this.#deviceCommand = undefined; // waking may have cleared it
     this.#forwardCommand();
     for (const [index, address] of this.#placed) this.#mapped.get(index)?.show(address);
+  }
+
+  /** The root takes the BARs off the bus, and so the slots go, when it sees the command register change. */
+  #beforeGuestReset(): void {
+    this.#attempt("switch off the interrupts", () => this.#interrupts.hold());
+    this.config.write(PCI_COMMAND, 2, 0);
+  }
+
+  /** What the guest sees is as after power-on; BARs have no address until it gives them one. */
+  #afterGuestReset(): void {
+    this.#isAsleep = false;
+    this.#built.msi?.reset();
+    this.#built.msix?.reset();
+    this.config.restore();
+    this.#deviceCommand = undefined; // the host kernel restored what it had
+    this.#forwardCommand();
+    this.#built.restoreDevice();
+    this.#interrupts.resume();
   }
 
   #attempt(what: string, work: () => void): void {
