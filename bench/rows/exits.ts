@@ -1,0 +1,86 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { buildFloor, hasQemu, missingKvm, onOneCore, qemu, tsvmm, type Vmm } from "../contenders.ts";
+import { EXITS, type ExitName, exitsGuest } from "../guests/exits.ts";
+import { compare, interleave, type Measure, withAim } from "../interleave.ts";
+import { run } from "../process.ts";
+import type { Context, Line, Row } from "../row.ts";
+import { median } from "../samples.ts";
+import { intervals } from "../tsc.ts";
+
+const SHAPE = { count: 2000, blocks: 7 };
+/** Blocks at the start of each kind that do not count: the code is still being compiled. */
+const WARM_UP = 2;
+/** Where the floor's guest, which has no devices, reads and writes memory. */
+const NOWHERE = 0xd000_0000;
+
+/** Median nanoseconds of an access, by kind. */
+function perExit(found: readonly number[]): Record<ExitName, number> {
+  const of = (kind: number): number =>
+    median(found.slice(kind * SHAPE.blocks + WARM_UP, (kind + 1) * SHAPE.blocks)) / SHAPE.count;
+  return { "PIO write": of(0), "PIO read": of(1), "MMIO write": of(2), "MMIO read": of(3) };
+}
+
+function measures(context: Context, vmms: Readonly<Record<string, Vmm>>): Record<string, Measure<ExitName>> {
+  const image = join(context.folder, "exits.elf");
+  writeFileSync(image, exitsGuest(SHAPE, "virtio"));
+  return Object.fromEntries(
+    Object.entries(vmms).map(([name, vmm]) => [
+      name,
+      async () => perExit(intervals((await run(vmm({ image, hasRng: true }))).lines)),
+    ]),
+  );
+}
+
+/** Aims of the whole round trip: half of QEMU's, a quarter above the floor. */
+function judged(line: Line): Line {
+  const ratio = (name: string): number | undefined => line.beside.find((peer) => peer.name === name)?.ratio.median;
+  const [peer, floor] = [ratio("QEMU microvm"), ratio("C loop")];
+  const isReached = peer === undefined || floor === undefined ? undefined : peer <= 0.5 && floor <= 1.25;
+  return withAim(line, "≤ 0.5 of QEMU and ≤ 1.25 of the C loop", isReached);
+}
+
+export const exits: Row = {
+  name: "exits",
+  meaning:
+    "A guest's access to an emulated register, there and back, in nanoseconds by the guest's own clock. The C loop does nothing with the " +
+    "exit: what is above it is the VMM's share. QEMU's and tsvmm's guests use the same devices: the UART's scratch register and the " +
+    "first register of a virtio RNG.",
+  missing: missingKvm,
+  async run(context) {
+    const vmms = { tsvmm: tsvmm(context.entry), ...(hasQemu() ? { "QEMU microvm": qemu("microvm") } : {}) };
+    const floor = buildFloor(context.folder);
+    const bare = join(context.folder, "exits-bare.elf");
+    writeFileSync(bare, exitsGuest(SHAPE, NOWHERE));
+    const contenders: Record<string, Measure<ExitName>> = {
+      ...measures(context, vmms),
+      ...(floor === undefined
+        ? {}
+        : { "C loop": async () => perExit(intervals((await run([floor, "guest", bare])).lines)) }),
+    };
+    const samples = await interleave(context, contenders);
+    for (const kind of EXITS) {
+      context.add(judged(compare(samples, "tsvmm", kind, { what: `exit, ${kind}`, unit: "ns" })));
+    }
+  },
+};
+
+export const exitsOneCore: Row = {
+  name: "exits-one-core",
+  meaning:
+    "The same with the whole VMM on one processor: every access needs two switches of threads, since the vCPU thread and the device " +
+    "thread share it. QEMU answers in the vCPU's thread and so loses nothing.",
+  missing: () => missingKvm(),
+  async run(context) {
+    const samples = await interleave(
+      context,
+      measures(context, {
+        tsvmm: onOneCore(tsvmm(context.entry)),
+        ...(hasQemu() ? { "QEMU microvm": onOneCore(qemu("microvm")) } : {}),
+      }),
+    );
+    for (const kind of EXITS) {
+      context.add(compare(samples, "tsvmm", kind, { what: `exit on one core, ${kind}`, unit: "ns" }));
+    }
+  },
+};

@@ -1,0 +1,105 @@
+import { execFileSync } from "node:child_process";
+import { readdirSync, statSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { findProgram } from "../../guest-images/program.ts";
+import { hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../contenders.ts";
+import { exitGuest } from "../guests/halt.ts";
+import { compare, interleave, type Measure, withAim } from "../interleave.ts";
+import { type Run, run } from "../process.ts";
+import type { Context, Row } from "../row.ts";
+
+type What = "first" | "whole" | "stop";
+
+/** When the guest's first byte was there, when the process was gone, and how long it went on after that byte. */
+function times(done: Run): Record<What, number> {
+  const first = done.lines.find(({ text }) => text === "!")?.at;
+  if (first === undefined) throw new Error(`The guest did not start\n${done.errors}`);
+  return { first: first - done.started, whole: done.ended - done.started, stop: done.ended - first };
+}
+
+function guestImage(context: Context): string {
+  const image = join(context.folder, "exit.elf");
+  writeFileSync(image, exitGuest());
+  return image;
+}
+
+const nodeAlone: Measure<What> = async () => {
+  const done = await run([process.execPath, "-e", "0"]);
+  const whole = done.ended - done.started;
+  return { first: whole, whole, stop: 0 };
+};
+
+const guestOf =
+  (vmm: Vmm, image: string, cpus: number): Measure<What> =>
+  async () =>
+    times(await run(vmm({ image, cpus })));
+
+export const start: Row = {
+  name: "start",
+  meaning:
+    "From exec to the guest's first byte on the serial port (a few tens of microseconds after the first KVM_RUN), and to the end of the " +
+    "process, of a guest that ends the machine at once. `node -e 0` is Node's own start and end.",
+  missing: missingKvm,
+  async run(context) {
+    const image = guestImage(context);
+    for (const cpus of [1, 4]) {
+      const samples = await interleave(context, {
+        tsvmm: guestOf(tsvmm(context.entry), image, cpus),
+        "node -e 0": nodeAlone,
+        ...(hasQemu() ? { "QEMU microvm": guestOf(qemu("microvm"), image, cpus) } : {}),
+      });
+      const first = compare(samples, "tsvmm", "first", { what: `start to first byte, ${cpus} vCPUs`, unit: "ms" });
+      const node = first.beside.find(({ name }) => name === "node -e 0")?.ratio.median;
+      context.add(withAim(first, "≤ 2 of node -e 0", node === undefined ? undefined : node <= 2));
+      const whole = compare(samples, "tsvmm", "whole", { what: `whole run, ${cpus} vCPUs`, unit: "ms" });
+      const peer = whole.beside.find(({ name }) => name === "QEMU microvm")?.ratio.median;
+      context.add(withAim(whole, "at par with QEMU microvm", peer === undefined ? undefined : peer <= 1));
+      const stop = compare(samples, "tsvmm", "stop", { what: `stop, ${cpus} vCPUs`, unit: "ms" });
+      const beside = stop.beside.filter(({ name }) => name !== "node -e 0");
+      context.add(withAim({ ...stop, beside }, "≤ 50 ms", stop.value.median <= 50));
+    }
+  },
+};
+
+/** Every file below a folder. */
+const filesBelow = (folder: string): string[] =>
+  readdirSync(folder, { recursive: true, encoding: "utf8" })
+    .map((name) => join(folder, name))
+    .filter((path) => statSync(path).isFile());
+
+/** Drops files from the page cache, where nobody has them mapped. */
+function evict(files: readonly string[]): void {
+  for (const file of files)
+    execFileSync("dd", [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]);
+}
+
+export const startCold: Row = {
+  name: "start-cold",
+  meaning:
+    "The whole run again when the program's own files are not in the page cache: tsvmm's code, koffi and the image; QEMU's binary, firmware " +
+    "and the image. What other processes have mapped (Node itself, the C library) stays in memory.",
+  missing: () =>
+    missingKvm() ?? (findProgram("dd") === undefined ? "there is no dd: apt-get install coreutils" : undefined),
+  async run(context) {
+    const image = guestImage(context);
+    const koffi = dirname(createRequire(import.meta.url).resolve("koffi/package.json"));
+    const ours = [...filesBelow(dirname(context.entry)), ...filesBelow(koffi), image].filter(
+      (name) => !name.endsWith(".map"),
+    );
+    const binary = findProgram("qemu-system-x86_64");
+    const theirs = [...(binary === undefined ? [] : [binary, ...filesBelow("/usr/share/seabios")]), image];
+    const cold = (files: readonly string[], vmm: Vmm): Measure<What> => {
+      const measure = guestOf(vmm, image, 1);
+      return async () => {
+        evict(files);
+        return await measure();
+      };
+    };
+    const samples = await interleave(context, {
+      tsvmm: cold(ours, tsvmm(context.entry)),
+      ...(binary === undefined ? {} : { "QEMU microvm": cold(theirs, qemu("microvm")) }),
+    });
+    context.add(compare(samples, "tsvmm", "whole", { what: "whole run, cold files", unit: "ms" }));
+  },
+};
