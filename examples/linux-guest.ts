@@ -26,5 +26,7 @@ console.log(`the guest sees ${cpus} CPUs`);
 machine.serial.write("poweroff -f\n");
 const { status } = await machine.exited;
 const { exits } = await machine.statistics();
-console.log(`exits to this process: ${exits.portRead + exits.portWrite} port, ${exits.mmioRead + exits.mmioWrite} MMIO`);
+console.log(
+  `exits to this process: ${exits.portRead + exits.portWrite} port, ${exits.mmioRead + exits.mmioWrite} MMIO`,
+);
 process.exitCode = cpus === "2" ? status : 1;

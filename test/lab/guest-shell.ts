@@ -50,7 +50,7 @@ export class GuestShell {
     const mark = `end${this.#count++}`;
     this.machine.serial.write(`${command}; echo ${mark}=$?\n`);
     await this.machine.serial.waitFor(`${mark}=$?`, COMMAND); // the echo of what was typed
-    const match = await this.machine.serial.waitFor(new RegExp(`([^]*?)${mark}=(\\d+)`), COMMAND);
+    const match = await this.machine.serial.waitFor(new RegExp(`([\\s\\S]*?)${mark}=(\\d+)`), COMMAND);
     await this.machine.serial.waitFor(/guest:[^\n]*# /, COMMAND); // what is typed before the prompt is echoed twice
     const output = (match[1] ?? "")
       .replaceAll("\r", "")

@@ -172,7 +172,7 @@ t.test("A guest with four CPUs uses an NVMe disk and a network card at once, bef
     .subarray(16_384 * 512, 16_384 * 512 + 21)
     .toString();
   t.equal(written, "written by the guest\n", "what the guest wrote is on the disk");
-  t.match(seen["lease"], /lease of 10\.0\.2\.\d+ obtained[^]*inet 10\.0\.2\.\d+/, "a DHCP lease over the card");
+  t.match(seen["lease"], /lease of 10\.0\.2\.\d+ obtained[\s\S]*inet 10\.0\.2\.\d+/, "a DHCP lease over the card");
   t.match(seen["lease"], /2 packets received/, "and its answers to a ping");
   const nvme = interrupts(seen["interrupts"], /nvme0q[1-9]/);
   t.ok(nvme.length >= 1 && nvme.every(({ kind }) => /PCI-MSI/.test(kind)), "NVMe uses message-signalled interrupts");

@@ -8,7 +8,7 @@ t.test("parseLabDevice() reads a model, an image and properties in QEMU's spelli
     image: "/tmp/a.img",
     properties: "cmb_size_mb=16,x=y",
   });
-  t.throws(() => parseLabDevice(",image=x"), { path: "--device" });
+  t.throws(() => parseLabDevice(",image=x"), { path: "--device", message: "--device: names no device" });
   t.end();
 });
 

@@ -28,7 +28,7 @@ t.test("TextChannel.waitFor() rejects with the last output when the machine ends
   const waiting = channel.waitFor(/never/);
   channel.receive(bytes("kernel panic"));
   channel.end("the guest powered off");
-  await t.rejects(waiting, /the guest powered off[^]*kernel panic/);
+  await t.rejects(waiting, /the guest powered off[\s\S]*kernel panic/);
   await t.rejects(channel.waitFor(/later/), WaitError, "also when asked afterwards");
 });
 
