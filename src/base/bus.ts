@@ -79,7 +79,8 @@ export class Bus {
 
   /** Takes a range off the bus; one that is not there is ignored. */
   detach(range: BusRange): void {
-    const index = this.#ranges.findIndex((held) => held === range);
+    const ranges: readonly BusRange[] = this.#ranges;
+    const index = ranges.indexOf(range);
     const [held] = index >= 0 ? this.#ranges.splice(index, 1) : [];
     if (held !== undefined) addTo(this.#pastAccesses, held);
     if (this.#last === range) this.#last = undefined;
