@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { projectRoot } from "../guest-images/cache.ts";
@@ -111,19 +111,38 @@ async function runTap(tier: Tier, files: readonly string[]): Promise<Totals & { 
     `--output-file=${output}`,
     ...files.map((file) => relative(root, file)),
   );
+  const stopShowing = showProgress(join(folder, "progress"));
   try {
     const status = await new Promise<number>((resolve) => {
       const child = spawn(join(root, "node_modules", ".bin", "tap"), args, {
         cwd: root,
         stdio: ["ignore", "inherit", "inherit"],
+        env: { ...process.env, TSVMM_TEST_PROGRESS: join(folder, "progress") },
       });
       child.on("error", () => resolve(1));
       child.on("close", (code) => resolve(code ?? 1));
     });
     return { ...totalsOf(existsSync(output) ? readFileSync(output, "utf8") : ""), status };
   } finally {
+    stopShowing();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Shows lines that a slow test appends to a file, as they come: tap keeps what a test prints until its end. Answers how to stop. */
+function showProgress(path: string): () => void {
+  writeFileSync(path, "");
+  let shown = 0;
+  const show = (): void => {
+    const text = readFileSync(path, "utf8");
+    process.stdout.write(text.slice(shown));
+    shown = text.length;
+  };
+  const timer = setInterval(show, 1000);
+  return () => {
+    clearInterval(timer);
+    show();
+  };
 }
 
 async function main(names: readonly string[]): Promise<number> {

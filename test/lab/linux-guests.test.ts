@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -27,7 +27,12 @@ const SCENARIOS = ["edu", "refusals", "legacyInterrupt", "twoDevices", "trapped"
 t.setTimeout(LAB_TIMEOUT_MS + 60_000);
 const folder = mkdtempSync(join(tmpdir(), "tsvmm-lab-test-"));
 t.teardown(() => rmSync(folder, { recursive: true, force: true }));
-const progress = (text: string): void => void process.stderr.write(`lab: ${text}\n`);
+/** Where `run.ts` looks for what to show meanwhile; standard error when the test runs by itself. */
+const progressFile = process.env["TSVMM_TEST_PROGRESS"];
+const progress = (text: string): void => {
+  if (progressFile === undefined) process.stderr.write(`lab: ${text}\n`);
+  else appendFileSync(progressFile, `lab: ${text}\n`);
+};
 
 await ensureLabPrerequisites(progress);
 const images = await guestImages(progress);
