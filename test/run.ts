@@ -102,6 +102,18 @@ function totalsOf(tap: string): Totals {
   return { pass: figure("pass"), fail: figure("fail"), skip: figure("skip") + figure("todo") };
 }
 
+/** Every failed assertion of a TAP stream with its diagnosis; the reporter shows them on a terminal only. */
+function failuresOf(tap: string): readonly string[] {
+  const found: string[] = [];
+  const lines = tap.split("\n");
+  for (const [index, line] of lines.entries()) {
+    if (!/^\s+not ok /.test(line)) continue;
+    const end = lines.findIndex((other, at) => at > index && /^\s+\.\.\.$/.test(other));
+    found.push(lines.slice(index, end < 0 ? index + 1 : Math.min(end, index + 40)).join("\n"));
+  }
+  return found;
+}
+
 async function runTap(tier: Tier, files: readonly string[]): Promise<Totals & { status: number }> {
   const folder = mkdtempSync(join(tmpdir(), "tsvmm-test-"));
   const output = join(folder, "output.tap");
@@ -122,7 +134,9 @@ async function runTap(tier: Tier, files: readonly string[]): Promise<Totals & { 
       child.on("error", () => resolve(1));
       child.on("close", (code) => resolve(code ?? 1));
     });
-    return { ...totalsOf(existsSync(output) ? readFileSync(output, "utf8") : ""), status };
+    const tap = existsSync(output) ? readFileSync(output, "utf8") : "";
+    for (const failure of failuresOf(tap)) console.log(failure);
+    return { ...totalsOf(tap), status };
   } finally {
     stopShowing();
     rmSync(folder, { recursive: true, force: true });
