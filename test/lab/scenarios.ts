@@ -1,6 +1,14 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, copyFileSync, existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
@@ -72,6 +80,13 @@ async function readDisk(shell: GuestShell): Promise<{ mmioExits: number; interru
   return { mmioExits: after.exits - before.exits, interrupts: after.interrupts - before.interrupts };
 }
 
+/** The address of some function that a driver has. */
+function functionOf(driver: string): string {
+  const [link] = readdirSync(`/sys/bus/pci/drivers/${driver}`).filter((name) => name.startsWith("0000:"));
+  if (link === undefined) throw new Error(`The nested host has no function with the driver ${driver}`);
+  return link;
+}
+
 /** Waits until a stream says `text`; it is read on afterwards, so that its writer never blocks. */
 async function untilItSays(stream: Readable, text: string): Promise<void> {
   let said = "";
@@ -114,7 +129,7 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
       return { status, text: stderr };
     };
     const missing = refused("0000:42:00.0");
-    const ownDriver = refused("0000:00:02.0"); // a virtio function that the nested host itself uses
+    const ownDriver = refused(functionOf("virtio-pci")); // one that the nested host itself uses
     const holder = spawn(process.execPath, [...command(inputs.edu), "-v", "--log-format", "json"], {
       stdio: ["ignore", "ignore", "pipe"],
     });
