@@ -14,6 +14,6 @@ export { HostError, SpecError } from "./base/errors.ts";
 export type { LogSettings } from "./vmm/log.ts";
 export { Machine, type MachineExit, type MachineOptions, type MachineStatistics } from "./vmm/machine.ts";
 export type { MachinePlan } from "./vmm/plan.ts";
-export type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec } from "./vmm/spec.ts";
-export type { DeviceInput, DiskInput, MachineInput } from "./vmm/spec-check.ts";
+export type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec, UserDeviceSpec } from "./vmm/spec.ts";
+export type { DeviceInput, DiskInput, MachineInput, UserDeviceInput } from "./vmm/spec-check.ts";
 export { type TextChannel, WaitError } from "./vmm/text-channel.ts";

@@ -17,12 +17,17 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 
-try {
-  const { command, rest } = findCommand([...process.argv.slice(2), ...extraArguments()]);
-  process.exitCode = await command.run(rest);
-} catch (error) {
-  const { text, status } = describeError(error, styleFor(process.stderr, process.env));
-  process.stderr.write(`${text}\n`);
-  process.exitCode = status;
+/** A function, since a bundle in CommonJS has no `await` at its top. */
+async function main(): Promise<void> {
+  try {
+    const { command, rest } = findCommand([...process.argv.slice(2), ...extraArguments()]);
+    process.exitCode = await command.run(rest);
+  } catch (error) {
+    const { text, status } = describeError(error, styleFor(process.stderr, process.env));
+    process.stderr.write(`${text}\n`);
+    process.exitCode = status;
+  }
+  setTimeout(() => process.exit(), LINGER_MS).unref();
 }
-setTimeout(() => process.exit(), LINGER_MS).unref();
+
+void main();

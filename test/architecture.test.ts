@@ -47,6 +47,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   host: ["base"],
   kvm: ["base", "host"],
   vfio: ["base", "host", "pci"],
+  "vfio-user": ["base", "host", "pci", "vfio"],
   vmm: ["base", "pci", "virtio", "platform", "boot", "host", "kvm", "vfio"],
   cli: ["base", "vmm", "host", "vfio"],
   main: ["base", "vmm", "host", "cli", "vfio"],

@@ -7,13 +7,25 @@ export type ArgumentValues = ReadonlyMap<string, readonly string[]>;
 
 const isOption = (argument: string): boolean => /^-./.test(argument);
 
+/** How a command differs from `run`, which takes options only. */
+export interface ArgumentRules {
+  /** Takes the words that belong to no option, in order; without it there must be none. */
+  readonly operands?: string[];
+  /** The command that lists the options. */
+  readonly help?: string;
+}
+
 /**
  * Splits a command line into options and their values: `--name value`, `--name=value`, several values after an option that takes a
  * list, and `-vv`.
  *
  * @throws SpecError for what is unknown, given twice, or without a value.
  */
-export function readArguments(argv: readonly string[], options: readonly OptionRow[]): ArgumentValues {
+export function readArguments(
+  argv: readonly string[],
+  options: readonly OptionRow[],
+  rules: ArgumentRules = {},
+): ArgumentValues {
   const values = new Map<string, string[]>();
   const add = (row: OptionRow, value: string): void => {
     const list = values.get(row.name);
@@ -23,10 +35,14 @@ export function readArguments(argv: readonly string[], options: readonly OptionR
   };
   for (let index = 0; index < argv.length; index++) {
     const argument = argv[index] ?? "";
-    if (!isOption(argument)) throw new SpecError("", strayText(argument, argv[index - 2]));
+    if (!isOption(argument)) {
+      if (rules.operands === undefined) throw new SpecError("", strayText(argument, argv[index - 2]));
+      rules.operands.push(argument);
+      continue;
+    }
     const { name, attached } = splitArgument(argument);
     const row = findOption(name, options);
-    if (row === undefined) throw new SpecError("", unknownText(name, options));
+    if (row === undefined) throw new SpecError("", unknownText(name, options, rules.help));
     const { form } = row;
     if (!("value" in form)) {
       if (attached !== undefined) throw new SpecError(row.name, "takes no value");
@@ -60,12 +76,12 @@ function findOption(name: string, options: readonly OptionRow[]): OptionRow | un
   return options.find((row) => row.name === spelled || row.short === spelled);
 }
 
-function unknownText(name: string, options: readonly OptionRow[]): string {
+function unknownText(name: string, options: readonly OptionRow[], help = "tsvmm --help"): string {
   const found = didYouMean(
     name.replace(/^-+/, ""),
     options.map((row) => row.name.slice(2)),
   ).replace("'", "'--");
-  return `unknown option '${name}'${found === "" ? "; tsvmm --help lists them" : found}`;
+  return `unknown option '${name}'${found === "" ? `; ${help} lists them` : found}`;
 }
 
 function strayText(argument: string, optionBefore: string | undefined): string {

@@ -22,6 +22,26 @@ export const COMMANDS: readonly Command[] = [
       return await run(argv, commandRows());
     },
   },
+  {
+    name: "devices",
+    summary: "list the host's PCI functions, and say which can be passed through",
+    run: async (argv) => (await import("./devices.ts")).devices(argv),
+  },
+  {
+    name: "bind",
+    summary: "give PCI functions to vfio-pci",
+    run: async (argv) => (await import("./binding.ts")).bind(argv),
+  },
+  {
+    name: "unbind",
+    summary: "give PCI functions back to their drivers",
+    run: async (argv) => (await import("./binding.ts")).unbind(argv),
+  },
+  {
+    name: "doctor",
+    summary: "check what a machine needs of the host, and tell what to do",
+    run: async (argv) => (await import("./doctor.ts")).doctor(argv),
+  },
 ];
 
 /** Names and summaries, for the help. */
@@ -38,7 +58,10 @@ export function findCommand(argv: readonly string[]): { readonly command: Comman
   const [word] = argv;
   const [fallback] = COMMANDS;
   if (fallback !== undefined && (word === undefined || word.startsWith("-"))) return { command: fallback, rest: argv };
-  if (fallback !== undefined && word === "help") return { command: fallback, rest: ["--help"] };
+  if (word === "help") {
+    const about = COMMANDS.find(({ name }) => name === argv[1]) ?? fallback;
+    if (about !== undefined) return { command: about, rest: ["--help"] };
+  }
   const command = COMMANDS.find(({ name }) => name === word);
   if (command !== undefined) return { command, rest: argv.slice(1) };
   const names = COMMANDS.map(({ name }) => name);

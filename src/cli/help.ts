@@ -1,4 +1,4 @@
-import type { OptionRow } from "./option-table.ts";
+import type { KeyRow, OptionRow } from "./option-table.ts";
 import { formatTable, type Style } from "./output.ts";
 
 /** A command line to learn from. */
@@ -53,6 +53,9 @@ function optionTitle(row: OptionRow): string {
   }
 }
 
+const shownKeys = (keys: readonly KeyRow[]): readonly (readonly string[])[] =>
+  keys.filter((key) => key.isHidden !== true).map((key) => [`${key.name}=${key.value}`, key.help]);
+
 /** Options with their help below them, and their keys below that, group by group. */
 export function formatOptions(options: readonly OptionRow[], style: Style): string {
   const groups = [...new Set(options.map((row) => row.group))];
@@ -60,7 +63,7 @@ export function formatOptions(options: readonly OptionRow[], style: Style): stri
     .map((group) => {
       const rows = options.filter((row) => row.group === group);
       const texts = rows.map((row) => {
-        const keys = "keys" in row.form ? row.form.keys.map((key) => [`${key.name}=${key.value}`, key.help]) : [];
+        const keys = "keys" in row.form ? shownKeys(row.form.keys) : [];
         return `  ${style.bold(optionTitle(row))}\n      ${row.help}\n${formatTable(keys, "        ")}`;
       });
       return `${style.bold(`${group}:`)}\n${texts.join("")}`;
@@ -78,7 +81,7 @@ export function runHelp(options: readonly OptionRow[], commands: readonly (reado
     "tsvmm runs a virtual machine on Linux/KVM and gives it PCI functions of the host.\n\n",
     `${style.bold("Examples:")}\n${examples.join("\n")}\n`,
     `${style.bold("Usage:")}\n  tsvmm [COMMAND] [OPTIONS]\n\n`,
-    `${style.bold("Commands:")}\n${formatTable(commands, "  ")}\n`,
+    `${style.bold("Commands:")} (tsvmm COMMAND --help tells more)\n${formatTable(commands, "  ")}\n`,
     `${formatOptions(options, style)}\n`,
     `${RUN_NOTES.join("\n")}\n`,
   ].join("");

@@ -56,7 +56,7 @@ export function readKeys(
   keys: readonly KeyRow[],
   defaultKey: string,
 ): ReadonlyMap<string, string> {
-  const names = keys.flatMap((row) => [row.name, ...(row.aliases ?? [])]);
+  const names = keys.filter((row) => row.isHidden !== true).flatMap((row) => [row.name, ...(row.aliases ?? [])]);
   const values = new Map<string, string>();
   for (const [index, part] of splitList(option, text).entries()) {
     const item = splitItem(part);

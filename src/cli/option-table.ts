@@ -6,6 +6,8 @@ export interface KeyRow {
   /** What stands for the value in the help: `PATH`, `on|off`. */
   readonly value: string;
   readonly help: string;
+  /** Another VMM's key with a value of its own kind: taken, but not taught. */
+  readonly isHidden?: boolean;
 }
 
 /**

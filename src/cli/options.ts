@@ -19,7 +19,12 @@ export const DISK_KEYS: readonly KeyRow[] = [
 ];
 
 export const DEVICE_KEYS: readonly KeyRow[] = [
-  { name: "path", value: "PATH", help: "sysfs directory of the function, or its address: 0000:01:00.0" },
+  {
+    name: "path",
+    aliases: ["host", "sysfsdev"],
+    value: "PATH",
+    help: "sysfs directory of the function, or its address: 0000:01:00.0",
+  },
   { name: "id", value: "NAME", help: "name in messages" },
   { name: "bars", value: "map|trap", help: "trap: let every access to the device's memory pass through this program" },
   {
@@ -28,7 +33,23 @@ export const DEVICE_KEYS: readonly KeyRow[] = [
     value: "[N,N]",
     help: "BARs to trap although they could be mapped",
   },
+  {
+    name: "rom",
+    value: "on|off|file=PATH",
+    help: "expansion ROM the guest sees: the device's, none, a file's content",
+  },
   { name: "pci_device_id", value: "SLOT", help: "slot on the guest's bus, 1 to 31; the first free one otherwise" },
+  // QEMU's words for bars= and rom=, and Cloud Hypervisor's keys where their defaults are all there is here.
+  { name: "x-no-mmap", value: "on|off", help: "", isHidden: true },
+  { name: "romfile", value: "PATH", help: "", isHidden: true },
+  { name: "rombar", value: "0|1", help: "", isHidden: true },
+  { name: "iommu", value: "off", help: "", isHidden: true },
+  { name: "pci_segment", value: "0", help: "", isHidden: true },
+];
+
+export const USER_DEVICE_KEYS: readonly KeyRow[] = [
+  { name: "socket", value: "PATH", help: "unix socket where the device's process listens" },
+  { name: "id", value: "NAME", help: "name in messages" },
 ];
 
 export const RNG_KEYS: readonly KeyRow[] = [{ name: "src", value: "PATH", help: "where random bytes come from" }];
@@ -84,6 +105,12 @@ export const OPTIONS: readonly OptionRow[] = [
     group: "Devices",
     form: { kind: "list", value: "PATH", keys: DEVICE_KEYS, defaultKey: "path" },
     help: "PCI function of the host to pass through; it has to be bound to vfio-pci",
+  },
+  {
+    name: "--user-device",
+    group: "Devices",
+    form: { kind: "list", value: "PATH", keys: USER_DEVICE_KEYS, defaultKey: "socket" },
+    help: "PCI device that is a process of its own, reached by vfio-user",
   },
   {
     name: "--serial",

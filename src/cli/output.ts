@@ -62,3 +62,24 @@ export function formatTable(rows: readonly (readonly string[])[], indent = ""): 
     })
     .join("");
 }
+
+/**
+ * Breaks a text at spaces so that no line is longer than `columns`, where words allow.
+ *
+ * @param first Goes before the first line, `indent` before the others.
+ */
+export function wrapText(text: string, columns: number, first: string, indent: string): string {
+  const lines: string[] = [];
+  let line = first;
+  let isEmpty = true;
+  for (const word of text.split(" ")) {
+    if (!isEmpty && line.length + 1 + word.length > columns) {
+      lines.push(line);
+      line = indent;
+      isEmpty = true;
+    }
+    line += isEmpty ? word : ` ${word}`;
+    isEmpty = false;
+  }
+  return [...lines, line].map((one) => `${one.trimEnd()}\n`).join("");
+}

@@ -1,12 +1,13 @@
 import { SpecError } from "../base/errors.ts";
 import type { LogSettings } from "../vmm/log.ts";
 import type { CharSpec, MachineSpec } from "../vmm/spec.ts";
-import { completeSpec, type DeviceInput, type DiskInput, type MachineInput } from "../vmm/spec-check.ts";
+import { completeSpec, type DiskInput, type MachineInput, type UserDeviceInput } from "../vmm/spec-check.ts";
 import { type ArgumentValues, readArguments } from "./arguments.ts";
+import { readDevice } from "./device-keys.ts";
 import { readKeys } from "./key-values.ts";
-import { CPU_KEYS, DEVICE_KEYS, DISK_KEYS, MEMORY_KEYS, OPTIONS, RNG_KEYS } from "./options.ts";
+import { CPU_KEYS, DISK_KEYS, MEMORY_KEYS, OPTIONS, RNG_KEYS, USER_DEVICE_KEYS } from "./options.ts";
 import { didYouMean } from "./suggest.ts";
-import { readChoice, readInteger, readIntegers, readPath, readSize, readSwitch } from "./values.ts";
+import { readChoice, readInteger, readPath, readSize, readSwitch } from "./values.ts";
 
 /** What a command line of `run` asks for. */
 export interface RunRequest {
@@ -14,6 +15,8 @@ export interface RunRequest {
   readonly log: LogSettings;
   /** Describe the machine instead of starting it. */
   readonly isDryRun: boolean;
+  /** A dry run shows the functions' configuration spaces too. */
+  readonly isVerbose: boolean;
   /** Where the summary goes. */
   readonly summary: string | undefined;
 }
@@ -27,6 +30,7 @@ const OPTION_OF: Readonly<Record<string, string>> = {
   memory: "--memory",
   disks: "--disk",
   devices: "--device",
+  userDevices: "--user-device",
   serial: "--serial",
   console: "--console",
   rng: "--rng",
@@ -50,6 +54,7 @@ export function parseRun(argv: readonly string[], home: string): RunRequest {
       spec: completeSpec(input),
       log,
       isDryRun: values.has("--dry-run"),
+      isVerbose: values.has("--verbose"),
       summary: summary === undefined ? undefined : readPath(summary, home),
     };
   } catch (error) {
@@ -82,6 +87,7 @@ function readMachine(values: ArgumentValues, home: string): MachineInput {
     memory: readMemory(one("--memory")),
     disks: (values.get("--disk") ?? []).map((text) => readDisk(text, home)),
     devices: (values.get("--device") ?? []).map((text) => readDevice(text, home)),
+    userDevices: (values.get("--user-device") ?? []).map((text) => readUserDevice(text, home)),
     serial: serial ?? { kind: console.kind === "tty" ? "null" : "tty" },
     console,
     rng: readRng(one("--rng"), home),
@@ -97,7 +103,8 @@ function readCpus(text: string | undefined): { readonly count?: number } {
   return count === undefined ? {} : { count: readInteger("--cpus", count) };
 }
 
-function readMemory(text: string | undefined): NonNullable<MachineInput["memory"]> {
+/** Reads the value of `--memory`. @throws SpecError */
+export function readMemory(text: string | undefined): NonNullable<MachineInput["memory"]> {
   if (text === undefined) return {};
   const keys = readKeys("--memory", text, MEMORY_KEYS, "size");
   const size = keys.get("size");
@@ -132,19 +139,12 @@ function readDisk(text: string, home: string): DiskInput {
   };
 }
 
-function readDevice(text: string, home: string): DeviceInput {
-  const keys = readKeys("--device", text, DEVICE_KEYS, "path");
-  const path = keys.get("path");
-  if (path === undefined) throw new SpecError("--device", `'${text}' has no path=`);
+function readUserDevice(text: string, home: string): UserDeviceInput {
+  const keys = readKeys("--user-device", text, USER_DEVICE_KEYS, "socket");
+  const socket = keys.get("socket");
+  if (socket === undefined) throw new SpecError("--user-device", `'${text}' has no socket=`);
   const id = keys.get("id");
-  const slot = keys.get("pci_device_id");
-  return {
-    path: readPath(path, home),
-    bars: readChoice("--device bars", keys.get("bars") ?? "map", ["map", "trap"]),
-    excludedMmapBars: readIntegers("--device exclude_mmap_bars", keys.get("exclude_mmap_bars") ?? "[]"),
-    ...(id === undefined ? {} : { id }),
-    ...(slot === undefined ? {} : { pciSlot: readInteger("--device pci_device_id", slot) }),
-  };
+  return { socket: readPath(socket, home), ...(id === undefined ? {} : { id }) };
 }
 
 function readRng(text: string | undefined, home: string): { readonly source?: string } {

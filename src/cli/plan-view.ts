@@ -1,5 +1,5 @@
 import { hex } from "../base/units.ts";
-import type { MachinePlan, PlanBar, PlanFunction, PlanRange } from "../vmm/plan.ts";
+import type { MachinePlan, PlanBar, PlanBarPart, PlanFunction, PlanRange } from "../vmm/plan.ts";
 import { formatSize, formatTable, type Style } from "./output.ts";
 
 const hexWide = (value: number, digits: number): string => `0x${value.toString(16).padStart(digits, "0")}`;
@@ -12,14 +12,17 @@ function rangeRows(ranges: readonly PlanRange[], digits: number): readonly (read
   ]);
 }
 
+const describePart = ({ way, reason }: PlanBarPart): string => (reason === undefined ? way : `${way}: ${reason}`);
+
 function barRows(bar: PlanBar): readonly (readonly string[])[] {
   const title = bar.kind === "rom" ? "ROM" : `BAR ${bar.index}`;
   const place = bar.address === undefined ? "" : ` at ${hex(bar.address)}`;
   const size = `${bar.kind} ${formatSize(bar.sizeBytes)}${place}`;
+  if (bar.parts.length === 0) return [[title, size]];
   return bar.parts.map((part, index) => [
     index === 0 ? title : "",
     index === 0 ? size : "",
-    `+${hexWide(part.offset, 4)} ${formatSize(part.sizeBytes)} ${part.way}${part.reason === undefined ? "" : `: ${part.reason}`}`,
+    `+${hexWide(part.offset, 4)} ${formatSize(part.sizeBytes)} ${describePart(part)}`,
   ]);
 }
 

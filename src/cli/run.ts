@@ -32,12 +32,15 @@ export async function run(argv: readonly string[], commands: readonly (readonly 
   }
 }
 
-async function runMachine({ spec, log, isDryRun, summary }: RunRequest): Promise<number> {
+async function runMachine({ spec, log, isDryRun, isVerbose, summary }: RunRequest): Promise<number> {
   const { stdout, stderr, env } = process;
   // Only now: the machine's code loads the FFI, and a wrong command line should not wait for that.
   const { Machine } = await import("../vmm/machine.ts");
   if (isDryRun) {
-    stdout.write(formatPlan(await Machine.describe(spec, { log }), styleFor(stdout, env)));
+    const plan = await Machine.describe(spec, { log });
+    stdout.write(formatPlan(plan, styleFor(stdout, env)));
+    // lspci -F skips what stands above: nothing there begins with an address.
+    if (isVerbose) stdout.write(`\nConfiguration spaces, as lspci -F reads them\n\n${plan.configDump}`);
     return 0;
   }
   const report = (error: Error): void => void stderr.write(`${describeError(error, styleFor(stderr, env)).text}\n`);

@@ -10,6 +10,7 @@ import {
   hex,
   highHalf,
   hva,
+  KIB,
   lowHalf,
   u64FromHalves,
 } from "../base/units.ts";
@@ -34,6 +35,9 @@ interface Piece {
   readonly u32: Uint32Array;
 }
 
+/** What fills memory, a stretch at a time. */
+const ZEROES: Uint8Array = new Uint8Array(64 * KIB);
+
 const NOWHERE: RamRegion = { gpa: gpa(0), sizeBytes: -1, fileOffset: 0 };
 
 /** Place in its piece of an offset in the file; below 2^32, so bit operators may be used on it. `%` would be a call of fmod. */
@@ -43,7 +47,7 @@ const inPiece = (offset: number): number =>
 /**
  * Guest RAM: a memfd mapped shared, once, as a whole; the file's bytes lie in the order of the regions' file offsets.
  *
- * Views are made at the first access to each 4 GiB, so a thread that only needs `fd` and `hostBase` pays for none. A view counts
+ * Views are made at the first access to each 4 GiB that reads or writes less than a block, so a thread that only loads files pays for none. A view counts
  * as V8 memory and costs a collection: one thread, the device thread, should use the accessors.
  */
 export class GuestRam implements GuestMemory {
@@ -173,7 +177,7 @@ export class GuestRam implements GuestMemory {
     for (let done = 0; done < source.length; ) {
       const start = inPiece(offset);
       const count = Math.min(source.length - done, MAX_VIEW_SIZE - start);
-      this.#pieceOf(offset).u8.set(source.subarray(done, done + count), start);
+      this.#copyIn(offset, source.subarray(done, done + count));
       offset += count;
       done += count;
     }
@@ -185,8 +189,8 @@ export class GuestRam implements GuestMemory {
     if (offset < 0) return false;
     for (let left = sizeBytes; left > 0; ) {
       const start = inPiece(offset);
-      const count = Math.min(left, MAX_VIEW_SIZE - start);
-      this.#pieceOf(offset).u8.fill(0, start, start + count);
+      const count = Math.min(left, MAX_VIEW_SIZE - start, ZEROES.length);
+      this.#copyIn(offset, ZEROES.subarray(0, count));
       offset += count;
       left -= count;
     }
@@ -252,6 +256,13 @@ export class GuestRam implements GuestMemory {
       return region.fileOffset + within;
     }
     return -1;
+  }
+
+  /** Copies bytes that lie in one piece. Without a view of it yet, past V8: a machine's start writes tables, and should not pay for a view. */
+  #copyIn(offset: number, source: Uint8Array): void {
+    const piece = this.#pieces[Math.floor(offset / MAX_VIEW_SIZE)];
+    if (piece !== undefined) piece.u8.set(source, inPiece(offset));
+    else if (source.length > 0) libc.memcpy(this.hostBase + offset, libc.addressOf(source), source.length);
   }
 
   #pieceOf(offset: number): Piece {

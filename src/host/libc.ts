@@ -1,4 +1,5 @@
-import koffi from "koffi";
+import { createRequire } from "node:module";
+import type koffiPackage from "koffi";
 
 /**
  * The C library calls this program makes, typed. Nothing here throws for a failed call: as in C, -1 is returned and
@@ -50,6 +51,8 @@ export interface Libc {
 
   getpid(): number;
   gettid(): number;
+  /** Lets another thread that waits for this processor have it. */
+  schedYield(): number;
   /** Sends a signal to one thread of this process. */
   tgkill(pid: number, tid: number, signal: number): number;
   /** Returns an errno value, not -1. Sets are 128 bytes. */
@@ -92,6 +95,21 @@ export const MAX_VIEW_SIZE: number = 4 * 1024 ** 3;
 const SYS_GETTID = 186;
 const SYS_TGKILL = 234;
 
+/**
+ * koffi without the package's loader, which looks for the right binary among those of all platforms and takes 10 ms of each thread's start.
+ * Where that binary does not load (musl, a build from source) the package finds its own way.
+ */
+function loadKoffi(): typeof koffiPackage {
+  const require = createRequire(import.meta.url);
+  // Casts: require answers `any`; both are koffi's functions, the binary's being what the package exports.
+  try {
+    return require("@koromix/koffi-linux-x64/linux_x64/koffi.node") as typeof koffiPackage;
+  } catch {
+    return require("koffi") as typeof koffiPackage;
+  }
+}
+
+const koffi = loadKoffi();
 const library = koffi.load("libc.so.6");
 
 /** Binds one C function; the types are parsed once, here. Cast: koffi cannot know the TypeScript type of a C prototype. */
@@ -135,6 +153,7 @@ export const libc: Libc = {
   poll: bind("int poll(void *descriptors, unsigned long count, int timeout)"),
 
   getpid: bind("int getpid()"),
+  schedYield: bind("int sched_yield()"),
   gettid: (() => {
     const call = bind<(number: number) => number>("long syscall(long number)");
     return () => call(SYS_GETTID);

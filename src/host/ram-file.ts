@@ -78,7 +78,8 @@ export function checkRegions(regions: readonly RamRegion[], alignment: number = 
 
 const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean => a < b + bSize && b < a + aSize;
 
-function hugePageAdvice(sizeBytes: number): string {
+/** How many huge pages RAM of this size takes and how many there are, with the command that makes up the difference. */
+export function hugePageAdvice(sizeBytes: number): string {
   const pool = hugePages(HUGE_PAGE_SIZE);
   const needed = Math.ceil(sizeBytes / HUGE_PAGE_SIZE);
   return `${needed} huge pages of 2 MiB are needed and ${pool.freeCount} of ${pool.totalCount} are free: echo ${

@@ -38,6 +38,8 @@ export const OPTIONAL_CAPABILITIES: readonly Capability[] = [
   { name: "TSC_DEADLINE_TIMER", reason: "a cheaper timer for the guest" },
 ];
 
+export const CAPABILITY_ADVICE = "use a host kernel of Linux 4.12 or newer for x86-64";
+
 const NO_DEVICE_ADVICE =
   "load the module kvm_intel or kvm_amd; if that fails, enable virtualization in the firmware setup, or nested virtualization where this machine is itself a guest";
 
@@ -64,12 +66,7 @@ export class KvmSystem {
    * @throws SyscallError when it cannot be opened, HostError when its API or a capability is missing; both with advice.
    */
   static open(path = "/dev/kvm"): KvmSystem {
-    const opened = libc.open(path, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-    if (opened < 0) {
-      const name = errnoName(libc.errno());
-      throw new SyscallError(`open ${path}`, "open", name, OPEN_ADVICE[name]);
-    }
-    const system = new KvmSystem(fd(opened));
+    const system = KvmSystem.openUnchecked(path);
     try {
       system.#checkUsable(path);
     } catch (error) {
@@ -79,13 +76,28 @@ export class KvmSystem {
     return system;
   }
 
+  /** Opens /dev/kvm to look what it has. @throws SyscallError with advice */
+  static openUnchecked(path = "/dev/kvm"): KvmSystem {
+    const opened = libc.open(path, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
+    if (opened < 0) {
+      const name = errnoName(libc.errno());
+      throw new SyscallError(`open ${path}`, "open", name, OPEN_ADVICE[name]);
+    }
+    return new KvmSystem(fd(opened));
+  }
+
   #checkUsable(path: string): void {
-    const version = libc.ioctl(this.fd, IOCTL.KVM_GET_API_VERSION, 0);
+    const version = this.apiVersion;
     if (version !== KVM_API_VERSION) {
       throw new HostError(`Cannot use ${path}: its API version is ${version}, not ${KVM_API_VERSION}`);
     }
     const missing = missingCapabilities((capability) => this.checkExtension(capability));
     if (missing.length > 0) throw new HostError(...missingText(path, missing));
+  }
+
+  /** 12 for ever. KVM API §4.1 */
+  get apiVersion(): number {
+    return libc.ioctl(this.fd, IOCTL.KVM_GET_API_VERSION, 0);
   }
 
   /** 0 when the capability is missing, else 1 or its own figure. KVM API §4.4 */
@@ -145,7 +157,7 @@ export function missingCapabilities(checkExtension: (name: CapabilityName) => nu
 /** HostError's arguments for capabilities that are missing: each is named, with what it is for. */
 export function missingText(path: string, missing: readonly Capability[]): [text: string, advice: string] {
   const list = missing.map(({ name, reason }) => `KVM_CAP_${name} (${reason})`).join(", ");
-  return [`Cannot use ${path}: it lacks ${list}`, "use a host kernel of Linux 4.12 or newer for x86-64"];
+  return [`Cannot use ${path}: it lacks ${list}`, CAPABILITY_ADVICE];
 }
 
 /** The host CPU's model name, for the guest's brand string; `undefined` where the kernel does not tell. */

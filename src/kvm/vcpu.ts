@@ -118,13 +118,22 @@ export class Vcpu extends RunPage {
    *
    * @returns "exit" when the getters say why it came back. "interrupted" when a signal, `immediateExit` or an INIT or SIPI brought it
    *   back and there is nothing to handle: look whether to stop, drain the kick signal, run again.
+   *   "fault" when the memory behind a slot could not be reached: the guest still stands before its access, which is made again by the
+   *   next run. Only worth it when the slots have changed; otherwise {@link memoryFault} says it to people.
    * @throws SyscallError with the registers when KVM cannot run it.
    */
-  run(): "exit" | "interrupted" {
+  run(): "exit" | "interrupted" | "fault" {
     if (libc.ioctl(this.#fd, IOCTL.KVM_RUN, 0) >= 0) return "exit";
     const errno = libc.errno();
     if (errno === ERRNO.EINTR || errno === ERRNO.EAGAIN) return "interrupted";
-    throw this.#runError(errnoName(errno));
+    if (errno === ERRNO.EFAULT) return "fault";
+    throw new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errnoName(errno), this.describeRegisters());
+  }
+
+  /** The error of a {@link run} that met a "fault" nobody can mend. */
+  memoryFault(): SyscallError {
+    const advice = "guest memory could not be reached: a file behind it was cut short, or a device's memory is off";
+    return new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", "EFAULT", `${advice}; ${this.describeRegisters()}`);
   }
 
   /** General and control registers, for diagnostics. @throws SyscallError */
@@ -148,15 +157,6 @@ export class Vcpu extends RunPage {
   /** Unmaps the run page; no getter may be used afterwards. The descriptor stays open. */
   close(): void {
     check(libc.munmap(this.#mapping, this.#mappingSize), `unmap vCPU ${this.id}`, "munmap");
-  }
-
-  #runError(errno: string): SyscallError {
-    const where = this.describeRegisters();
-    const advice =
-      errno === "EFAULT"
-        ? `guest memory could not be reached: a file behind it was cut short, or a device's memory is off; ${where}`
-        : where;
-    return new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errno, advice);
   }
 
   #struct(request: number, call: string, bytes: Uint8Array, what: string): void {

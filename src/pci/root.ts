@@ -103,6 +103,23 @@ export class PciRoot {
   }
 
   /**
+   * Takes a function out of its slot while the guest runs: configuration accesses to it answer all ones, its BARs are off the buses. It is
+   * the caller's to close.
+   *
+   * @returns `undefined` when nothing is plugged there.
+   */
+  unplug(slot: number, functionNumber: number): PciFunction | undefined {
+    const index = slot * FUNCTION_COUNT + functionNumber;
+    const plugged = this.#slots[index];
+    if (plugged === undefined) return undefined;
+    this.#liftAll(plugged);
+    this.#slots[index] = undefined;
+    this.#order.splice(this.#order.indexOf(plugged), 1);
+    this.#placeWaiting(this.#order); // somebody's BAR may have been waiting for the room
+    return plugged.function;
+  }
+
+  /**
    * Gives every BAR an address, as firmware does before an operating system starts; decode bits stay as they are.
    *
    * @returns BARs that found no room in the windows; they keep address 0, and the guest may still move them.
@@ -213,8 +230,12 @@ export class PciRoot {
     this.#lift(plugged, moves);
     for (const move of moves) plugged.bars.accept(move);
     // The function's own BARs first: whoever moved last wins over those that wait for a place to become free.
-    for (const other of [plugged, ...this.#order]) {
-      for (const state of other.states.values()) if (state.attached === undefined) this.#place(other, state);
+    this.#placeWaiting([plugged, ...this.#order]);
+  }
+
+  #placeWaiting(order: readonly Plugged[]): void {
+    for (const plugged of order) {
+      for (const state of plugged.states.values()) if (state.attached === undefined) this.#place(plugged, state);
     }
   }
 

@@ -1,4 +1,5 @@
-import { ACPI_EVENT_POWER_BUTTON, ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_S5_TYPE } from "./acpi-pm.ts";
+import { ejectableSlots, ejectRegisters, passEjectRequests } from "./acpi-eject.ts";
+import { ACPI_EVENT_EJECT, ACPI_EVENT_POWER_BUTTON, ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_S5_TYPE } from "./acpi-pm.ts";
 import {
   type Aml,
   And,
@@ -53,6 +54,8 @@ export interface AcpiDevices {
     readonly io: readonly AddressWindow[];
     readonly mem32: AddressWindow;
     readonly mem64?: AddressWindow;
+    /** Slots that can be emptied while the guest runs. */
+    readonly ejectableSlots?: readonly number[];
     /** Which GSI a slot's pin is wired to; pins are 1 (INTA#) to 4 (INTD#), as in the interrupt pin register. */
     readonly intxGsi: (slot: number, pin: number) => number;
   };
@@ -105,6 +108,7 @@ function hostBridge({ pci }: AcpiDevices): Aml {
     Name("_PRT", Package(...interruptRoutes(pci.intxGsi))),
     preserveBootConfig(),
     operatingSystemCapabilities(),
+    ...ejectableSlots(pci.ejectableSlots ?? []),
   );
 }
 
@@ -194,11 +198,12 @@ function realTimeClock(port: number): Aml {
 }
 
 /**
- * Turns the event line of {@link AcpiPm} into a press of the power button. `_EVT` clears the bits before it acts on them: a press in
+ * Turns the event line of {@link AcpiPm} into a press of the power button or the request to let go of a PCI slot. `_EVT` clears the bits before it acts on them: a press in
  * between raises the line again and is not lost. ACPI 6.5 §5.6.9
  */
 function genericEventDevice(machine: AcpiDevices): Aml {
   const status = Path("ESTS");
+  const slots = machine.pci.ejectableSlots ?? [];
   return Device(
     "GED",
     Name("_HID", Text("ACPI0013")),
@@ -206,12 +211,14 @@ function genericEventDevice(machine: AcpiDevices): Aml {
     Name("_CRS", ResourceTemplate(Interrupt(machine.eventGsi, "level"))),
     SystemIoRegion("EREG", machine.pmPort + ACPI_PM_PORTS.eventStatus, 1),
     ByteFields("EREG", "ESTS"),
+    ...(slots.length === 0 ? [] : ejectRegisters(machine.pmPort)),
     Method(
       "_EVT",
       1,
       Store(status, Local(0)),
       Store(Local(0), status),
       If(And(Local(0), ACPI_EVENT_POWER_BUTTON), Notify("\\_SB.PWRB", 0x80)),
+      ...(slots.length === 0 ? [] : [If(And(Local(0), ACPI_EVENT_EJECT), ...passEjectRequests(slots))]),
     ),
   );
 }

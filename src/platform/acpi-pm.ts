@@ -4,10 +4,18 @@ import { RegisterBank } from "../base/registers.ts";
 import type { InterruptLine } from "../base/signals.ts";
 import { hex, type Width } from "../base/units.ts";
 
-type PmRegister = "sleepControl" | "sleepStatus" | "reset" | "eventStatus" | "pmTimer";
+type PmRegister = "sleepControl" | "sleepStatus" | "reset" | "eventStatus" | "ejectRequests" | "pmTimer" | "eject";
 
 /** Offsets from the block's base port; the FADT and the DSDT name the same ones. */
-export const ACPI_PM_PORTS = { sleepControl: 0, sleepStatus: 1, reset: 2, eventStatus: 3, pmTimer: 8 } as const;
+export const ACPI_PM_PORTS = {
+  sleepControl: 0,
+  sleepStatus: 1,
+  reset: 2,
+  eventStatus: 3,
+  ejectRequests: 4,
+  pmTimer: 8,
+  eject: 12,
+} as const;
 export const ACPI_PM_SIZE = 16;
 /** What the guest writes to the reset register; the FADT's RESET_VALUE. */
 export const ACPI_RESET_VALUE = 1;
@@ -15,13 +23,17 @@ export const ACPI_RESET_VALUE = 1;
 export const ACPI_S5_TYPE = 5;
 /** Bit of the event status register: the power button was pressed. */
 export const ACPI_EVENT_POWER_BUTTON = 0x01;
+/** Bit of the event status register: `ejectRequests` has a bit set. */
+export const ACPI_EVENT_EJECT = 0x02;
 
 const REGISTERS: RegisterBank<PmRegister> = new RegisterBank("acpi-pm", ACPI_PM_SIZE, [
   [0, 1, "sleepControl", "rw"], // ACPI 6.5 §4.8.3.7
   [1, 1, "sleepStatus", "rw"], // ACPI 6.5 §4.8.3.7
   [2, 1, "reset", "wo"], // ACPI 6.5 §4.8.3.6
   [3, 1, "eventStatus", "rw"], // ours, read by the DSDT's _EVT; write 1 to clear
+  [4, 4, "ejectRequests", "rw"], // ours, read by the DSDT's _EVT; a bit a PCI slot, write 1 to clear
   [8, 4, "pmTimer", "ro"], // ACPI 6.5 §4.8.3.3
+  [12, 4, "eject", "wo"], // ours, written by the DSDT's _EJ0: bits of the slots that the guest has let go of
 ]);
 
 const SLP_TYP = 0x1c;
@@ -29,15 +41,17 @@ const SLP_TYP_SHIFT = 2;
 const SLP_EN = 0x20;
 const PM_TIMER_HZ = 3_579_545n;
 
-/** What the block asks the machine to do. Both may be called from inside a guest's access, more than once. */
+/** What the block asks the machine to do. All may be called from inside a guest's access, more than once. */
 export interface AcpiPmEvents {
   powerOff(): void;
   reset(): void;
+  /** The guest has let go of all functions in a PCI slot, asked or not. */
+  ejectSlot(slot: number): void;
 }
 
 /**
  * The few registers a hardware-reduced ACPI machine has: sleep control and status, reset, the status byte behind the generic event
- * device, and the power management timer. All fit {@link ACPI_PM_SIZE} ports.
+ * device, requests to let go of PCI slots and the answers, and the power management timer. All fit {@link ACPI_PM_SIZE} ports.
  *
  * The event line is level-triggered: it is high while a status bit is set, and the DSDT's `_EVT` clears the bits before it acts on
  * them, so that a press between the two raises the line again.
@@ -50,6 +64,7 @@ export class AcpiPm implements BusDevice {
   readonly #report: Report | undefined;
   readonly #startNs: bigint;
   #eventStatus = 0;
+  #ejectRequests = 0;
   #wasReported = false;
 
   constructor(clock: Clock, eventLine: InterruptLine, events: AcpiPmEvents, report?: Report) {
@@ -65,8 +80,15 @@ export class AcpiPm implements BusDevice {
     this.#setEventStatus(this.#eventStatus | ACPI_EVENT_POWER_BUTTON);
   }
 
+  /** Asks the guest to let go of what is in a PCI slot, 0 to 31. Asking again is harmless, and useful: a guest may not listen yet. */
+  requestEject(slot: number): void {
+    this.#ejectRequests = (this.#ejectRequests | (1 << slot)) >>> 0;
+    this.#setEventStatus(this.#eventStatus | ACPI_EVENT_EJECT);
+  }
+
   /** Forgets events the guest has not taken, as after power-on. */
   reset(): void {
+    this.#ejectRequests = 0;
     this.#setEventStatus(0);
   }
 
@@ -83,9 +105,12 @@ export class AcpiPm implements BusDevice {
       case "sleepControl": // SLP_EN is write-only and nothing else is kept
       case "sleepStatus": // WAK_STS: nothing ever wakes, since only S5 exists
       case "reset":
+      case "eject":
         return 0;
       case "eventStatus":
         return this.#eventStatus;
+      case "ejectRequests":
+        return this.#ejectRequests;
       case "pmTimer": {
         const elapsedNs = this.#clock.monotonicNs() - this.#startNs;
         return Number(BigInt.asUintN(32, (elapsedNs * PM_TIMER_HZ) / 1_000_000_000n));
@@ -110,6 +135,12 @@ export class AcpiPm implements BusDevice {
         return;
       case "eventStatus":
         this.#setEventStatus(this.#eventStatus & ~value);
+        return;
+      case "ejectRequests":
+        this.#ejectRequests = (this.#ejectRequests & ~value) >>> 0;
+        return;
+      case "eject":
+        for (let slot = 0; slot < 32; slot++) if (((value >>> slot) & 1) !== 0) this.#events.ejectSlot(slot);
         return;
       case "sleepStatus":
       case "pmTimer":

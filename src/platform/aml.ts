@@ -149,6 +149,9 @@ export const CreateDWordField = (buffer: Aml, offset: number, name: string): Aml
 export const SystemIoRegion = (name: string, port: number, sizeBytes: number): Aml =>
   join(0x5b, 0x80, segment(name), 0x01, Integer(port), Integer(sizeBytes));
 
+/** Names whole dwords of a region, in order from its start; each is accessed alone. */
+export const DWordFields = (region: string, ...names: readonly string[]): Aml =>
+  join(0x5b, 0x81, sized(segment(region), 0x43, ...names.flatMap((name) => [segment(name), 32]))); // DWordAcc, NoLock, WriteAsZeros
 /** Names whole bytes of a region, in order from its start; each is accessed alone. */
 export const ByteFields = (region: string, ...names: readonly string[]): Aml =>
   join(0x5b, 0x81, sized(segment(region), 0x41, ...names.flatMap((name) => [segment(name), 8]))); // ByteAcc, NoLock, WriteAsZeros

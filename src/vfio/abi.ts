@@ -23,6 +23,8 @@ export const VFIO_DEVICE_GET_REGION_INFO = 0x3b6c;
 export const VFIO_DEVICE_GET_IRQ_INFO = 0x3b6d;
 export const VFIO_DEVICE_SET_IRQS = 0x3b6e;
 export const VFIO_DEVICE_RESET = 0x3b6f;
+export const VFIO_DEVICE_GET_PCI_HOT_RESET_INFO = 0x3b70;
+export const VFIO_DEVICE_PCI_HOT_RESET = 0x3b71;
 
 export const VFIO_API_VERSION = 0;
 export const VFIO_TYPE1v2_IOMMU = 3;
@@ -112,3 +114,10 @@ export const DMA_MAP = { size: 32, argsz: 0, flags: 4, vaddr: 8, iova: 16, map_s
 
 /** struct vfio_iommu_type1_dma_unmap */
 export const DMA_UNMAP = { size: 24, argsz: 0, flags: 4, iova: 8, unmap_size: 16 } as const;
+
+/** struct vfio_pci_hot_reset_info and its struct vfio_pci_dependent_device; `group_id` is a device id for iommufd users. */
+export const HOT_RESET_INFO = { size: 12, argsz: 0, flags: 4, count: 8, devices: 12 } as const;
+export const PCI_DEPENDENT_DEVICE = { size: 8, group_id: 0, segment: 4, bus: 6, devfn: 7 } as const;
+
+/** struct vfio_pci_hot_reset; one s32 per group. */
+export const HOT_RESET = { size: 12, argsz: 0, flags: 4, count: 8, group_fds: 12 } as const;

@@ -15,6 +15,7 @@ export const ADVICE: {
   readonly attach: AdviceByErrno;
   readonly openDevice: AdviceByErrno;
   readonly mapDma: AdviceByErrno;
+  readonly resetBus: AdviceByErrno;
   readonly outsideIommu: string;
   readonly noIommuDriver: string;
   readonly notViable: string;
@@ -47,6 +48,12 @@ export const ADVICE: {
     EINVAL: "the address or size is beyond what the IOMMU can map: give the guest less RAM",
     EEXIST: "something is mapped there already",
     EFAULT: "the memory cannot be pinned: this kernel cannot map this device's memory for other devices",
+  },
+  resetBus: {
+    EINVAL: "a function on its bus is bound to no vfio driver: tsvmm bind --group",
+    ENODEV: "a function on its bus is bound to no vfio driver: tsvmm bind --group",
+    EPERM: "a group on its bus is not this machine's",
+    EAGAIN: "somebody else is using the bus at the moment",
   },
   outsideIommu:
     "firmware or platform reserve the rest: cat /sys/kernel/iommu_groups/N/reserved_regions; give the guest less RAM, or pass the device that narrows the range to another guest",

@@ -144,6 +144,23 @@ export class VfioContainer implements DmaMapper {
     return fd(checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", ADVICE.openDevice));
   }
 
+  /** The file of a group that was attached; the container's to close. */
+  groupFile(number: number): Fd | undefined {
+    return this.#groups.get(number);
+  }
+
+  /**
+   * Gives a group back before the end, when none of its devices is open any more: the host waits for that while a driver is unbound. With
+   * the last group the DMA mappings go too. Never throws; calling it twice is harmless.
+   */
+  releaseGroup(number: number): void {
+    const group = this.#groups.get(number);
+    if (group === undefined) return;
+    this.#forget(number, group);
+    if (this.#groups.size === 1) this.#unmapAll();
+    this.#detach(number, group);
+  }
+
   mapDma(name: string, address: Iova, host: Hva, sizeBytes: number): Mapping {
     const action = `map ${name} for DMA at ${hex(address)}`;
     if (!this.canMap(address, sizeBytes)) {
@@ -171,13 +188,21 @@ export class VfioContainer implements DmaMapper {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const [number, group] of this.#groups) {
-      try {
-        this.#files.removeFile(group);
-      } catch (error) {
-        this.#report("warn", `Cannot take IOMMU group ${number} from KVM: ${String(error)}`);
-      }
+    for (const [number, group] of this.#groups) this.#forget(number, group);
+    this.#unmapAll();
+    for (const [number, group] of this.#groups) this.#detach(number, group);
+    this.#libc.close(this.#container);
+  }
+
+  #forget(number: number, group: Fd): void {
+    try {
+      this.#files.removeFile(group);
+    } catch (error) {
+      this.#report("warn", `Cannot take IOMMU group ${number} from KVM: ${String(error)}`);
     }
+  }
+
+  #unmapAll(): void {
     for (const mapping of [...this.#mappings]) {
       try {
         mapping.unmap();
@@ -185,15 +210,17 @@ export class VfioContainer implements DmaMapper {
         this.#report("warn", String(error)); // closing the container ends the mapping all the same
       }
     }
-    for (const [number, group] of this.#groups) {
-      if (this.#libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0) < 0) {
-        const errno = errnoName(this.#libc.errno());
-        this.#report("warn", `Cannot take IOMMU group ${number} out of its container: ${errno}`);
-      }
-      this.#libc.close(group);
+  }
+
+  #detach(number: number, group: Fd): void {
+    const result = this.#libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0);
+    const errno = result < 0 ? errnoName(this.#libc.errno()) : "";
+    // EINVAL: it is in none. The kernel (6.1 does) takes it out itself when its last device was unbound on the host meanwhile.
+    if (result < 0 && errno !== "EINVAL") {
+      this.#report("warn", `Cannot take IOMMU group ${number} out of its container: ${errno}`);
     }
-    this.#groups.clear();
-    this.#libc.close(this.#container);
+    this.#libc.close(group);
+    this.#groups.delete(number);
   }
 
   #mustBeFree(number: number, group: Fd): void {

@@ -23,6 +23,7 @@ import {
   type ResetMethod,
 } from "./backend.ts";
 import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
+import { type BusResettable, queryResetSet, type ResetMember, resetBusOf } from "./hot-reset.ts";
 import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
 import { queryRegion, type VfioRegion } from "./region.ts";
 
@@ -36,8 +37,9 @@ const HUGE_PAGE: number = 2 * MIB;
 const GIGANTIC_PAGE: number = 1024 * MIB;
 
 /** A device behind a VFIO device descriptor, whether a group or a device file gave it. Owns the descriptor. */
-export class VfioDevice implements DeviceBackend {
+export class VfioDevice implements DeviceBackend, BusResettable {
   readonly name: string;
+  readonly needsBusReset: boolean;
   readonly #libc: VfioLibc;
   readonly #device: Fd;
   readonly #canReset: boolean;
@@ -66,6 +68,8 @@ export class VfioDevice implements DeviceBackend {
       const flags = view.getUint32(DEVICE_INFO.flags, true);
       if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0) throw new HostError(`Cannot use ${name}: it is not a PCI device`);
       this.#canReset = (flags & VFIO_DEVICE_FLAGS_RESET) !== 0;
+      this.needsBusReset =
+        !this.#canReset || (resetMethods.length > 0 && resetMethods.every((method) => method === "pm"));
       const regionCount = Math.min(view.getUint32(DEVICE_INFO.num_regions, true), VFIO_PCI_CONFIG_REGION_INDEX + 1);
       // A region that the kernel does not know leaves a hole: the indices are the BARs' numbers.
       this.#regions = Array.from({ length: regionCount }, (_, index) => queryRegion(libc, device, name, index));
@@ -158,6 +162,14 @@ export class VfioDevice implements DeviceBackend {
     const result = this.#libc.ioctl(this.#device, VFIO_DEVICE_RESET, 0);
     checked(this.#libc, result, `reset ${this.name}`, "VFIO_DEVICE_RESET");
     return this.#resetMethod;
+  }
+
+  resetSet(): readonly ResetMember[] | undefined {
+    return queryResetSet(this.#libc, this.#device, this.name);
+  }
+
+  resetBus(groups: readonly Fd[]): void {
+    resetBusOf(this.#libc, this.#device, this.name, groups);
   }
 
   close(): void {

@@ -33,8 +33,11 @@ export class HostEvents {
 
   /** Stops watching; the device must still be open. */
   close(): void {
-    for (const { kind } of this.#events) this.#backend.disableInterrupts(kind);
-    this.#release();
+    try {
+      for (const { kind } of this.#events) this.#backend.disableInterrupts(kind);
+    } finally {
+      this.#release();
+    }
   }
 
   #watch(kind: "error" | "request", watcher: FdWatcher, callback: () => void): EventFd["fd"] {

@@ -49,9 +49,12 @@ export class IntxConnection {
 
   /** Takes it apart: host first, so that nothing arrives any more; KVM lowers the pin when its side goes. */
   close(): void {
-    this.#backend.disableInterrupts("intx");
-    this.#connected.disconnect();
-    this.#resample.close();
-    this.#trigger.close();
+    try {
+      this.#backend.disableInterrupts("intx");
+    } finally {
+      this.#connected.disconnect();
+      this.#resample.close();
+      this.#trigger.close();
+    }
   }
 }

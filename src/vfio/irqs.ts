@@ -21,7 +21,8 @@ import {
 import type { InterruptInfo, InterruptKind } from "./backend.ts";
 import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
 
-const INDEX: Readonly<Record<InterruptKind, number>> = {
+/** VFIO's index of each kind. */
+export const IRQ_INDEX: Readonly<Record<InterruptKind, number>> = {
   intx: VFIO_PCI_INTX_IRQ_INDEX,
   msi: VFIO_PCI_MSI_IRQ_INDEX,
   msix: VFIO_PCI_MSIX_IRQ_INDEX,
@@ -29,7 +30,8 @@ const INDEX: Readonly<Record<InterruptKind, number>> = {
   request: VFIO_PCI_REQ_IRQ_INDEX,
 };
 
-const NO_INTERRUPT: InterruptInfo = { count: 0, canGrow: false, isAutomasked: false };
+/** What is said of a kind that a device does not have. */
+export const NO_INTERRUPT: InterruptInfo = { count: 0, canGrow: false, isAutomasked: false };
 
 /**
  * VFIO_DEVICE_GET_IRQ_INFO. EINVAL is the kernel's way to say that the device has none of this kind (`error` on conventional PCI).
@@ -38,10 +40,15 @@ const NO_INTERRUPT: InterruptInfo = { count: 0, canGrow: false, isAutomasked: fa
  */
 export function queryInterrupt(libc: VfioLibc, device: Fd, name: string, kind: InterruptKind): InterruptInfo {
   const { bytes, view } = vfioStruct(IRQ_INFO.size);
-  view.setUint32(IRQ_INFO.index, INDEX[kind], true);
+  view.setUint32(IRQ_INFO.index, IRQ_INDEX[kind], true);
   const result = libc.ioctlStruct(device, VFIO_DEVICE_GET_IRQ_INFO, bytes);
   if (result < 0 && errnoName(libc.errno()) === "EINVAL") return NO_INTERRUPT;
   checked(libc, result, `ask for the ${kind} interrupts of ${name}`, "VFIO_DEVICE_GET_IRQ_INFO");
+  return parseInterrupt(view);
+}
+
+/** Reads a struct vfio_irq_info. */
+export function parseInterrupt(view: DataView): InterruptInfo {
   const flags = view.getUint32(IRQ_INFO.flags, true);
   if ((flags & VFIO_IRQ_INFO_EVENTFD) === 0) return NO_INTERRUPT;
   return {
@@ -61,7 +68,7 @@ export type IrqAction =
 
 /** struct vfio_irq_set for an action on interrupts of a kind. */
 export function encodeIrqSet(kind: InterruptKind, action: IrqAction): Uint8Array {
-  const index = INDEX[kind];
+  const index = IRQ_INDEX[kind];
   switch (action.kind) {
     case "trigger":
       return irqSet(index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, action.start, action.eventFds);

@@ -4,7 +4,7 @@ import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
-import { PCI_COMMAND } from "../pci/ids.ts";
+import { PCI_COMMAND, PCI_VENDOR_ID } from "../pci/ids.ts";
 import { VFIO_PCI_CONFIG_REGION_INDEX } from "./abi.ts";
 import type { DeviceBackend } from "./backend.ts";
 import { type BarChoice, type BarHole, type BarPlan, planBar } from "./bar-areas.ts";
@@ -13,6 +13,7 @@ import { buildConfig, type FunctionConfig } from "./function-config.ts";
 import { type HostEventHandlers, HostEvents } from "./host-events.ts";
 import { FunctionInterrupts } from "./interrupts.ts";
 import { type BarMappers, MappedBar } from "./mapped-bar.ts";
+import type { SlottedFunction } from "./memory-faults.ts";
 import { MsixStructures } from "./msix-structures.ts";
 import type { BarSummary, PassthroughSummary } from "./summary.ts";
 
@@ -36,7 +37,7 @@ export interface PassthroughChoice {
  * A real PCI function in the guest's PCI: configuration space from `function-config.ts`, BARs as memory slots where possible, interrupts
  * wired from device to guest inside the kernel. The function owns its backend. Device thread only.
  */
-export class PassthroughFunction implements PciFunction {
+export class PassthroughFunction implements PciFunction, SlottedFunction {
   readonly name: string;
   readonly config: ConfigSpace;
   readonly barRequests: readonly BarRequest[];
@@ -55,7 +56,7 @@ export class PassthroughFunction implements PciFunction {
   #requests = 0;
   #deviceCommand: number | undefined; // what the device was told last
   #isAsleep = false;
-  #isClosed = false;
+  #isRetired = false;
 
   /** @throws HostError when the host refuses something that cannot be done without; the backend is closed then. */
   constructor(backend: DeviceBackend, choice: PassthroughChoice, host: PassthroughHost, handlers: HostEventHandlers) {
@@ -109,13 +110,14 @@ export class PassthroughFunction implements PciFunction {
 
   readBar(index: BarIndex, offset: number, width: Width): number {
     this.#reads[index] = (this.#reads[index] ?? 0) + 1;
+    if (this.#isAsleep) return allOnes(width); // nothing of it answers, the emulated parts neither
     const emulated = this.#structures?.read(index, offset, width, (at, count) => this.#readDevice(index, at, count));
     return emulated ?? this.#readDevice(index, offset, width);
   }
 
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void {
     this.#writes[index] = (this.#writes[index] ?? 0) + 1;
-    if (index === ROM_BAR) return;
+    if (index === ROM_BAR || this.#isAsleep) return;
     const toDevice = (at: number, count: Width, part: number): void => {
       this.#backend.writeRegion(index, at, count, part);
     };
@@ -130,6 +132,20 @@ export class PassthroughFunction implements PciFunction {
     }
     this.#placed.set(index, address);
     if (!this.#isAsleep) this.#mapped.get(index)?.show(address);
+  }
+
+  get hasSlots(): boolean {
+    return [...this.#mapped.values()].some((bar) => bar.slotBytes > 0);
+  }
+
+  /** A function that was pulled reads all ones, as does one whose link is down. */
+  isPresent(): boolean {
+    const identity = this.#backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_VENDOR_ID, 4);
+    return identity !== undefined && identity !== 0xffff_ffff;
+  }
+
+  withdrawSlots(): void {
+    for (const bar of this.#mapped.values()) bar.hide();
   }
 
   /** As after power-on, as far as the device can be reset. What the host refuses is reported. */
@@ -152,13 +168,19 @@ export class PassthroughFunction implements PciFunction {
     this.#interrupts.resume();
   }
 
-  /**
-   * Gives the device back, in the order the kernel wants: interrupts off at the host, then in KVM; memory slots; mappings of device
-   * memory; the device. Never throws: what fails is reported. Calling it twice is harmless.
-   */
+  /** {@link retire}, then gives the device back. Never throws: what fails is reported. Calling it twice is harmless. */
   close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
+    this.retire();
+    this.#backend.close();
+  }
+
+  /**
+   * Takes everything off the device, in the order the kernel wants: interrupts off at the host, then in KVM; memory slots; mappings of
+   * device memory. Only the device itself is still open: its bus may be reset now.
+   */
+  retire(): void {
+    if (this.#isRetired) return;
+    this.#isRetired = true;
     this.#attempt("switch off the interrupts", () => this.#interrupts.hold());
     this.#attempt("stop watching its events", () => this.#events.close());
     this.#attempt("release the interrupt routes", () => {
@@ -166,7 +188,6 @@ export class PassthroughFunction implements PciFunction {
       this.#built.msix?.reset();
     });
     for (const bar of this.#mapped.values()) this.#attempt("unmap a BAR", () => bar.close());
-    this.#backend.close();
   }
 
   /** What it has done and how it is set up, as plain data. */

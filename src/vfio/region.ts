@@ -42,7 +42,8 @@ export function queryRegion(libc: VfioLibc, device: Fd, name: string, index: num
   }
 }
 
-function parseRegion(view: DataView, index: number): VfioRegion {
+/** Reads a struct vfio_region_info with the capability chain behind it; offsets that leave `view` end the chain. */
+export function parseRegion(view: DataView, index: number): VfioRegion {
   const flags = view.getUint32(REGION_INFO.flags, true);
   const sizeBytes = getU64(view, REGION_INFO.region_size);
   const first = (flags & VFIO_REGION_INFO_FLAG_CAPS) === 0 ? 0 : view.getUint32(REGION_INFO.cap_offset, true);
@@ -70,6 +71,7 @@ function parseRegion(view: DataView, index: number): VfioRegion {
 
 function sparseAreas(view: DataView, capability: number): readonly RegionArea[] {
   const areas: RegionArea[] = [];
+  if (capability + SPARSE_MMAP.size > view.byteLength) return areas; // a server can cut its answer short
   const count = view.getUint32(capability + SPARSE_MMAP.nr_areas, true);
   for (let index = 0; index < count; index++) {
     const at = capability + SPARSE_MMAP.areas + index * SPARSE_MMAP_AREA.size;

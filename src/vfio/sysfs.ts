@@ -1,5 +1,5 @@
-import { readdirSync, readFileSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, join } from "node:path";
+import { entries, hexFile, linkName, realPath, textFile } from "./host-tree.ts";
 
 /** One region of a function's `resource` file: BAR 0 to 5, then the ROM. */
 export interface ResourceSize {
@@ -32,6 +32,12 @@ export interface HostFunction {
   readonly numaNode: number;
   /** BDF of the physical function that it is a virtual function of. */
   readonly physicalFunction: string | undefined;
+  /** Virtual functions that it has made. */
+  readonly virtualFunctionCount: number;
+  /** The only driver that may take it, as user space has said; `undefined` for none. */
+  readonly driverOverride: string | undefined;
+  /** The display that the firmware started with. */
+  readonly isBootVga: boolean;
 }
 
 /** An IOMMU group: the functions that the IOMMU cannot tell apart, which go to a guest together or not at all. */
@@ -98,6 +104,9 @@ export function readFunction(path: string): HostFunction | undefined {
     resetMethods: (textFile(directory, "reset_method") ?? "").split(" ").filter((method) => method !== ""),
     numaNode: Number(textFile(directory, "numa_node") ?? "-1"),
     physicalFunction: linkName(join(directory, "physfn")),
+    virtualFunctionCount: Number(textFile(directory, "sriov_numvfs") ?? "0"),
+    driverOverride: overrideOf(textFile(directory, "driver_override")),
+    isBootVga: textFile(directory, "boot_vga") === "1",
   };
 }
 
@@ -116,6 +125,11 @@ function isObstacle(member: HostFunction): boolean {
   return driver !== undefined && !isVfioDriver(driver) && !isBridge(member) && !HARMLESS_DRIVERS.includes(driver);
 }
 
+/** The kernel shows an override that is not set as "(null)". */
+function overrideOf(text: string | undefined): string | undefined {
+  return text === undefined || text === "" || text === "(null)" ? undefined : text;
+}
+
 /** Lines of "start end flags"; the first seven are BARs and ROM. */
 function parseResources(text: string): readonly ResourceSize[] {
   const resources: ResourceSize[] = [];
@@ -129,41 +143,4 @@ function parseResources(text: string): readonly ResourceSize[] {
     resources.push({ index, sizeBytes: Number(end - start + 1n), kind });
   }
   return resources;
-}
-
-function entries(directory: string): readonly string[] {
-  try {
-    return readdirSync(directory).sort();
-  } catch {
-    return []; // no such directory: nothing of that kind
-  }
-}
-
-function realPath(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    return undefined;
-  }
-}
-
-function linkName(path: string): string | undefined {
-  try {
-    return basename(readlinkSync(path));
-  } catch {
-    return undefined;
-  }
-}
-
-function textFile(directory: string, name: string): string | undefined {
-  try {
-    return readFileSync(join(directory, name), "utf8").trim();
-  } catch {
-    return undefined;
-  }
-}
-
-function hexFile(directory: string, name: string): number | undefined {
-  const text = textFile(directory, name);
-  return text !== undefined && /^0x[0-9a-f]+$/i.test(text) ? Number(text) : undefined;
 }

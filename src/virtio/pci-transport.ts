@@ -41,6 +41,7 @@ const ISR_CONFIG = 2;
  */
 const BAR = 0;
 const BAR_BYTES = 0x8000;
+const PAGE_BYTES = 0x1000; // an access over a border is done byte by byte
 const PAGE_COMMON = 0x0000;
 const PAGE_ISR = 0x1000;
 const PAGE_DEVICE = 0x2000;
@@ -144,6 +145,11 @@ export class VirtioPciFunction implements PciFunction {
   readBar(index: BarIndex, offset: number, width: Width): number {
     if (index !== BAR) return 0;
     const at = offset & 0xfff;
+    if (at + width > PAGE_BYTES) {
+      let value = 0;
+      for (let byte = 0; byte < width; byte++) value += this.readBar(index, offset + byte, 1) * 2 ** (8 * byte);
+      return value;
+    }
     switch (offset - at) {
       case PAGE_COMMON:
         return COMMON_CONFIG.read(this.#common, at, width);
@@ -163,6 +169,10 @@ export class VirtioPciFunction implements PciFunction {
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void {
     if (index !== BAR) return;
     const at = offset & 0xfff;
+    if (at + width > PAGE_BYTES) {
+      for (let byte = 0; byte < width; byte++) this.writeBar(index, offset + byte, 1, (value >>> (8 * byte)) & 0xff);
+      return;
+    }
     switch (offset - at) {
       case PAGE_COMMON:
         COMMON_CONFIG.write(this.#common, at, width, value);

@@ -1,15 +1,9 @@
 import type { Bus } from "../base/bus.ts";
 import { formatBdf } from "../pci/bdf.ts";
 import { dumpRoot } from "../pci/dump.ts";
-import {
-  PCI_CAP_ID_MSI,
-  PCI_CAP_ID_MSIX,
-  PCI_DEVICE_ID,
-  PCI_INTERRUPT_PIN,
-  PCI_MSIX_FLAGS,
-  PCI_VENDOR_ID,
-} from "../pci/ids.ts";
+import { PCI_DEVICE_ID, PCI_VENDOR_ID } from "../pci/ids.ts";
 import type { PciRoot, PluggedFunction } from "../pci/root.ts";
+import { interruptTexts } from "./function-facts.ts";
 import { GSIS, type MemoryLayout, PCI_WINDOW_IO } from "./memory-map.ts";
 import type { MachinePlan, PlanBarPart, PlanFunction, PlanRange } from "./plan.ts";
 import type { MachineSpec } from "./spec.ts";
@@ -76,7 +70,7 @@ function describeFunction(
     bdf: formatBdf(bdf).replace(/^0000:/, ""),
     id: fn.name,
     title: passed === undefined ? identity : `host ${passed.hostAddress} ${identity}`,
-    interrupts: describeInterrupts(plugged, root).join("; ") || "none",
+    interrupts: interruptTexts(fn.config, (pin) => root.interruptGsi(bdf.device, pin)).join("; ") || "none",
     bars: bars.requests.map((request) => {
       const address = bars.address(request);
       return {
@@ -84,20 +78,10 @@ function describeFunction(
         kind: request.kind,
         sizeBytes: request.sizeBytes,
         ...(address === undefined ? {} : { address }),
-        parts: passed?.parts(request.index) ?? [],
+        parts: passed?.parts(request.index) ?? [
+          { offset: 0, sizeBytes: request.sizeBytes, way: "trapped", reason: "an emulated device" },
+        ],
       };
     }),
   };
-}
-
-function describeInterrupts({ bdf, function: fn }: PluggedFunction, root: PciRoot): string[] {
-  const { config } = fn;
-  const kinds: string[] = [];
-  const pin = config.get8(PCI_INTERRUPT_PIN);
-  if (pin >= 1 && pin <= 4) kinds.push(`INT${"ABCD"[pin - 1]} → GSI ${root.interruptGsi(bdf.device, pin)}`);
-  const msi = config.findCapability(PCI_CAP_ID_MSI);
-  if (msi !== undefined) kinds.push(`MSI, ${1 << ((config.get16(msi + 2) >>> 1) & 7)} vectors`);
-  const msix = config.findCapability(PCI_CAP_ID_MSIX);
-  if (msix !== undefined) kinds.push(`MSI-X, ${(config.get16(msix + PCI_MSIX_FLAGS) & 0x7ff) + 1} vectors`);
-  return kinds;
 }

@@ -13,7 +13,6 @@ import { MemorySlots } from "../kvm/memory-slots.ts";
 import { Vm } from "../kvm/vm.ts";
 import type { PciFunction } from "../pci/function.ts";
 import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../pci/host-bridge.ts";
-import { PCI_INTERRUPT_PIN } from "../pci/ids.ts";
 import { PciRoot } from "../pci/root.ts";
 import { ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_RESET_VALUE, AcpiPm } from "../platform/acpi-pm.ts";
 import { buildAcpiTables } from "../platform/acpi-tables.ts";
@@ -45,8 +44,11 @@ import {
   PORTS,
 } from "./memory-map.ts";
 import type { DeviceStatistics, GuestEvent } from "./messages.ts";
-import { Passthrough } from "./passthrough.ts";
+import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
+import { plugPassthrough } from "./passthrough-slots.ts";
 import type { MachinePlan } from "./plan.ts";
+import { Removals } from "./removals.ts";
+import { type UserDeviceParts, UserDevices } from "./user-devices.ts";
 import { RandomSource } from "./random-source.ts";
 import type { DiskSpec, MachineSpec } from "./spec.ts";
 
@@ -87,6 +89,8 @@ export class Board {
   readonly #root: PciRoot;
   readonly #pm: AcpiPm;
   #passthrough: Passthrough | undefined;
+  #users: UserDevices | undefined;
+  #removals: Removals | undefined;
   #console: VirtioConsole | undefined;
   readonly #dirty = new Set<SerialPort>();
   readonly #unclaimed = { count: 0 };
@@ -131,7 +135,7 @@ export class Board {
         ports: this.ports,
         mmio: this.mmio,
         root: this.#root,
-        passthrough: ({ function: fn }) => this.#passthrough?.describe(fn),
+        passthrough: ({ function: fn }) => this.#passthrough?.describe(fn) ?? this.#users?.describe(fn),
       });
     } catch (error) {
       this.close();
@@ -149,6 +153,11 @@ export class Board {
     this.#pm.pressPowerButton();
   }
 
+  /** A vCPU met memory that does not answer: how often device memory was withdrawn so far, this time included. */
+  memoryFault(): number {
+    return (this.#passthrough?.memoryFault() ?? 0) + (this.#users?.memoryFault() ?? 0);
+  }
+
   resizeConsole(columns: number, rows: number): void {
     this.#console?.resize(columns, rows);
   }
@@ -159,7 +168,8 @@ export class Board {
       for (const [name, count] of bus.accesses()) accesses[name] = (accesses[name] ?? 0) + count;
     }
     if (this.#unclaimed.count > 0) accesses["(unclaimed)"] = this.#unclaimed.count;
-    return { accesses, functions: this.#passthrough?.statistics() ?? [] };
+    const passed = this.#passthrough?.statistics() ?? [];
+    return { accesses, functions: [...passed, ...(this.#users?.statistics() ?? [])] };
   }
 
   /** Gives everything back, in reverse order. The vCPUs must have stopped. */
@@ -200,7 +210,11 @@ export class Board {
     const pm = new AcpiPm(
       clock,
       this.#line(GSIS.acpiEvents, "ACPI events"),
-      { powerOff: () => onGuestEvent({ kind: "powerOff" }), reset },
+      {
+        powerOff: () => onGuestEvent({ kind: "powerOff" }),
+        reset,
+        ejectSlot: (slot) => this.#removals?.guestEjects(slot),
+      },
       report,
     );
     attach(PORTS.acpi, ACPI_PM_SIZE, pm);
@@ -230,7 +244,7 @@ export class Board {
     this.#plug(new HostBridge(), 0);
     // Functions with a slot of their own wish come first, so that none of the others is in their way.
     const passed = this.#openPassthrough();
-    for (const { slot, function: fn } of passed) if (slot !== undefined) this.#plugPassthrough(fn, slot);
+    for (const { slot, members } of passed) if (slot !== undefined) this.#plugGroup(members, slot);
     for (const disk of spec.disks) this.#plugVirtio(disk.id, this.#disk(disk, watcher, report));
     if (characters.console !== undefined) {
       this.#console = new VirtioConsole("console", characters.console, characters.consoleSize);
@@ -243,33 +257,65 @@ export class Board {
         this.#own(new RandomSource(spec.rng.source), (source) => source.close()),
       ),
     );
-    for (const { slot, function: fn } of passed) if (slot === undefined) this.#plugPassthrough(fn, this.#freeSlot());
+    for (const { slot, members } of passed) if (slot === undefined) this.#plugGroup(members, this.#freeSlot());
+    for (const fn of this.#openUserDevices()) plugPassthrough(this.#root, fn, this.#freeSlot(), 0);
+    if (spec.devices.length + spec.userDevices.length > 0) this.#removals = this.#makeRemovals();
   }
 
-  #openPassthrough(): { readonly slot: number | undefined; readonly function: PassthroughFunction }[] {
-    const { spec, memory, watcher, report, onGuestEvent } = this.#parts;
-    if (spec.devices.length === 0) return [];
+  /** What functions of the host and of other processes are wired to. */
+  #passthroughParts(): Omit<UserDeviceParts, "devices" | "onLost"> {
+    const { memory, watcher, report } = this.#parts;
+    const lines = new ResampledIrqLines(this.#vm);
+    return { memory, slots: this.#slots, mmio: this.mmio, router: this.#routing, lines, watcher, report };
+  }
+
+  #openUserDevices(): readonly PassthroughFunction[] {
+    const devices = this.#parts.spec.userDevices;
+    if (devices.length === 0) return [];
+    const users = new UserDevices({
+      ...this.#passthroughParts(),
+      devices,
+      // Later: it may be noticed during the guest's access to the device.
+      onLost: (id, reason) => this.#deferral.defer(() => this.#removals?.serverLost(id, reason)),
+    });
+    this.#users = this.#own(users, () => users.close());
+    return users.functions;
+  }
+
+  #openPassthrough(): readonly PassthroughGroup[] {
+    const { devices } = this.#parts.spec;
+    if (devices.length === 0) return [];
     const passthrough = new Passthrough({
-      devices: spec.devices,
-      memory,
+      ...this.#passthroughParts(),
+      devices,
       vm: this.#vm,
-      slots: this.#slots,
-      mmio: this.mmio,
-      router: this.#routing,
-      lines: new ResampledIrqLines(this.#vm),
-      watcher,
-      report,
-      onGone: (device, reason) => onGuestEvent({ kind: "deviceGone", device, reason }),
+      onError: (id) => this.#removals?.hostReportsError(id),
+      onRequest: (id) => this.#removals?.hostWants(id),
     });
     this.#passthrough = this.#own(passthrough, () => passthrough.close());
-    for (const { function: fn } of passthrough.functions) this.#own(fn, () => fn.close());
-    return passthrough.functions.map(({ spec: { pciSlot }, function: fn }) => ({ slot: pciSlot, function: fn }));
+    return passthrough.groups();
   }
 
-  #plugPassthrough(fn: PassthroughFunction, slot: number): void {
-    this.#root.plug(fn, slot);
-    const pin = fn.config.get8(PCI_INTERRUPT_PIN);
-    if (pin !== 0) fn.wireIntx(intxGsi(slot, pin));
+  #makeRemovals(): Removals {
+    const { report, onGuestEvent } = this.#parts;
+    return new Removals({
+      root: this.#root,
+      acpi: this.#pm,
+      idOf: (fn) => this.#idOf(fn),
+      find: (id) => this.#passthrough?.find(id) ?? this.#users?.find(id),
+      release: (fn) => (this.#users?.idOf(fn) === undefined ? this.#passthrough?.release(fn) : fn.close()),
+      defer: (work) => this.#deferral.defer(work),
+      report,
+      onEvent: onGuestEvent,
+    });
+  }
+
+  #idOf(fn: PciFunction): string | undefined {
+    return this.#passthrough?.idOf(fn) ?? this.#users?.idOf(fn);
+  }
+
+  #plugGroup(members: PassthroughGroup["members"], slot: number): void {
+    for (const { function: fn, functionNumber } of members) plugPassthrough(this.#root, fn, slot, functionNumber);
   }
 
   #disk(disk: DiskSpec, watcher: FdWatcher, report: Report): VirtioBlock {
@@ -304,6 +350,12 @@ export class Board {
     throw new SpecError("--device", "bus 0 has 31 slots for devices, and all are taken");
   }
 
+  /** The host may want passed-through functions back; the machine's own devices stay. */
+  #ejectableSlots(): readonly number[] {
+    const passed = this.#root.functions.filter((plugged) => this.#idOf(plugged.function) !== undefined);
+    return [...new Set(passed.map(({ bdf }) => bdf.device))];
+  }
+
   #writeAcpi(): void {
     const { spec, memory, layout } = this.#parts;
     const { blobs, sizeBytes } = buildAcpiTables({
@@ -321,6 +373,7 @@ export class Board {
         mem32: layout.pciWindow32,
         ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
         intxGsi,
+        ejectableSlots: this.#ejectableSlots(),
       },
       pmPort: PORTS.acpi,
       eventGsi: GSIS.acpiEvents,

@@ -1,4 +1,4 @@
-import { cpus } from "node:os";
+import { availableParallelism } from "node:os";
 import type { CpuStart } from "../base/cpu-state.ts";
 import type { Fd } from "../base/units.ts";
 import { kick } from "../host/thread.ts";
@@ -35,7 +35,7 @@ interface CpuThread {
 
 /** Polling wants a core for the device thread beside the vCPU that waits: never with one CPU, for wake-ups only with one to spare. */
 function spinLimits(vcpuCount: number): SpinLimits {
-  const hostCpus = cpus().length;
+  const hostCpus = availableParallelism();
   return { awake: hostCpus > 1 ? SPIN_LIMIT : 0, asleep: vcpuCount < hostCpus ? SPIN_LIMIT : 0 };
 }
 

@@ -14,8 +14,10 @@ export interface DeviceLoopParts {
   readonly flush: () => void;
   /** True ends the loop after the current pass. */
   readonly isDone: () => boolean;
-  /** How long to look for further accesses after one was served, before sleeping. */
+  /** How long to look for further work after some was done, before sleeping. */
   readonly window: PollWindow;
+  /** Lets another thread have this processor, where one waits for it. */
+  readonly yieldProcessor: () => void;
   /** Microseconds that never go back. */
   readonly now: () => number;
 }
@@ -23,36 +25,39 @@ export interface DeviceLoopParts {
 /** Looks at the mailboxes between two looks at the clock: a look costs some 20 ns for a vCPU, the clock 50. */
 const LOOKS_PER_TICK = 32;
 
-/** A busy vCPU may keep the thread from its descriptors for so long, in microseconds. */
-const DESCRIPTOR_INTERVAL = 50;
+/** Descriptors are looked at so often while polling, in microseconds: a doorbell's ring waits that long at most. A look costs half of one. */
+const DESCRIPTOR_INTERVAL = 10;
+
+/** A busy vCPU keeps collected work for so long, in microseconds. */
+const FLUSH_INTERVAL = 50;
 
 /**
  * The device thread's life: serve accesses, dispatch descriptors, sleep when there is neither.
  *
- * After an access it keeps looking for the next one for a while, since accesses come in runs (a driver's probe, a burst of console
- * output) and a wake-up through epoll costs ten times the access. Descriptors get their pass at intervals meanwhile.
+ * After work it keeps looking for more for a while, since accesses come in runs (a driver's probe, a burst of console output), requests
+ * follow their completions, and a wake-up through epoll costs ten times the work. It yields between looks: with a processor to spare that
+ * is nothing, and without one the vCPU, whose next access it waits for, gets on with it.
  */
 export function runDeviceLoop(parts: DeviceLoopParts): void {
-  const { mailboxes, waiter, handle, flush, isDone, window, now } = parts;
-  let lastServed = now();
+  const { mailboxes, waiter, handle, flush, isDone, window, yieldProcessor, now } = parts;
+  let lastWork = now();
   let descriptorsDue = 0;
-  let hasSlept = false;
+  let flushDue = 0;
   while (!isDone()) {
-    let served = 0;
-    for (let look = 0; look < LOOKS_PER_TICK; look++) served += mailboxes.serve(handle);
+    let done = 0;
+    for (let look = 0; look < LOOKS_PER_TICK; look++) done += mailboxes.serve(handle);
     const time = now();
-    if (served > 0) {
-      // The sleep that matters is the one between two accesses, however many descriptors woke the thread in it.
-      if (hasSlept) window.slept(time - lastServed);
-      hasSlept = false;
-      lastServed = time;
-    }
-    if (time < lastServed + window.microseconds) {
+    if (time < lastWork + window.microseconds || done > 0) {
+      if (time >= flushDue) {
+        flushDue = time + FLUSH_INTERVAL;
+        flush();
+      }
       if (time >= descriptorsDue) {
         descriptorsDue = time + DESCRIPTOR_INTERVAL;
-        flush();
-        waiter.wait(0);
+        done += waiter.wait(0);
       }
+      if (done > 0) lastWork = time;
+      else yieldProcessor();
       continue;
     }
     flush();
@@ -61,7 +66,9 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
     if (mailboxes.hasRequests) waiter.wait(0);
     else waiter.wait(-1);
     mailboxes.wakeUp();
-    hasSlept = true;
+    const woken = now();
+    window.slept(woken - lastWork);
+    lastWork = woken;
   }
   flush();
 }

@@ -5,6 +5,7 @@ import { allOnes } from "../base/units.ts";
 import { EpollLoop } from "../host/epoll.ts";
 import { EventFd } from "../host/eventfd.ts";
 import { GuestRam } from "../host/guest-ram.ts";
+import { libc } from "../host/libc.ts";
 import { setThreadName } from "../host/thread.ts";
 import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
@@ -36,6 +37,8 @@ const mailboxes = new MailboxServer(data.mailboxes);
 let characters: CharDevices | undefined;
 let board: Board | undefined;
 let isDone = false;
+/** Devices that the host has asked for: the next power cycle goes without them, whether the guest let go of them or was reset first. */
+const departed = new Set<string>();
 
 const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
 
@@ -76,7 +79,7 @@ function build({ kvm, vm, ram, layout }: Extract<ToDeviceThread, { kind: "build"
   try {
     characters ??= new CharDevices(data.spec, epoll, report, post);
     board = new Board({
-      spec: data.spec,
+      spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },
       kvm,
       vm,
       memory: GuestRam.attach(ram),
@@ -84,7 +87,10 @@ function build({ kvm, vm, ram, layout }: Extract<ToDeviceThread, { kind: "build"
       watcher: epoll,
       characters,
       report,
-      onGuestEvent: (event) => post({ kind: "guest", event }),
+      onGuestEvent: (event) => {
+        if (event.kind === "deviceWanted") departed.add(event.device);
+        post({ kind: "guest", event });
+      },
     });
     post({ kind: "built", plan: board.plan });
   } catch (error) {
@@ -117,6 +123,8 @@ const handle: AccessHandler = (_vcpu, kind, address, width, value) => {
       case ACCESS.mmioWrite:
         board.mmio.write(address, width, value);
         return value;
+      case ACCESS.memoryFault:
+        return board.memoryFault();
       default:
         return kind satisfies never;
     }
@@ -152,6 +160,7 @@ for (;;) {
       },
       isDone: () => isDone,
       window,
+      yieldProcessor: libc.schedYield,
       now,
     });
     break;

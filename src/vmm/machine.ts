@@ -1,5 +1,5 @@
 import { EventEmitter } from "node:events";
-import { cpus } from "node:os";
+import { availableParallelism } from "node:os";
 import type { CpuStart } from "../base/cpu-state.ts";
 import { HostError, SpecError } from "../base/errors.ts";
 import { fd } from "../base/units.ts";
@@ -21,6 +21,7 @@ import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "./
 import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./messages.ts";
 import { checkPassthrough } from "./passthrough-checks.ts";
 import type { MachinePlan } from "./plan.ts";
+import { RemovalDeadlines } from "./removal-deadlines.ts";
 import type { MachineSpec } from "./spec.ts";
 import { completeSpec, type MachineInput } from "./spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
@@ -94,6 +95,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   readonly #devices: DeviceThread;
   readonly #cpus: CpuThreads;
   readonly #exit = defer<MachineExit>();
+  readonly #removals = new RemovalDeadlines((error) => this.#fail(error));
   #terminal: RawTerminal | undefined;
   readonly #emergency = (): void => this.#releaseThreads();
   #system: KvmSystem | undefined;
@@ -123,7 +125,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
     const mailboxes = createMailboxes(spec.cpus.count);
     this.#doorbell = EventFd.create();
-    const pollMicroseconds = spec.pollMicroseconds ?? (cpus().length > 1 ? "auto" : "never");
+    const pollMicroseconds = spec.pollMicroseconds ?? (availableParallelism() > 1 ? "auto" : "never");
     this.#devices = new DeviceThread({
       data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
       doorbell: this.#doorbell,
@@ -272,6 +274,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   /** vCPUs first, then the devices, then the VM. */
   async #powerOff(): Promise<void> {
     const cycle = this.#cycle;
+    this.#removals.stopAll();
     await this.#cpus.stop(VCPU_DEADLINE);
     const last = await this.#devices.dismantle(DEVICE_DEADLINE);
     this.#accesses = addCounts(this.#accesses, last.accesses);
@@ -297,8 +300,10 @@ export class Machine extends EventEmitter<MachineEvents> {
         return this.#end({ status: 0, reason: "quit", text: "quit from the terminal" });
       case "outputClosed":
         return this.#end({ status: 0, reason: "stopped", text: `nobody reads the ${event.channel} any more` });
-      case "deviceGone":
-        return this.#fail(new HostError(`Cannot go on without ${event.device}: ${event.reason}`));
+      case "deviceWanted":
+        return this.#removals.start(event.device);
+      case "deviceReleased":
+        return this.#removals.stop(event.device);
       default:
         return event satisfies never;
     }

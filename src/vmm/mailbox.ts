@@ -23,8 +23,8 @@ import { allOnes, type Width } from "../base/units.ts";
  * Both at once: both happen, and the spare ring costs one empty pass.
  */
 
-/** What an access does. */
-export const ACCESS = { portRead: 0, portWrite: 1, mmioRead: 2, mmioWrite: 3 } as const;
+/** What an access does. A `memoryFault` has no address: KVM met memory that does not answer, and the reply is a count of withdrawals. */
+export const ACCESS = { portRead: 0, portWrite: 1, mmioRead: 2, mmioWrite: 3, memoryFault: 4 } as const;
 export type Access = (typeof ACCESS)[keyof typeof ACCESS];
 
 const WORDS_PER_LINE = 16; // 64 bytes
@@ -45,12 +45,49 @@ export function createMailboxes(vcpuCount: number): SharedArrayBuffer {
   return new SharedArrayBuffer((vcpuCount + 1) * WORDS_PER_LINE * 4);
 }
 
-/** How often a vCPU looks for its answer before it sleeps. */
+/** How often a vCPU looks for its answer before it sleeps, at most. */
 export interface SpinLimits {
   /** While the device thread is at work or polling: the answer is a few hundred nanoseconds away. */
   readonly awake: number;
   /** While it has to be woken first: only worth it where a core is spare. */
   readonly asleep: number;
+}
+
+/** Loads that cost nothing worth saving: some two microseconds. */
+const LEAST_SPINS = 100;
+/** Every so many waits the whole of it is tried again: a processor may have become free. */
+const PROBE_INTERVAL = 256;
+
+/**
+ * How often a waiting vCPU looks for its answer before it sleeps: as often as allowed while that finds answers, hardly at all where it does not,
+ * because the device thread is not running. On a busy host it cannot run for as long as this thread keeps looking.
+ */
+class SpinBudget {
+  readonly #maximum: number;
+  #spins: number;
+  #waits = 0;
+
+  /** @param maximum 0 for never looking. */
+  constructor(maximum: number) {
+    this.#maximum = maximum;
+    this.#spins = maximum;
+  }
+
+  /** Loads for the next wait. */
+  next(): number {
+    this.#waits = (this.#waits + 1) % PROBE_INTERVAL;
+    return this.#waits === 0 ? this.#maximum : this.#spins;
+  }
+
+  /** The answer came while this thread looked. */
+  found(): void {
+    if (this.#spins < this.#maximum) this.#spins = Math.min(this.#maximum, this.#spins * 2);
+  }
+
+  /** It did not. */
+  missed(): void {
+    this.#spins = Math.min(this.#maximum, Math.max(LEAST_SPINS, this.#spins >>> 1));
+  }
 }
 
 /** Called when an answer takes longer than a second: with the access, once for each second. */
@@ -63,7 +100,8 @@ export class MailboxClient {
   readonly #ringDoorbell: () => void;
   readonly #isStopping: () => boolean;
   readonly #onSlow: SlowAccess;
-  readonly #spins: SpinLimits;
+  readonly #awake: SpinBudget;
+  readonly #asleep: SpinBudget;
 
   /**
    * @param spins Loads of `reply` before this thread sleeps.
@@ -79,7 +117,8 @@ export class MailboxClient {
   ) {
     this.#words = new Int32Array(shared);
     this.#base = (vcpu + 1) * WORDS_PER_LINE;
-    this.#spins = spins;
+    this.#awake = new SpinBudget(spins.awake);
+    this.#asleep = new SpinBudget(spins.asleep);
     this.#ringDoorbell = ringDoorbell;
     this.#isStopping = isStopping;
     this.#onSlow = onSlow;
@@ -98,9 +137,13 @@ export class MailboxClient {
     Atomics.store(words, base + REQUEST, sequence);
     const isAsleep = Atomics.load(words, SLEEPING) === 1;
     if (isAsleep) this.#ringDoorbell();
-    for (let spin = isAsleep ? this.#spins.asleep : this.#spins.awake; spin > 0; spin--) {
-      if (Atomics.load(words, base + REPLY) === sequence) return Atomics.load(words, base + DATA) >>> 0;
+    const budget = isAsleep ? this.#asleep : this.#awake;
+    for (let spin = budget.next(); spin > 0; spin--) {
+      if (Atomics.load(words, base + REPLY) !== sequence) continue;
+      budget.found();
+      return Atomics.load(words, base + DATA) >>> 0;
     }
+    budget.missed();
     Atomics.store(words, base + WAITS, 1);
     for (let seconds = 1; ; seconds++) {
       // The condition is checked after `waits` was stored, and Atomics.wait checks it once more: an answer stored before either

@@ -76,14 +76,15 @@ export type FromDeviceThread =
   | { readonly kind: "output"; readonly channel: Channel; readonly bytes: Uint8Array }
   | { readonly kind: "statistics"; readonly token: number; readonly statistics: DeviceStatistics };
 
-/** What the guest, or the person at its terminal, asked of the machine as a whole. */
+/** What the guest, the person at its terminal or the host asked of the machine as a whole. */
 export type GuestEvent =
   | { readonly kind: "powerOff" }
   | { readonly kind: "reset" }
   | { readonly kind: "debugExit"; readonly value: number }
   | { readonly kind: "quit" } // Ctrl-A x
   | { readonly kind: "outputClosed"; readonly channel: Channel }
-  | { readonly kind: "deviceGone"; readonly device: string; readonly reason: string };
+  | { readonly kind: "deviceWanted"; readonly device: string } // by the host; the guest has been asked
+  | { readonly kind: "deviceReleased"; readonly device: string }; // it is the host's again
 
 /** Control → vCPU worker. */
 export type ToVcpu =

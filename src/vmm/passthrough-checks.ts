@@ -4,7 +4,9 @@ import { libc } from "../host/libc.ts";
 import { hasCapability, memoryLockLimit } from "../host/limits.ts";
 import type { IovaRange } from "../vfio/iommu-info.ts";
 import { probeIovaRanges } from "../vfio/iova-probe.ts";
-import { preflight } from "../vfio/preflight.ts";
+import type { HostCheck } from "../vfio/host-check.ts";
+import type { MemoryLock } from "../vfio/platform-checks.ts";
+import { passthroughChecks, preflight } from "../vfio/preflight.ts";
 import type { MachineSpec } from "./spec.ts";
 
 /**
@@ -17,7 +19,15 @@ import type { MachineSpec } from "./spec.ts";
 export function checkPassthrough(spec: MachineSpec, report: Report): readonly IovaRange[] | undefined {
   const paths = spec.devices.map(({ path }) => path);
   if (paths.length === 0) return undefined;
-  const memoryLock = { limitBytes: memoryLockLimit().current, isUnlimited: hasCapability(RESOURCE.CAP_IPC_LOCK) };
-  preflight({ paths, ramBytes: spec.memory.sizeBytes, memoryLock });
+  preflight({ paths, ramBytes: spec.memory.sizeBytes, memoryLock: memoryLock() });
   return probeIovaRanges(libc, paths, report);
+}
+
+/** The same checks with their states, for `tsvmm doctor`: a start ends at the first that failed. */
+export function passthroughState(paths: readonly string[], ramBytes: number): readonly HostCheck[] {
+  return passthroughChecks({ paths, ramBytes, memoryLock: memoryLock() });
+}
+
+function memoryLock(): MemoryLock {
+  return { limitBytes: memoryLockLimit().current, isUnlimited: hasCapability(RESOURCE.CAP_IPC_LOCK) };
 }

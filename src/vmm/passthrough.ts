@@ -1,5 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import type { Bus } from "../base/bus.ts";
+import { invariant } from "../base/invariant.ts";
 import type { SlotMapper } from "../base/mappings.ts";
 import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
 import { iova } from "../base/units.ts";
@@ -7,13 +8,16 @@ import type { GuestRam } from "../host/guest-ram.ts";
 import { libc } from "../host/libc.ts";
 import { KvmVfioDevice } from "../kvm/vfio-device.ts";
 import type { Vm } from "../kvm/vm.ts";
+import { type Bdf, parseBdf } from "../pci/bdf.ts";
 import type { PciFunction } from "../pci/function.ts";
+import { MemoryFaults } from "../vfio/memory-faults.ts";
 import { type OpenedPassthrough, openPassthrough } from "../vfio/open.ts";
 import type { PassthroughFunction } from "../vfio/passthrough.ts";
-import type { BarSummary } from "../vfio/summary.ts";
+import { readFunction } from "../vfio/sysfs.ts";
 import type { PassthroughDescription } from "./board-plan.ts";
+import { barParts, reportFunction } from "./function-facts.ts";
 import type { FunctionStatistics } from "./messages.ts";
-import type { PlanBarPart } from "./plan.ts";
+import { groupBySlot } from "./passthrough-slots.ts";
 import type { DeviceSpec } from "./spec.ts";
 
 /** What passed-through functions are wired to. */
@@ -27,14 +31,23 @@ export interface PassthroughParts {
   readonly lines: ResampledLines;
   readonly watcher: FdWatcher;
   readonly report: Report;
-  /** A function can no longer be used: the host wants it back, or it failed. */
-  readonly onGone: (device: string, reason: string) => void;
+  /** The host reports an error that a function does not recover from; by its id. */
+  readonly onError: (id: string) => void;
+  /** The host wants a function back, and waits; by its id, again and again. */
+  readonly onRequest: (id: string) => void;
+}
+
+/** Functions that go into one slot; any free one where the user named none. */
+export interface PassthroughGroup {
+  readonly slot: number | undefined;
+  readonly members: readonly { readonly function: PassthroughFunction; readonly functionNumber: number }[];
 }
 
 /** The passed-through functions of a board, with all that they share: container, DMA mappings of RAM, KVM's VFIO device. */
 export class Passthrough {
   readonly functions: readonly { readonly spec: DeviceSpec; readonly function: PassthroughFunction }[];
   readonly #files: KvmVfioDevice;
+  readonly #faults: MemoryFaults;
   readonly #opened: OpenedPassthrough;
 
   /** @throws HostError with a remedy; everything is given back then. */
@@ -54,8 +67,8 @@ export class Passthrough {
           watcher: parts.watcher,
           report,
         },
-        onError: (device) => parts.onGone(device.id, "the host reports an unrecoverable error of the device"),
-        onRequest: (device) => parts.onGone(device.id, "the host wants the device back"),
+        onError: ({ id }) => parts.onError(id),
+        onRequest: ({ id }) => parts.onRequest(id),
       });
     } catch (error) {
       this.#files.close();
@@ -66,6 +79,7 @@ export class Passthrough {
       const opened = functions[index];
       return opened === undefined ? [] : [{ spec, function: opened }];
     });
+    this.#faults = new MemoryFaults(functions, report);
     try {
       const started = performance.now();
       for (const region of memory.regions) {
@@ -75,11 +89,46 @@ export class Passthrough {
       }
       const ms = Math.round(performance.now() - started);
       report("info", "guest RAM is pinned and mapped for DMA", { bytes: memory.sizeBytes, ms });
+      for (const fn of functions) reportFunction(fn, report);
     } catch (error) {
-      for (const opened of functions) opened.close();
       this.close();
       throw error;
     }
+  }
+
+  /** Which functions belong into one slot of the guest. */
+  groups(): readonly PassthroughGroup[] {
+    const wishes = this.functions.map(({ spec, function: fn }) => ({
+      host: hostAddress(fn.name),
+      isVirtual: readFunction(spec.path)?.physicalFunction !== undefined,
+      slot: spec.pciSlot,
+    }));
+    return groupBySlot(wishes).map(({ slot, members }) => ({
+      slot,
+      members: members.flatMap(({ index, functionNumber }) => {
+        const found = this.functions[index];
+        return found === undefined ? [] : [{ function: found.function, functionNumber }];
+      }),
+    }));
+  }
+
+  /** KVM met memory that does not answer; see {@link MemoryFaults.handle}. */
+  memoryFault(): number {
+    return this.#faults.handle();
+  }
+
+  find(id: string): PassthroughFunction | undefined {
+    return this.functions.find(({ spec }) => spec.id === id)?.function;
+  }
+
+  /** `undefined` for functions that are not passed through. */
+  idOf(fn: PciFunction): string | undefined {
+    return this.functions.find((passed) => passed.function === fn)?.spec.id;
+  }
+
+  /** Gives one function back to the host, after it was taken off the PCI root. */
+  release(fn: PassthroughFunction): void {
+    this.#opened.release(fn);
   }
 
   /** What a plan says of a function besides its configuration space; `undefined` for functions that are not passed through. */
@@ -93,45 +142,39 @@ export class Passthrough {
     };
   }
 
-  /** Counters of each function, flat, for summaries. */
   statistics(): readonly FunctionStatistics[] {
-    return this.functions.map(({ spec, function: fn }) => {
-      const { bars, interrupts, forwardedConfigAccesses } = fn.summary();
-      const counters: Record<string, number | string> = {
-        host: fn.name,
-        interruptKind: interrupts.kind,
-        interruptsArmed: interrupts.armed,
-        forwardedConfigAccesses,
-      };
-      for (const bar of bars) {
-        const name = bar.index === 6 ? "rom" : `bar${bar.index}`;
-        counters[`${name}.sizeBytes`] = bar.sizeBytes;
-        counters[`${name}.mappedBytes`] = bar.slotBytes;
-        counters[`${name}.trappedReads`] = bar.reads;
-        counters[`${name}.trappedWrites`] = bar.writes;
-      }
-      return { name: spec.id, counters };
-    });
+    return this.functions.map(({ spec, function: fn }) => functionStatistics(spec.id, fn));
   }
 
-  /** After the functions were closed: no device does DMA any more. The container unmaps RAM itself, once KVM has let go of its groups. */
+  /** Gives all functions back, the container with RAM's mappings after them, and KVM's VFIO device at last. */
   close(): void {
-    this.#opened.container.close();
+    this.#opened.close();
     this.#files.close();
   }
 }
 
-/** Mapped pieces are what is left between the trapped ones. */
-function barParts(bar: BarSummary): PlanBarPart[] {
-  if (bar.kind === "io") return [{ offset: 0, sizeBytes: bar.sizeBytes, way: "trapped", reason: "I/O ports" }];
-  if (bar.kind === "rom") return [{ offset: 0, sizeBytes: bar.sizeBytes, way: "trapped", reason: "expansion ROM" }];
-  const parts: PlanBarPart[] = [];
-  let offset = 0;
-  for (const area of bar.trapped) {
-    if (area.offset > offset) parts.push({ offset, sizeBytes: area.offset - offset, way: "mapped" });
-    parts.push({ offset: area.offset, sizeBytes: area.sizeBytes, way: "trapped", reason: area.reason });
-    offset = area.offset + area.sizeBytes;
+/** A function's name is its address on the host. */
+function hostAddress(name: string): Bdf {
+  const bdf = parseBdf(name);
+  invariant(bdf !== undefined, `${name} is no address of a PCI function`);
+  return bdf;
+}
+
+/** A passed-through function's counters, flat, for summaries. */
+export function functionStatistics(id: string, fn: PassthroughFunction): FunctionStatistics {
+  const { bars, interrupts, forwardedConfigAccesses } = fn.summary();
+  const counters: Record<string, number | string> = {
+    host: fn.name,
+    interruptKind: interrupts.kind,
+    interruptsArmed: interrupts.armed,
+    forwardedConfigAccesses,
+  };
+  for (const bar of bars) {
+    const name = bar.index === 6 ? "rom" : `bar${bar.index}`;
+    counters[`${name}.sizeBytes`] = bar.sizeBytes;
+    counters[`${name}.mappedBytes`] = bar.slotBytes;
+    counters[`${name}.trappedReads`] = bar.reads;
+    counters[`${name}.trappedWrites`] = bar.writes;
   }
-  if (offset < bar.sizeBytes) parts.push({ offset, sizeBytes: bar.sizeBytes - offset, way: "mapped" });
-  return parts;
+  return { name: id, counters };
 }

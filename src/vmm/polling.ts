@@ -25,7 +25,7 @@ export class PollWindow {
     return this.#microseconds;
   }
 
-  /** Tells how long a sleep between an access and the next was, in microseconds. */
+  /** Tells how long nothing was to be done before a sleep ended, from the last work to the next, in microseconds. */
   slept(microseconds: number): void {
     if (this.#isFixed) return;
     if (microseconds <= this.#maximum)

@@ -1,13 +1,15 @@
 import { basename } from "node:path";
 import { SpecError } from "../base/errors.ts";
 import { MIB, PAGE_SIZE } from "../base/units.ts";
-import type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec } from "./spec.ts";
-import { checkDisk, checkImage, checkSource, resolvePciFunction } from "./spec-paths.ts";
+import type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec, UserDeviceSpec } from "./spec.ts";
+import { checkDisk, checkImage, checkSocket, checkSource, resolvePciFunction } from "./spec-paths.ts";
 
 /** A disk as callers describe it; the rest is filled in. */
 export type DiskInput = Pick<DiskSpec, "path"> & Partial<DiskSpec>;
 /** A PCI function as callers describe it: `path` may be its address too. */
 export type DeviceInput = Pick<DeviceSpec, "path"> & Partial<DeviceSpec>;
+/** A vfio-user device as callers describe it. */
+export type UserDeviceInput = Pick<UserDeviceSpec, "socket"> & Partial<UserDeviceSpec>;
 
 /** A machine as callers describe it: a kernel, and what differs from the defaults. A complete {@link MachineSpec} is one too. */
 export interface MachineInput {
@@ -21,6 +23,7 @@ export interface MachineInput {
   readonly memory?: Partial<MemorySpec>;
   readonly disks?: readonly DiskInput[];
   readonly devices?: readonly DeviceInput[];
+  readonly userDevices?: readonly UserDeviceInput[];
   /** The typed API unless told. */
   readonly serial?: CharSpec;
   /** No console unless told. */
@@ -45,6 +48,8 @@ const MAX_POLL = 1_000_000;
 const MAX_SERIAL_BYTES = 20;
 const LAST_SLOT = 31;
 const LAST_BAR = 5;
+/** PCI Local Bus 3.0 §6.2.5.2 */
+const MAX_ROM: number = 16 * MIB;
 
 /**
  * Fills in what a description leaves out, and checks everything that can be checked without opening anything.
@@ -62,7 +67,8 @@ export function completeSpec(input: MachineInput): MachineSpec {
   const memory = completeMemory(input.memory ?? {});
   const disks = completeDisks(input.disks ?? []);
   const devices = completeDevices(input.devices ?? []);
-  checkIds(disks, devices);
+  const userDevices = completeUserDevices(input.userDevices ?? []);
+  checkIds(disks, devices, userDevices);
   const source = input.rng?.source ?? "/dev/urandom";
   checkSource("rng.source", source);
   const serial = input.serial ?? { kind: "api" };
@@ -78,6 +84,7 @@ export function completeSpec(input: MachineInput): MachineSpec {
     memory,
     disks,
     devices,
+    userDevices,
     serial,
     console,
     rng: { source },
@@ -93,7 +100,8 @@ function checkInteger(where: string, value: number, least: number, most: number)
   }
 }
 
-function completeMemory(input: Partial<MemorySpec>): MemorySpec {
+/** Fills in what a description of memory leaves out, and checks it. @throws SpecError */
+export function completeMemory(input: Partial<MemorySpec>): MemorySpec {
   const where = "memory.sizeBytes";
   const { sizeBytes = DEFAULT_MEMORY, hugepages = false, shared = true, prefault = false } = input;
   if (!Number.isSafeInteger(sizeBytes)) throw new SpecError(where, `${sizeBytes} is not a size in bytes`);
@@ -144,7 +152,8 @@ function completeDevices(inputs: readonly DeviceInput[]): readonly DeviceSpec[] 
     }
     const excludedMmapBars = input.excludedMmapBars ?? [];
     for (const bar of excludedMmapBars) checkInteger(`${where}.excludedMmapBars`, bar, 0, LAST_BAR);
-    const { bars = "map", pciSlot } = input;
+    const { bars = "map", pciSlot, rom } = input;
+    if (rom?.kind === "file") checkImage(`${where}.rom`, rom.path, MAX_ROM);
     if (bars !== "map" && bars !== "trap")
       throw new SpecError(`${where}.bars`, `'${String(bars)}' is neither map nor trap`);
     if (pciSlot === 0) throw new SpecError(`${where}.pciSlot`, "slot 0 is the host bridge's");
@@ -157,14 +166,30 @@ function completeDevices(inputs: readonly DeviceInput[]): readonly DeviceSpec[] 
       id: input.id ?? `_vfio${index}`,
       bars,
       excludedMmapBars,
+      ...(rom === undefined ? {} : { rom }),
       ...(pciSlot === undefined ? {} : { pciSlot }),
     });
   }
   return devices;
 }
 
+function completeUserDevices(inputs: readonly UserDeviceInput[]): readonly UserDeviceSpec[] {
+  const real: string[] = [];
+  return inputs.map(({ socket, id }, index) => {
+    const where = `userDevices[${index}].socket`;
+    const path = checkSocket(where, socket);
+    if (real.includes(path)) throw new SpecError(where, `${socket} is given twice`);
+    real.push(path);
+    return { socket, id: id ?? `_user${index}` };
+  });
+}
+
 /** Ids name devices in messages and in the API; those with `_` in front are made here, by place. */
-function checkIds(disks: readonly DiskSpec[], devices: readonly DeviceSpec[]): void {
+function checkIds(
+  disks: readonly DiskSpec[],
+  devices: readonly DeviceSpec[],
+  userDevices: readonly UserDeviceSpec[],
+): void {
   const seen = new Set<string>();
   const check = (where: string, id: string, automatic: string): void => {
     if (!/^[\w.-]+$/.test(id))
@@ -176,6 +201,7 @@ function checkIds(disks: readonly DiskSpec[], devices: readonly DeviceSpec[]): v
   };
   for (const [index, { id }] of disks.entries()) check(`disks[${index}].id`, id, `_disk${index}`);
   for (const [index, { id }] of devices.entries()) check(`devices[${index}].id`, id, `_vfio${index}`);
+  for (const [index, { id }] of userDevices.entries()) check(`userDevices[${index}].id`, id, `_user${index}`);
 }
 
 function checkCharacters(serial: CharSpec, console: CharSpec): void {

@@ -27,13 +27,15 @@ function status(where: string, path: unknown): Stats {
 /**
  * Checks that a file to be loaded is there.
  *
- * @throws SpecError when it is missing, empty or no regular file.
+ * @param most The largest size it may have, in bytes.
+ * @throws SpecError when it is missing, empty, too large or no regular file.
  */
-export function checkImage(where: string, path: string): void {
+export function checkImage(where: string, path: string, most: number = Number.POSITIVE_INFINITY): void {
   const found = status(where, path);
   if (found.isDirectory()) throw new SpecError(where, `${path} is a directory: a file is needed`);
   if (!found.isFile()) throw new SpecError(where, `${path} is not a regular file`);
   if (found.size === 0) throw new SpecError(where, `${path} is empty`);
+  if (found.size > most) throw new SpecError(where, `${path} has ${found.size} bytes: at most ${most} are possible`);
 }
 
 /**
@@ -49,6 +51,17 @@ export function checkDisk(where: string, path: string): string {
     throw new SpecError(where, `${path} is neither a regular file nor a block device`);
   }
   if (found.isFile() && found.size === 0) throw new SpecError(where, `${path} is empty`);
+  return realpathSync(path);
+}
+
+/**
+ * Checks that a unix socket is there; whether anybody listens, only connecting tells.
+ *
+ * @returns Its real path, which tells whether two names mean the same socket.
+ * @throws SpecError when it is missing or something else.
+ */
+export function checkSocket(where: string, path: string): string {
+  if (!status(where, path).isSocket()) throw new SpecError(where, `${path} is not a socket`);
   return realpathSync(path);
 }
 

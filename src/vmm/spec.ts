@@ -19,6 +19,12 @@ export interface DiskSpec {
   readonly serial?: string;
 }
 
+/** What the guest sees as a function's expansion ROM: the device's own, none, or a file's content. */
+export type RomSpec =
+  | { readonly kind: "on" }
+  | { readonly kind: "off" }
+  | { readonly kind: "file"; readonly path: string };
+
 /** One passed-through PCI function. */
 export interface DeviceSpec {
   /** sysfs directory of the function, by real path. */
@@ -28,8 +34,17 @@ export interface DeviceSpec {
   readonly bars: "map" | "trap";
   /** BARs left trapped although they could be mapped. */
   readonly excludedMmapBars: readonly number[];
+  /** The device's own expansion ROM when absent. */
+  readonly rom?: RomSpec;
   /** Guest slot on bus 0; the first free one when absent. */
   readonly pciSlot?: number;
+}
+
+/** One PCI device that is a process of its own, reached by vfio-user. */
+export interface UserDeviceSpec {
+  /** The unix socket where its server listens. */
+  readonly socket: string;
+  readonly id: string;
 }
 
 /** Guest RAM. */
@@ -51,6 +66,7 @@ export interface MachineSpec {
   readonly memory: MemorySpec;
   readonly disks: readonly DiskSpec[];
   readonly devices: readonly DeviceSpec[];
+  readonly userDevices: readonly UserDeviceSpec[];
   readonly serial: CharSpec;
   readonly console: CharSpec;
   readonly rng: { readonly source: string };

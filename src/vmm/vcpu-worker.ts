@@ -74,12 +74,21 @@ port.on("message", (message: ToVcpu) => {
 });
 
 function runLoop(vcpu: Vcpu): VcpuStop {
+  let withdrawals = 0; // of device memory, as this thread knows them
   for (;;) {
     if (control.isStopping) {
       log("debug", "stopped here", { registers: vcpu.describeRegisters() });
       return { kind: "asked" };
     }
-    if (vcpu.run() === "interrupted") {
+    const outcome = vcpu.run();
+    if (outcome === "fault") {
+      control.count(COUNT_OTHER);
+      const now = mailbox.access(ACCESS.memoryFault, 0, 4, 0);
+      if (now === withdrawals && !control.isStopping) throw vcpu.memoryFault();
+      withdrawals = now;
+      continue;
+    }
+    if (outcome === "interrupted") {
       // Interrupted. The kick was either for a stop, seen above, or late: pending ones would end the next KVM_RUN at once.
       control.count(COUNT_INTERRUPTED);
       drainKickSignals();

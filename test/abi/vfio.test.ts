@@ -44,6 +44,9 @@ const STRUCTS: readonly { type: string; layout: Readonly<Record<string, number>>
   { type: "vfio_iommu_type1_info_dma_avail", layout: abi.DMA_AVAIL_CAP },
   { type: "vfio_iommu_type1_dma_map", layout: abi.DMA_MAP },
   { type: "vfio_iommu_type1_dma_unmap", layout: abi.DMA_UNMAP },
+  { type: "vfio_pci_hot_reset_info", layout: abi.HOT_RESET_INFO },
+  { type: "vfio_pci_dependent_device", layout: abi.PCI_DEPENDENT_DEVICE },
+  { type: "vfio_pci_hot_reset", layout: abi.HOT_RESET },
 ];
 
 t.test("vfio/abi struct layouts are those of linux/vfio.h", { skip }, (t) => {

@@ -54,6 +54,8 @@ export class FakeDeviceBackend implements DeviceBackend {
   resample: Fd | undefined;
   isIntxMasked = false;
   isClosed = false;
+  /** Pulled: nothing is read or written any more, configuration space included. */
+  isGone = false;
   resets = 0;
   readonly #device: FakeDevice;
   readonly #mapped: Set<string> = new Set();
@@ -215,6 +217,7 @@ export class FakeDeviceBackend implements DeviceBackend {
   }
 
   #answering(index: number, offset: number, width: Width): DataView | undefined {
+    if (this.isGone) return undefined;
     if (index === CONFIG) return offset + width <= this.config.byteLength ? this.config : undefined;
     const bytes = this.memory.get(index);
     if (bytes === undefined || offset + width > bytes.byteLength) return undefined;

@@ -1,5 +1,7 @@
 import type { FakeDevice } from "./fake-device-backend.ts";
 import { expressCapability, msixCapability, pciImage, pmCapability, u16, u32 } from "./pci-image.ts";
+import { recordedDevice } from "./recorded-devices.ts";
+import { fakeDeviceOf } from "./replay-backend.ts";
 
 /** QEMU's NVMe controller: 64-bit BAR of 16 KiB, MSI-X table at page 2, pending bits at page 3, PCI Express. */
 export const NVME: FakeDevice = {
@@ -23,44 +25,11 @@ export const NVME: FakeDevice = {
   interrupts: { intx: { count: 1 }, msix: { count: 65 }, error: { count: 1 }, request: { count: 1 } },
 };
 
-/** KIOXIA CD8P: table at 0x5200 and pending bits at 0xd600 in a BAR of 64 KiB, not page-aligned. */
-export const KIOXIA: FakeDevice = {
-  name: "0000:02:00.0",
-  image: pciImage({
-    vendorId: 0x1e0f,
-    deviceId: 0x0025,
-    classCode: 0x01_0802,
-    barFlags: [0x04, 0],
-    interruptPin: 1,
-    capabilities: [msixCapability(0x40, 129, 0x5200, 0xd600)],
-  }),
-  regions: [{ index: 0, sizeBytes: 0x1_0000, isMsixMappable: true }],
-  interrupts: { intx: { count: 1 }, msix: { count: 129, canGrow: true }, request: { count: 1 } },
-};
+/** KIOXIA CD8P: table at 0x5200 and pending bits at 0xd600 in a BAR of 64 KiB, not page-aligned; the host can grow its vectors. */
+export const KIOXIA: FakeDevice = fakeDeviceOf(recordedDevice("kioxia-cd8p"));
 
 /** Samsung NVMe: the host lists two sparse areas around the table at 0x4000 to 0x6010; pending bits at 0x3000. */
-export const SAMSUNG: FakeDevice = {
-  name: "0000:03:00.0",
-  image: pciImage({
-    vendorId: 0x144d,
-    deviceId: 0xa80a,
-    classCode: 0x01_0802,
-    barFlags: [0x04, 0],
-    interruptPin: 1,
-    capabilities: [msixCapability(0x40, 513, 0x4000, 0x3000)],
-  }),
-  regions: [
-    {
-      index: 0,
-      sizeBytes: 0x8000,
-      sparse: [
-        { offset: 0, sizeBytes: 0x4000 },
-        { offset: 0x7000, sizeBytes: 0x1000 },
-      ],
-    },
-  ],
-  interrupts: { intx: { count: 1 }, msix: { count: 513 }, request: { count: 1 } },
-};
+export const SAMSUNG: FakeDevice = fakeDeviceOf(recordedDevice("samsung-nvme"));
 
 /** An SD host controller: registers of 256 bytes, INTB, nothing else. */
 export const SD_HOST: FakeDevice = {

@@ -142,14 +142,15 @@ export class PassthroughBench {
   readonly root: PciRoot;
   readonly events: string[] = [];
 
+  /** @param device Described, or a backend that plays it already. */
   constructor(
-    device: FakeDevice,
+    device: FakeDevice | FakeDeviceBackend,
     choice: Partial<PassthroughChoice> = {},
     adjust?: (bench: FakeDeviceBackend) => void,
     host: FakePassthroughHost = new FakePassthroughHost(),
   ) {
     this.host = host;
-    this.backend = new FakeDeviceBackend(device, this.host.log);
+    this.backend = device instanceof FakeDeviceBackend ? device : new FakeDeviceBackend(device, this.host.log);
     adjust?.(this.backend);
     this.function = new PassthroughFunction(this.backend, { bars: "map", excludedMmapBars: [], ...choice }, this.host, {
       onError: () => this.events.push("error"),

@@ -1,5 +1,5 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 /** A PCI function of a pretended host. */
 export interface SysfsFunction {
@@ -15,6 +15,8 @@ export interface SysfsFunction {
   readonly resetMethod?: string;
   readonly numaNode?: number;
   readonly physfn?: string;
+  /** Further files of its directory. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -47,6 +49,10 @@ function addFunction(sys: string, one: SysfsFunction): void {
   if (one.resource !== undefined) put("resource", one.resource.join("\n"));
   if (one.resetMethod !== undefined) put("reset_method", one.resetMethod);
   if (one.numaNode !== undefined) put("numa_node", String(one.numaNode));
+  for (const [name, text] of Object.entries(one.files ?? {})) {
+    mkdirSync(dirname(join(real, name)), { recursive: true });
+    put(name, text);
+  }
   symlinkSync(join(sys, "bus/pci"), join(real, "subsystem"));
   if (one.driver !== undefined) symlinkSync(join(sys, "bus/pci/drivers", one.driver), join(real, "driver"));
   if (one.physfn !== undefined) symlinkSync(join("..", one.physfn), join(real, "physfn"));

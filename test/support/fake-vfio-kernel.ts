@@ -11,6 +11,8 @@ export interface KernelDevice {
   readonly regions: readonly (KernelRegion | undefined)[];
   /** Vectors and flags by VFIO index; a hole answers EINVAL. */
   readonly irqs: readonly (readonly [count: number, flags: number] | undefined)[];
+  /** Functions that a reset of its bus hits, as "0000:01:00.1" and group; without it neither bus nor slot can be reset. */
+  readonly resetSet?: readonly (readonly [bdf: string, group: number])[];
 }
 
 export interface KernelRegion {
@@ -21,7 +23,17 @@ export interface KernelRegion {
   readonly isMsixMappable?: boolean;
 }
 
-const ERRNO = { ENOENT: 2, EIO: 5, EBADF: 9, EBUSY: 16, EINVAL: 22, ENOTTY: 25, EEXIST: 17 } as const;
+const ERRNO = {
+  ENOENT: 2,
+  EIO: 5,
+  EBADF: 9,
+  EBUSY: 16,
+  EINVAL: 22,
+  ENOTTY: 25,
+  EEXIST: 17,
+  ENODEV: 19,
+  ENOSPC: 28,
+} as const;
 const CONTAINER = 10;
 const GROUP = 100;
 const DEVICE = 1000;
@@ -225,9 +237,33 @@ export class FakeVfioKernel implements VfioLibc {
         const answer = this.irqs.set(view);
         return answer < 0 ? this.#fail(-answer) : answer;
       }
+      case 0x3b70:
+        return this.#hotResetInfo(device, view);
+      case 0x3b71: {
+        const count = view.getUint32(8, true);
+        if (view.getUint32(0, true) !== 12 + 4 * count) return this.#fail(ERRNO.EINVAL);
+        const groups = Array.from({ length: count }, (_, index) => view.getInt32(12 + 4 * index, true) - GROUP);
+        if (!(device.resetSet ?? []).every(([, group]) => groups.includes(group))) return this.#fail(ERRNO.EINVAL);
+        this.log.push(`reset bus of ${device.bdf} with groups ${groups.join(" ")}`);
+        return 0;
+      }
       default:
         return this.#fail(ERRNO.ENOTTY);
     }
+  }
+
+  #hotResetInfo({ resetSet }: KernelDevice, view: DataView): number {
+    if (resetSet === undefined) return this.#fail(ERRNO.ENODEV);
+    view.setUint32(8, resetSet.length, true);
+    if (view.getUint32(0, true) < 12 + 8 * resetSet.length) return this.#fail(ERRNO.ENOSPC);
+    for (const [index, [bdf, group]] of resetSet.entries()) {
+      const [segment, bus, device, fn] = bdf.split(/[:.]/).map((part) => Number.parseInt(part, 16));
+      view.setUint32(12 + 8 * index, group, true);
+      view.setUint16(16 + 8 * index, segment ?? 0, true);
+      view.setUint8(18 + 8 * index, bus ?? 0);
+      view.setUint8(19 + 8 * index, ((device ?? 0) << 3) | (fn ?? 0));
+    }
+    return 0;
   }
 
   #regionInfo(region: KernelRegion | undefined, view: DataView): number {

@@ -149,7 +149,8 @@ export class KvmGuest {
     const vcpu = this.vcpu(index);
     watchdog?.arm(limitMs);
     try {
-      while (vcpu.run() === "interrupted") {
+      for (let outcome = vcpu.run(); outcome !== "exit"; outcome = vcpu.run()) {
+        if (outcome === "fault") throw vcpu.memoryFault();
         drainKickSignals();
         if (watchdog?.hasFired === true) throw new Error(`The guest hangs ${vcpu.describeRegisters()}`);
       }

@@ -95,6 +95,7 @@ export const libcFfiRs: Libc = {
   poll: bind("poll", INT, [BYTES, LONG, INT]),
 
   getpid: bind("getpid", INT, []),
+  schedYield: bind("sched_yield", INT, []),
   gettid: () => gettid(SYS_GETTID),
   tgkill: (pid, tid, signal) => tgkill(SYS_TGKILL, pid, tid, signal),
   pthreadSigmask: bind("pthread_sigmask", INT, [INT, BYTES, BYTES]),

@@ -14,6 +14,13 @@ export function socketPath(t: Test): string {
   return join(directory, "socket");
 }
 
+/** The path of a socket that nobody listens at. */
+export function deadSocket(t: Test): string {
+  const path = socketPath(t);
+  libc.close(listenAt(path, 1));
+  return path;
+}
+
 /** Takes a waiting connection; the caller closes it. */
 export function acceptOne(listener: Fd): Fd {
   const accepted = libc.accept4(listener, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);

@@ -27,6 +27,29 @@ t.test("tsvmm shows a wrong command line as one line on standard error and exits
   t.match(tsvmm(), { status: 2, stdout: "", stderr: /^tsvmm: no kernel is given: [^\n]+\n$/ });
 });
 
+t.test("tsvmm's commands show a wrong word as one line and exit with 2", async (t) => {
+  for (const argv of [
+    ["devices", "0000:ff:1f.7"],
+    ["devices", "--record"],
+    ["bind"],
+    ["bind", "--dry-run", "nonsense"],
+    ["unbind", "--all"],
+    ["doctor", "--memory", "much"],
+    ["doctr"],
+  ]) {
+    t.match(tsvmm(...argv), { status: 2, stdout: "", stderr: /^tsvmm: [^\n]+\n$/ }, argv.join(" "));
+  }
+});
+
+t.test("tsvmm help COMMAND and COMMAND --help print the command's help", async (t) => {
+  for (const command of ["devices", "bind", "unbind", "doctor"]) {
+    const { status, stdout } = tsvmm("help", command);
+    t.equal(status, 0);
+    t.match(stdout, new RegExp(`Usage:\\n  tsvmm ${command} `));
+    t.equal(tsvmm(command, "--help").stdout, stdout);
+  }
+});
+
 t.test("tsvmm --help prints the help to standard output", async (t) => {
   const { status, stdout, stderr } = tsvmm("--help");
   t.equal(status, 0);

@@ -2,6 +2,7 @@ import t from "tap";
 import { SpecError } from "../../../src/base/errors.ts";
 import { OPTIONS } from "../../../src/cli/options.ts";
 import { parseRun, type RunRequest } from "../../../src/cli/parse.ts";
+import { deadSocket } from "../../support/socket-pair.ts";
 
 const MIB = 1024 * 1024;
 const home = t.testdir({
@@ -10,6 +11,7 @@ const home = t.testdir({
   "a.raw": "disk a",
   "b,c.raw": "disk b",
   empty: "",
+  large: Buffer.alloc(16 * 1024 * 1024 + 1),
   directory: {},
   "0000:01:00.0": { vendor: "0x8086", config: "c" },
   "0000:01:00.1": { vendor: "0x8086", config: "c" },
@@ -38,6 +40,7 @@ t.test("parseRun() fills in the defaults", async (t) => {
     memory: { sizeBytes: 512 * MIB, hugepages: false, shared: true, prefault: false },
     disks: [],
     devices: [],
+    userDevices: [],
     serial: { kind: "tty" },
     console: { kind: "off" },
     rng: { source: "/dev/urandom" },
@@ -110,6 +113,38 @@ t.test("parseRun() reads every key of --device", async (t) => {
     { path: `${home}/0000:01:00.0`, id: "card", bars: "trap", excludedMmapBars: [0, 2], pciSlot: 5 },
     { path: `${home}/0000:01:00.1`, id: "_vfio1", bars: "map", excludedMmapBars: [4] },
   ]);
+});
+
+t.test("parseRun() reads rom= of --device, and other VMMs' spellings of the same", async (t) => {
+  const device = (keys: string): object | undefined => parse("--device", `~/0000:01:00.0,${keys}`).spec.devices[0];
+  t.match(device("rom=on"), { rom: { kind: "on" } });
+  t.match(device("rom=off"), { rom: { kind: "off" } });
+  t.match(device("rom=file=~/initramfs"), { rom: { kind: "file", path: `${home}/initramfs` } });
+  t.match(device("romfile=~/initramfs"), { rom: { kind: "file", path: `${home}/initramfs` } });
+  t.match(device("rombar=0"), { rom: { kind: "off" } });
+  t.match(device("x-no-mmap=on"), { bars: "trap" });
+  t.match(device("iommu=off,pci_segment=0"), { bars: "map" });
+  t.notOk("rom" in (device("bars=map") ?? {}), "the device's own unless told");
+  t.match(parse("--device", "host=~/0000:01:00.0").spec.devices, [{ path: `${home}/0000:01:00.0` }]);
+  t.match(parse("--device", "sysfsdev=~/0000:01:00.0").spec.devices, [{ path: `${home}/0000:01:00.0` }]);
+});
+
+t.test("parseRun() refuses wrong values of --device's keys", async (t) => {
+  const device = (keys: string): string => refused("--device", `~/0000:01:00.0,${keys}`);
+  t.equal(device("rom=maybe"), "--device rom: 'maybe' is none of on, off, file=PATH");
+  t.equal(device("rom=file="), "--device rom: a path is needed: rom=file=/some/where");
+  t.equal(device("rom=file=/no/such"), "--device: there is no file /no/such");
+  t.equal(device("rom=file=~/empty"), `--device: ${home}/empty is empty`);
+  t.equal(device("rom=file=~/large"), `--device: ${home}/large has 16777217 bytes: at most 16777216 are possible`);
+  t.equal(device("rom=on,rom=off"), "--device: rom is given twice");
+  t.equal(device("rom=on,rombar=1"), "--device: rom and rombar mean the same: give one of them");
+  t.equal(device("rombar=2"), "--device rombar: '2' is none of 0, 1; did you mean '0'?");
+  t.equal(device("bars=map,x-no-mmap=off"), "--device: bars and x-no-mmap mean the same: give one of them");
+  t.match(device("iommu=on"), /^--device iommu: guests have no IOMMU/);
+  t.match(device("pci_segment=1"), /^--device pci_segment: guests have segment 0 only/);
+  t.match(device("host=1"), /^--device: path is given twice/);
+  t.match(device("exclude_mmap_bars=[6]"), /6 is not a whole number from 0 to 5/);
+  t.match(device("pci_device_id=32"), /32 is not a whole number from 1 to 31/);
 });
 
 t.test("parseRun() reads where character devices go", async (t) => {
@@ -249,6 +284,28 @@ t.test("parseRun() refuses things that are given twice, by whatever name", async
   );
 });
 
+t.test("parseRun() reads --user-device with and without its keys, and refuses what is wrong", async (t) => {
+  const socket = deadSocket(t);
+  const other = deadSocket(t);
+  t.same(parse("--user-device", socket, `socket=${other},id=edu`).spec.userDevices, [
+    { socket, id: "_user0" },
+    { socket: other, id: "edu" },
+  ]);
+  const cases: readonly (readonly [string[], RegExp])[] = [
+    [[""], /^--user-device: a value is needed$/],
+    [["socket="], /^--user-device: socket needs a value: socket=PATH$/],
+    [["id=edu"], /^--user-device: 'id=edu' has no socket=$/],
+    [["socket=/none/such"], /^--user-device: there is no file \/none\/such$/],
+    [[`socket=${home}/vmlinux`], /^--user-device: .*vmlinux is not a socket$/],
+    [[socket, socket], /is given twice$/],
+    [[`${socket},id=a`, `${other},id=a`], /'a' is given twice$/],
+    [[`${socket},id=_user1`], /begins with an underscore/],
+    [[`${socket},bars=map`], /^--user-device: unknown key 'bars' \(keys: socket, id\)/],
+    [[`${socket},id=a,id=b`], /id is given twice/],
+  ];
+  for (const [values, wanted] of cases) t.match(refused("--user-device", ...values), wanted, values.join(" "));
+});
+
 t.test("parseRun() takes every option of the table", async (t) => {
   const values: Readonly<Record<string, string>> = {
     "--kernel": "~/vmlinux",
@@ -258,6 +315,7 @@ t.test("parseRun() takes every option of the table", async (t) => {
     "--memory": "64M",
     "--disk": "~/a.raw",
     "--device": "~/0000:01:00.0",
+    "--user-device": deadSocket(t),
     "--serial": "null",
     "--console": "off",
     "--rng": "/dev/zero",

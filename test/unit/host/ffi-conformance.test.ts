@@ -16,6 +16,7 @@ const told = (library: Libc, answer: number): string => (answer === -1 ? `-1 err
 const CALLS: Readonly<Record<string, (library: Libc, bench: HostBench) => string>> = {
   getpid: (library) => `${library.getpid()}`,
   gettid: (library) => `${library.gettid()}`,
+  sched_yield: (library) => told(library, library.schedYield()),
   "close of a bad descriptor": (library) => told(library, library.close(-1)),
   "close of a large one": (library) => told(library, library.close(0x7fff_ffff)),
   "open of a missing file": (library, bench) => told(library, library.open(bench.path("missing"), 0, 0)),

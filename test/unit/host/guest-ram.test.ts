@@ -50,6 +50,19 @@ t.test("GuestRam.readU64() answers undefined for what a number cannot hold", asy
   t.equal(memory.readU64(gpa(0)), undefined);
 });
 
+t.test("GuestRam.write() and fill() reach memory that nobody has looked at, in any length", async (t) => {
+  const memory = ram(t);
+  const bytes = Uint8Array.from({ length: 200_000 }, (_, index) => (index * 7) & 0xff);
+  t.ok(memory.write(gpa(0x1003), bytes));
+  t.ok(memory.fill(gpa(0x1003 + 1), 150_000));
+  t.ok(memory.write(gpa(0x40), new Uint8Array(0)));
+  const read = new Uint8Array(bytes.length);
+  memory.read(gpa(0x1003), read);
+  t.equal(read[0], bytes[0]);
+  t.ok(read.subarray(1, 150_001).every((byte) => byte === 0));
+  t.same(read.subarray(150_001), bytes.subarray(150_001));
+});
+
 t.test("GuestRam answers undefined and false outside RAM and across region borders", async (t) => {
   const memory = ram(t, { regions: [region(0, MIB, 0), region(2 * MIB, MIB, MIB), region(3 * MIB, MIB, 2 * MIB)] });
   const bytes = new Uint8Array(2);

@@ -323,3 +323,30 @@ t.test("PciRoot routes interrupt pins over GSI 16 to 23", async (t) => {
   t.equal(root.interruptGsi(7, 2), 16);
   t.equal(root.interruptGsi(31, 4), 18);
 });
+
+t.test(
+  "PciRoot.unplug() takes a function off the buses and out of its slot, and lets waiting BARs have its room",
+  async (t) => {
+    const { mmio, root, read, write } = machine();
+    const leaving = new FakePciFunction("leaving", [mem32(0, 0x1000)]);
+    const staying = new FakePciFunction("staying", [mem32(0, 0x1000)]);
+    root.plug(leaving, 1);
+    root.plug(staying, 2);
+    root.assignBars();
+    write(1, 0x04, 2, 2);
+    const address = read(1, 0x10, 4);
+    write(2, 0x10, 4, address); // the guest wants it there: it waits
+    write(2, 0x04, 2, 2);
+    t.equal(mmio.ranges.length, 1);
+    t.equal(root.unplug(1, 0), leaving);
+    t.equal(read(1, 0, 4), 0xffff_ffff);
+    t.equal(mmio.find(address)?.device.name, "staying BAR 0");
+    t.same(
+      root.functions.map((plugged) => plugged.function.name),
+      ["staying"],
+    );
+    t.equal(root.unplug(1, 0), undefined, "nothing is there any more");
+    root.plug(new FakePciFunction("next", []), 1);
+    t.equal(read(1, 0, 4), 0x5678_1234, "the place is free");
+  },
+);

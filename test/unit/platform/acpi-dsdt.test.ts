@@ -17,12 +17,12 @@ function writeTables(directory: string, machine: AcpiMachine): void {
 }
 
 /**
- * What ACPICA's interpreter makes of each expression, on a hardware-reduced machine whose ports all read 1. One run for all: a run takes
- * a second.
+ * What ACPICA's interpreter makes of each expression, on a hardware-reduced machine whose ports all read the same byte until they are
+ * written. One run for all: a run takes a second.
  */
-async function evaluate(directory: string, expressions: readonly string[]): Promise<readonly string[]> {
+async function evaluate(directory: string, expressions: readonly string[], portByte = 1): Promise<readonly string[]> {
   const commands = expressions.map((expression) => `evaluate ${expression}`).join(";");
-  const output = await runAcpica(directory, "acpiexec", "-r", "-fv", "1", "-b", commands, "dsdt.dat");
+  const output = await runAcpica(directory, "acpiexec", "-r", "-fv", String(portByte), "-b", commands, "dsdt.dat");
   return output.split(/^Evaluating /m).slice(1);
 }
 
@@ -78,8 +78,14 @@ t.test("The DSDT means to ACPICA what it should", { skip }, async (t) => {
     dsm(0),
     dsm(5),
     dsm(7),
+    "\\_SB.PCI0.S03._ADR",
+    "\\_SB.PCI0.S1F._SUN",
+    "\\_SB.PCI0.S03._EJ0 1",
+    "\\_SB.GED.EJCT",
+    "\\_SB.PCI0.S1F._EJ0 1",
+    "\\_SB.GED.EJCT",
   ]);
-  t.equal(answers.length, 13);
+  t.equal(answers.length, 19);
   const answer = (index: number): string => answers[index] ?? "";
 
   t.test("\\_S5 is sleep type 5", async (t) => {
@@ -125,6 +131,17 @@ t.test("The DSDT means to ACPICA what it should", { skip }, async (t) => {
     t.match(answer(5), /Received a Device Notify on \[PWRB\] \S+ Value 0x80/);
   });
 
+  t.test("_EVT without an ejection bit notifies no slot", async (t) => {
+    t.notMatch(answer(5), /Notify on \[S/);
+  });
+
+  t.test("An ejectable slot has its address and number, and _EJ0 writes its bit", async (t) => {
+    t.same(integersIn(answer(13)), [0x3_0000]);
+    t.same(integersIn(answer(14)), [31]);
+    t.same(integersIn(answer(16)), [0x0000_0008]);
+    t.same(integersIn(answer(18)), [0x8000_0000]);
+  });
+
   t.test("_OSC grants the capability structure, masks the rest and names what it does not know", async (t) => {
     t.equal(bytesIn(answer(6)), "10 00 00 00 1F 00 00 00 10 00 00 00");
     t.equal(bytesIn(answer(7)), "00 00 00 00 1F 00 00 00 10 00 00 00");
@@ -137,4 +154,14 @@ t.test("The DSDT means to ACPICA what it should", { skip }, async (t) => {
     t.same(integersIn(answer(11)), [0]);
     t.equal(bytesIn(answer(12)), "00");
   });
+});
+
+t.test("_EVT passes an ejection request to the slots whose bits are set, and takes the bits", { skip }, async (t) => {
+  const directory = t.testdir();
+  writeTables(directory, MACHINE);
+  // 0x0a in every port: no power button, the ejection bit, and of the slots 1, 3, 9, 11, 17, 19, 25 and 27 only 3 can be emptied.
+  const [event = "", requests = ""] = await evaluate(directory, ["\\_SB.GED._EVT 9", "\\_SB.GED.ERQS"], 0x0a);
+  t.match(event, /Received a System Notify on \[S03_\] \S+ Value 0x03/);
+  t.notMatch(event, /Notify on \[(S1F_|PWRB)\]/);
+  t.same(integersIn(requests), [0x0a0a_0a0a], "written back as it was read: ones clear");
 });

@@ -11,7 +11,11 @@ function build() {
   const pm = new AcpiPm(
     clock,
     line,
-    { powerOff: () => asked.push("power off"), reset: () => asked.push("reset") },
+    {
+      powerOff: () => asked.push("power off"),
+      reset: () => asked.push("reset"),
+      ejectSlot: (slot) => asked.push(`eject ${slot}`),
+    },
     (level, text) => reports.push(`${level}: ${text}`),
   );
   return { pm, clock, line, asked, reports };
@@ -75,4 +79,34 @@ t.test("AcpiPm never wakes: the sleep status reads zero", async (t) => {
   pm.write(1, 1, 0x80);
   t.equal(pm.read(1, 1), 0);
   t.equal(pm.read(0, 1), 0);
+});
+
+t.test(
+  "AcpiPm.requestEject() holds the line until the guest has cleared the event, and keeps the slots apart",
+  async (t) => {
+    const { pm, line } = build();
+    pm.requestEject(3);
+    pm.requestEject(31);
+    t.ok(line.isHigh);
+    t.equal(pm.read(3, 1), 2);
+    t.equal(pm.read(4, 4), 0x8000_0008);
+    pm.write(3, 1, 2);
+    t.notOk(line.isHigh);
+    pm.write(4, 4, 0x8000_0000);
+    t.equal(pm.read(4, 4), 8, "the other request stands");
+    pm.requestEject(3);
+    t.ok(line.isHigh, "asked again");
+    pm.reset();
+    t.notOk(line.isHigh);
+    t.equal(pm.read(4, 4), 0);
+  },
+);
+
+t.test("AcpiPm tells which slots a guest lets go of, asked or not", async (t) => {
+  const { pm, asked } = build();
+  pm.write(12, 4, 0x8000_0008);
+  t.same(asked, ["eject 3", "eject 31"]);
+  pm.write(12, 4, 0);
+  t.equal(pm.read(12, 4), 0, "write-only");
+  t.equal(asked.length, 2);
 });

@@ -69,11 +69,12 @@ t.test("RtcCmos withstands random accesses", async (t) => {
 
 t.test("AcpiPm, I8042 and DebugConsolePort withstand random accesses", async (t) => {
   const clock = new FakeClock("2026-01-01T00:00:00Z");
-  const events = { powerOff: () => undefined, reset: () => undefined };
+  const events = { powerOff: () => undefined, reset: () => undefined, ejectSlot: () => undefined };
   const pm = new AcpiPm(clock, new FakeLine(9), events);
   fuzz(t, pm, 16, (random) => {
     clock.advanceMs(random() % 1000);
     pm.pressPowerButton();
+    pm.requestEject(random() % 32);
   });
   fuzz(t, new I8042(() => undefined), 5, () => undefined);
   const console = new DebugConsolePort(new FakeChar(), () => undefined);

@@ -61,6 +61,42 @@ t.test("VfioContainer.close() undoes it in the kernel's order, after the devices
   t.same(reports, []);
 });
 
+t.test("VfioContainer.releaseGroup() takes DMA mappings away with the last group, not before", async (t) => {
+  const { kernel, reports, open } = setUp();
+  const container = open();
+  container.attachGroup(7);
+  container.attachGroup(9);
+  container.mapDma("RAM", iova(0), hva(0x7f00_0000_0000), 0x1000_0000);
+  kernel.log.length = 0;
+  container.releaseGroup(7);
+  container.releaseGroup(7);
+  t.same(kernel.log, ["kvm remove 107", "unset container of group 7", "close group 7"]);
+  t.equal(container.mappedBytes, 0x1000_0000, "the other group's devices go on");
+  container.releaseGroup(9);
+  container.close();
+  t.same(kernel.log.slice(3), [
+    "kvm remove 109",
+    "unmap 0x0",
+    "unset container of group 9",
+    "close group 9",
+    "close container",
+  ]);
+  t.same(reports, []);
+});
+
+t.test(
+  "VfioContainer.releaseGroup() is content when the kernel took the group out of the container already",
+  async (t) => {
+    const { kernel, reports, open } = setUp();
+    const container = open();
+    container.attachGroup(7);
+    kernel.failures.set(0x3b69, 22); // VFIO_GROUP_UNSET_CONTAINER: EINVAL
+    container.releaseGroup(7);
+    t.same(reports, []);
+    t.equal(kernel.log.at(-1), "close group 7");
+  },
+);
+
 t.test("VfioContainer.close() reports a group that a forgotten device keeps", async (t) => {
   const { reports, open } = setUp();
   const container = open();

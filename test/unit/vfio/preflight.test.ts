@@ -1,8 +1,9 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import t, { type Test } from "tap";
 import { HostError } from "../../../src/base/errors.ts";
-import { findObstacles, holderOf, preflight } from "../../../src/vfio/preflight.ts";
+import { holderOf } from "../../../src/vfio/platform-checks.ts";
+import { findObstacles, type PreflightOptions, passthroughChecks, preflight } from "../../../src/vfio/preflight.ts";
 import { fakeSysfs, type SysfsFunction } from "../../support/fake-sysfs.ts";
 
 const GIB = 1024 ** 3;
@@ -15,20 +16,44 @@ interface Case {
   readonly nodes?: readonly string[];
   readonly cpu?: string;
   readonly memoryLock?: { limitBytes: number; isUnlimited: boolean };
+  /** Files of /proc and /sys, by path. */
+  readonly files?: Readonly<Record<string, string>>;
+  readonly modules?: readonly string[];
 }
 
-/** The messages of a pretended host. */
-function messagesOf(t: Test, { functions, paths, nodes, cpu, memoryLock }: Case): readonly string[] {
+/** A pretended host, as the checks take it. */
+function optionsOf(t: Test, { functions, paths, nodes, cpu, memoryLock, files, modules }: Case): PreflightOptions {
   const host = fakeSysfs(t.testdir(), functions);
   for (const node of nodes ?? ["vfio", "7"]) writeFileSync(join(host.dev, "vfio", node), "");
-  if (cpu !== undefined) writeFileSync(join(host.proc, "cpuinfo"), `processor\t: 0\nvendor_id\t: ${cpu}\n`);
-  const obstacles = findObstacles({
+  const put = (path: string, text: string): void => {
+    mkdirSync(dirname(join(host.sys, "..", path)), { recursive: true });
+    writeFileSync(join(host.sys, "..", path), `${text}\n`);
+  };
+  if (cpu !== undefined) put("proc/cpuinfo", `processor\t: 0\nvendor_id\t: ${cpu}`);
+  for (const [path, text] of Object.entries(files ?? {})) put(path, text);
+  for (const module of modules ?? ["vfio_iommu_type1", "vfio-pci"]) {
+    const directory = module === "vfio-pci" ? "bus/pci/drivers" : "module";
+    mkdirSync(join(host.sys, directory, module), { recursive: true });
+  }
+  return {
     paths: (paths ?? [functions[0]?.bdf ?? ""]).map((bdf) => host.path(bdf)),
     ramBytes: GIB,
     memoryLock: memoryLock ?? UNLIMITED,
     root: host,
-  });
-  return obstacles.map((error) => error.message.replaceAll(host.dev, "/dev").replaceAll(host.sys, "/sys"));
+  };
+}
+
+/** The messages of a pretended host. */
+function messagesOf(t: Test, host: Case): readonly string[] {
+  const options = optionsOf(t, host);
+  const { sys = "", dev = "" } = options.root ?? {};
+  return findObstacles(options).map((error) => error.message.replaceAll(dev, "/dev").replaceAll(sys, "/sys"));
+}
+
+/** State and finding of one check, as "good: on"; `undefined` where it was not made. */
+function stateOf(t: Test, topic: string, host: Case): string | undefined {
+  const found = passthroughChecks(optionsOf(t, host)).find((check) => check.topic === topic);
+  return found === undefined ? undefined : `${found.state}: ${found.found}`;
 }
 
 t.test("findObstacles() finds none on a host that is set up", async (t) => {
@@ -62,16 +87,13 @@ t.test("findObstacles() refuses groups without an IOMMU behind them", async (t) 
   ]);
 });
 
-t.test("findObstacles() gives the commands that bind a function, with and without a driver to unbind", async (t) => {
+t.test("findObstacles() says who has a function, and gives the command that binds it", async (t) => {
   t.match(messagesOf(t, { functions: [{ ...GOOD, driver: "e1000e" }] }), [
-    "Cannot pass 0000:01:00.0 through: driver e1000e has it, not vfio-pci (modprobe vfio-pci; " +
-      "echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override; " +
-      "echo 0000:01:00.0 > /sys/bus/pci/devices/0000:01:00.0/driver/unbind; " +
-      "echo 0000:01:00.0 > /sys/bus/pci/drivers_probe)",
+    "Cannot pass 0000:01:00.0 through: driver e1000e has it, not vfio-pci (tsvmm bind 0000:01:00.0)",
   ]);
-  const [unbound] = messagesOf(t, { functions: [{ bdf: "0000:01:00.0", group: 7 }] });
-  t.match(unbound, /no driver has it/);
-  t.notMatch(unbound, /unbind/);
+  t.match(messagesOf(t, { functions: [{ bdf: "0000:01:00.0", group: 7 }] }), [
+    "Cannot pass 0000:01:00.0 through: no driver has it, not vfio-pci (tsvmm bind 0000:01:00.0)",
+  ]);
 });
 
 t.test("findObstacles() names every other member of the group that a driver has, once", async (t) => {
@@ -89,7 +111,7 @@ t.test("findObstacles() names every other member of the group that a driver has,
     messages[0],
     /others of IOMMU group 7: 0000:01:00.2 \(driver snd_hda_intel\), 0000:01:00.3 \(driver xhci_hcd\)/,
   );
-  t.match(messages[0], /0000:01:00.3\/driver\/unbind/);
+  t.match(messages[0], /\(tsvmm bind --group 0000:01:00.0\)$/);
 });
 
 t.test("findObstacles() says when VFIO's nodes are missing", async (t) => {
@@ -102,6 +124,72 @@ t.test("findObstacles() says when VFIO's nodes are missing", async (t) => {
     [/driver e1000e has it/],
     "the missing node follows from the driver",
   );
+});
+
+t.test("findObstacles() asks for the module that maps memory for devices", async (t) => {
+  t.match(messagesOf(t, { functions: [GOOD], modules: ["vfio-pci"] }), [
+    "Cannot use VFIO: vfio_iommu_type1 is not loaded (modprobe vfio_iommu_type1 && modprobe vfio-pci)",
+  ]);
+});
+
+const REMAPPED = "  9:  0  0  IR-IO-APIC   9-fasteoi   acpi\n 24:  0  0  IR-PCI-MSI 16384-edge  xhci_hcd";
+const PLAIN = "  9:  0  0  IO-APIC   9-fasteoi   acpi\n 24:  0  0  PCI-MSI 16384-edge  xhci_hcd";
+const UNSAFE = "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+
+t.test(
+  "passthroughChecks() tells interrupt remapping from /proc/interrupts, and what the host allows without",
+  async (t) => {
+    const state = (files: Readonly<Record<string, string>>): string | undefined =>
+      stateOf(t, "interrupt remapping", { functions: [GOOD], files });
+    t.equal(state({ "proc/interrupts": REMAPPED }), "good: on");
+    t.equal(state({ "proc/interrupts": PLAIN }), "failed: the host does not remap interrupts");
+    t.match(state({ "proc/interrupts": PLAIN, [UNSAFE]: "N" }), /^failed/);
+    t.match(state({ "proc/interrupts": PLAIN, [UNSAFE]: "Y" }), /^warning: .*allow_unsafe_interrupts/);
+    t.match(state({}), /^unknown: /, "a container may hide the file");
+    t.match(messagesOf(t, { functions: [GOOD], files: { "proc/interrupts": PLAIN } }), [
+      /^Cannot keep interrupts of devices apart: .*allow_unsafe_interrupts=1/,
+    ]);
+  },
+);
+
+t.test("passthroughChecks() reads the IOMMU's address width, Intel's and AMD's", async (t) => {
+  const width = (file: string, text: string): string | undefined =>
+    stateOf(t, "DMA address width of 0000:01:00.0", {
+      functions: [{ ...GOOD, files: { [`iommu/${file}`]: text } }],
+    });
+  t.equal(width("intel-iommu/cap", "d2008c222f0686"), "good: 48 bits", "MGAW says 48, SAGAW 39 and 48");
+  t.equal(width("intel-iommu/cap", "1c0000c40660462"), "good: 39 bits", "MGAW says 39, SAGAW 48");
+  t.equal(width("amd-iommu/features", "29d3"), "good: 64 bits", "HATS 2: six levels");
+  t.equal(width("amd-iommu/features", "1d3"), "good: 48 bits", "HATS 0: four levels");
+  t.equal(width("intel-iommu/cap", "?"), undefined);
+});
+
+t.test(
+  "passthroughChecks() warns of what a device that cannot be reset keeps, and of firmware's mappings",
+  async (t) => {
+    const topic = "reset of 0000:01:00.0";
+    t.equal(stateOf(t, topic, { functions: [{ ...GOOD, resetMethod: "flr bus" }] }), "good: flr, bus");
+    t.match(stateOf(t, topic, { functions: [GOOD] }), /^warning: the kernel cannot reset it alone/);
+    const files = {
+      "sys/kernel/iommu_groups/7/reserved_regions":
+        "0x00000000000e0000 0x00000000000effff direct\n0x00000000fee00000 0x00000000feefffff msi",
+    };
+    t.match(
+      stateOf(t, "firmware's use of 0000:01:00.0", { functions: [GOOD], files }),
+      /^warning: .*demands 1 mapping/,
+    );
+  },
+);
+
+t.test("passthroughChecks() fails nothing for a machine without devices, but warns", async (t) => {
+  const options = optionsOf(t, { functions: [], paths: [], nodes: [], modules: [], cpu: "GenuineIntel" });
+  const checks = passthroughChecks(options);
+  t.same(
+    checks.filter(({ state }) => state === "warning").map(({ topic }) => topic),
+    ["IOMMU", "VFIO modules", "VFIO container"],
+  );
+  t.notOk(checks.some(({ state }) => state === "failed"));
+  t.match(checks[0]?.remedy, /intel_iommu=on/);
 });
 
 t.test("findObstacles() compares the memory lock limit with the guest's RAM, unless it does not count", async (t) => {

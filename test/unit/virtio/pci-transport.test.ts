@@ -239,3 +239,13 @@ t.test("VirtioPciFunction.close() closes the device and gives everything back", 
   t.equal(router.live.length, 0);
   t.strictSame(doorbells.addresses, []);
 });
+
+t.test("VirtioPciFunction carries out an access over the border of two structures in both", async (t) => {
+  const { driver, pci } = plug();
+  driver.status = 1;
+  // The notifications' page ends at 0x4000, where the MSI-X table begins.
+  pci.writeBar(0, 0x3ffe, 4, 0x6858_0000);
+  t.equal(pci.readBar(0, 0x4000, 4), 0x0000_6858);
+  t.equal(pci.readBar(0, 0x3ffe, 4), 0x6858_0000);
+  t.equal(pci.readBar(0, 0x3fff, 2), 0x5800);
+});

@@ -30,6 +30,7 @@ t.test("runDeviceLoop() does not sleep when a request comes in just before it wo
     },
     isDone: () => handled === 1,
     window: new PollWindow(0, true),
+    yieldProcessor: () => undefined,
     now: () => 0,
   });
   t.equal(handled, 1);
@@ -60,6 +61,7 @@ t.test("runDeviceLoop() looks at the descriptors while a busy vCPU keeps it poll
     },
     isDone: () => handled >= 100 || timeouts.includes(-1),
     window: new PollWindow(50, true),
+    yieldProcessor: () => undefined,
     now: () => {
       time += 10;
       Atomics.add(words, REQUEST, 1);
@@ -89,6 +91,7 @@ t.test("runDeviceLoop() sleeps for as long as it takes once nothing comes for th
     flush: () => undefined,
     isDone: () => isDone,
     window: new PollWindow(50, true),
+    yieldProcessor: () => undefined,
     now: () => {
       time += 10;
       return time;

@@ -1,0 +1,163 @@
+import { HostError, SpecError } from "../base/errors.ts";
+import { Binder, type BindingResult, type HostChanges } from "../vfio/binding.ts";
+import { HOST_CHANGES } from "../vfio/host-changes.ts";
+import { kernelArgument } from "../vfio/platform-checks.ts";
+import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "../vfio/sysfs.ts";
+import { DeviceUsage } from "../vfio/usage.ts";
+import type { OptionRow } from "./option-table.ts";
+import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
+import { processSurroundings, type Surroundings } from "./surroundings.ts";
+
+const flag = (name: string, help: string): OptionRow => ({ name, group: "Options", form: { kind: "flag" }, help });
+
+const BIND: SubcommandText = {
+  name: "bind",
+  usage: "[OPTIONS] BDF ...",
+  about:
+    "tsvmm bind gives PCI functions to vfio-pci, so that they can be passed through. Only the named ones: it goes\nthrough driver_override, and other functions of the same model keep their drivers.",
+  examples: [
+    { text: "Take an NVMe drive from the host", lines: ["tsvmm bind 0000:01:00.0"] },
+    { text: "See what that would write, without doing it", lines: ["tsvmm bind --dry-run 0000:01:00.0"] },
+    { text: "Take a graphics card with its audio function", lines: ["tsvmm bind --group 0000:01:00.0"] },
+  ],
+  options: [
+    flag("--group", "all functions of the same IOMMU group too, bridges apart"),
+    flag("--force", "also what the host uses: mounted disks, swap, the default route, the boot display"),
+    flag("--dry-run", "print each write instead of doing it"),
+    HELP_OPTION,
+  ],
+  notes: [
+    "Missing modules are loaded. The driver a function had is remembered in /run/tsvmm for tsvmm unbind. Binding what is",
+    "bound changes nothing; a failure halfway puts back what was there.",
+  ].join("\n"),
+};
+
+const UNBIND: SubcommandText = {
+  name: "unbind",
+  usage: "[OPTIONS] BDF ...",
+  about: "tsvmm unbind takes PCI functions from vfio-pci and gives them back to the drivers they had.",
+  examples: [{ text: "Give an NVMe drive back to the host", lines: ["tsvmm unbind 0000:01:00.0"] }],
+  options: [
+    flag("--group", "all functions of the same IOMMU group too"),
+    flag("--force", "also what a process has open: the kernel waits then until it lets go"),
+    flag("--dry-run", "print each write instead of doing it"),
+    HELP_OPTION,
+  ],
+  notes: [
+    "Where no driver is remembered the kernel chooses one. A function that vfio-pci does not have is left alone; a failure",
+    "halfway puts back what was there.",
+  ].join("\n"),
+};
+
+/** The command `bind`. @returns The exit status. @throws SpecError, HostError */
+export function bind(
+  argv: readonly string[],
+  surroundings: Surroundings = processSurroundings(),
+  changes: HostChanges = HOST_CHANGES,
+): number {
+  const request = readRequest(argv, BIND, surroundings);
+  if (request === undefined) return 0;
+  const { functions, isForced, isDryRun } = request;
+  const usage = new DeviceUsage(surroundings.root);
+  for (const one of functions) {
+    if (isForced || isVfioDriver(one.driver)) continue;
+    const [reason] = usage.reasons(one);
+    if (reason !== undefined) throw refusal("bind", one, reason);
+    if (one.group === undefined) {
+      const advice = kernelArgument(surroundings.root.proc);
+      throw new HostError(`Cannot bind ${one.bdf}: no IOMMU translates for it`, advice);
+    }
+  }
+  const binder = new Binder(surroundings.root, isDryRun ? printed(surroundings) : changes, isDryRun);
+  const results = binder.bind(functions);
+  if (isDryRun) return 0;
+  for (const result of results) surroundings.print(`${result.bdf}: ${changeText(result)}\n`);
+  for (const text of stillInTheWay(functions)) surroundings.remark(`${text}\n`);
+  return 0;
+}
+
+/** The command `unbind`. @returns The exit status. @throws SpecError, HostError */
+export function unbind(
+  argv: readonly string[],
+  surroundings: Surroundings = processSurroundings(),
+  changes: HostChanges = HOST_CHANGES,
+): number {
+  const request = readRequest(argv, UNBIND, surroundings);
+  if (request === undefined) return 0;
+  const { functions, isForced, isDryRun } = request;
+  const usage = new DeviceUsage(surroundings.root);
+  for (const one of functions) {
+    if (isForced || !isVfioDriver(one.driver)) continue;
+    const holder = usage.holder(one);
+    if (holder !== undefined) throw refusal("unbind", one, `${holder} has its IOMMU group open`);
+  }
+  const binder = new Binder(surroundings.root, isDryRun ? printed(surroundings) : changes, isDryRun);
+  const results = binder.unbind(functions);
+  if (isDryRun) return 0;
+  for (const result of results) {
+    const text =
+      result.before === result.after ? `nothing to do, ${driverText(result.after)} has it` : changeText(result);
+    surroundings.print(`${result.bdf}: ${text}\n`);
+  }
+  return 0;
+}
+
+interface BindingRequest {
+  readonly functions: readonly HostFunction[];
+  readonly isForced: boolean;
+  readonly isDryRun: boolean;
+}
+
+function readRequest(
+  argv: readonly string[],
+  text: SubcommandText,
+  surroundings: Surroundings,
+): BindingRequest | undefined {
+  const request = readSubcommand(argv, text, surroundings);
+  if (request === undefined) return undefined;
+  const { values, operands } = request;
+  if (operands.length === 0) {
+    throw new SpecError("", `no PCI function is named: tsvmm ${text.name} 0000:01:00.0; tsvmm devices lists them`);
+  }
+  const named = findFunctions(operands, surroundings);
+  const members = values.has("--group") ? named.flatMap((one) => describeGroup(one)?.members ?? []) : [];
+  const functions = new Map(named.map((one) => [one.bdf, one]));
+  // No program takes a bridge from its driver; in a group it is harmless.
+  for (const one of members) if (!isBridge(one) && !functions.has(one.bdf)) functions.set(one.bdf, one);
+  return {
+    functions: [...functions.values()],
+    isForced: values.has("--force"),
+    isDryRun: values.has("--dry-run"),
+  };
+}
+
+function refusal(verb: string, { bdf }: HostFunction, reason: string): HostError {
+  return new HostError(`Cannot ${verb} ${bdf}: ${reason}`, `--force does it all the same`);
+}
+
+/** What a dry run does to the host: commands of the shell that would do the same. */
+function printed({ print }: Surroundings): HostChanges {
+  return {
+    write: (file, text) => print(`echo ${text.trim() === "" ? "" : `${text.trim()} `}> ${file}\n`),
+    loadModule: (name) => print(`modprobe ${name}\n`),
+  };
+}
+
+const driverText = (driver: string | undefined): string => driver ?? "no driver";
+
+function changeText({ before, after }: BindingResult): string {
+  if (before === after) return `${driverText(after)} has it already`;
+  return `${driverText(before)} → ${driverText(after)}`;
+}
+
+/** Members of the functions' groups that host drivers still have. */
+function stillInTheWay(functions: readonly HostFunction[]): readonly string[] {
+  const texts = functions.flatMap((one) => {
+    const now = readFunction(one.path);
+    const obstacles = now === undefined ? [] : (describeGroup(now)?.obstacles ?? []);
+    if (obstacles.length === 0) return [];
+    const names = obstacles.map(({ bdf, driver }) => `${bdf} (${driver})`).join(", ");
+    return [`group ${one.group} cannot be used yet, host drivers have ${names}: tsvmm bind --group ${one.bdf}`];
+  });
+  return [...new Set(texts)];
+}

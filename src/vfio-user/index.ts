@@ -1,0 +1,30 @@
+/**
+ * Devices for virtual machines, written in TypeScript and run as processes of their own: a vfio-user 0.1 server library.
+ *
+ * ```ts
+ * import { DeviceServer, type UserPciDevice } from "tsvmm/vfio-user";
+ *
+ * const server = DeviceServer.listen({ socket: "/tmp/my.sock", device: (host) => new MyDevice(host) });
+ * ```
+ *
+ * @module
+ */
+export type { Report } from "../base/backends.ts";
+export { HostError } from "../base/errors.ts";
+export { type RegisterAccess, RegisterBank, type RegisterHandler, type RegisterRow } from "../base/registers.ts";
+export { type Gpa, gpa, type Width } from "../base/units.ts";
+export type { PciIdentity } from "../pci/config-space.ts";
+export type { BarIndex, BarRequest } from "../pci/function.ts";
+export type {
+  BarRegisters,
+  DeviceBar,
+  DeviceHost,
+  DeviceInterrupts,
+  DeviceMemory,
+  UserPciDevice,
+} from "./device.ts";
+export { EduDevice } from "./edu.ts";
+export { MemoryBlock } from "./memory-block.ts";
+export { NvmeDevice } from "./nvme.ts";
+export { NvmeStore } from "./nvme-store.ts";
+export { DeviceServer, type ServeOptions } from "./server.ts";

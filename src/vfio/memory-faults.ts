@@ -1,0 +1,47 @@
+import type { Report } from "../base/backends.ts";
+
+/** A function whose device memory the guest may reach by memory slots. */
+export interface SlottedFunction {
+  readonly name: string;
+  /** True while the guest reaches any of its memory without an exit. */
+  readonly hasSlots: boolean;
+  /** Whether the device still answers to its name: false once it was pulled, or its link is down. */
+  isPresent(): boolean;
+  /** Takes the slots away until the guest places the BARs anew: its accesses exit from now on. */
+  withdrawSlots(): void;
+}
+
+/**
+ * What to do when KVM cannot reach the memory behind a slot (EFAULT): the device was pulled, reset or put to sleep behind the guest's back.
+ * KVM does not say whose memory it was. Slots of functions that no longer answer go; if all answer, all slots do. The access is then
+ * made again and meets the bus, where a device that is gone reads all ones and one that is there works on, only slower.
+ */
+export class MemoryFaults {
+  readonly #functions: readonly SlottedFunction[];
+  readonly #report: Report;
+  #withdrawals = 0;
+
+  constructor(functions: readonly SlottedFunction[], report: Report) {
+    this.#functions = functions;
+    this.#report = report;
+  }
+
+  /**
+   * Withdraws what may be behind the fault.
+   *
+   * @returns How often anything was withdrawn so far. A vCPU that sees the figure it has seen at its last fault need not try again:
+   *   nothing has changed. So another vCPU's fault on the same memory is no reason to give up, and no guest makes a vCPU try for ever.
+   */
+  handle(): number {
+    const reachable = this.#functions.filter((one) => one.hasSlots);
+    const gone = reachable.filter((one) => !one.isPresent());
+    const suspects = gone.length > 0 ? gone : reachable;
+    for (const suspect of suspects) {
+      suspect.withdrawSlots();
+      const state = gone.length > 0 ? "does not answer any more" : "may have stopped answering";
+      this.#report("warn", `${suspect.name}: its memory ${state}; accesses to it go through the bus from now on`);
+    }
+    if (suspects.length > 0) this.#withdrawals++;
+    return this.#withdrawals;
+  }
+}
