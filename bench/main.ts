@@ -7,7 +7,11 @@ import { missingPeers } from "./contenders.ts";
 import { killAll } from "./process.ts";
 import { describeMachine, formatRow, type Report, type RowReport } from "./report.ts";
 import type { Line, Row } from "./row.ts";
+import { block, interrupt } from "./rows/block.ts";
 import { exits, exitsOneCore } from "./rows/exits.ts";
+import { ffi } from "./rows/ffi.ts";
+import { growth } from "./rows/growth.ts";
+import { idle, memory } from "./rows/idle.ts";
 import { start, startCold } from "./rows/start.ts";
 
 /*
@@ -16,14 +20,14 @@ import { start, startCold } from "./rows/start.ts";
  *   node dist/bench/main.js [row…] [--rounds N] [--json FILE] [--entry FILE] [--long]
  */
 
-const ROWS: readonly Row[] = [exits, exitsOneCore, start, startCold];
+const ROWS: readonly Row[] = [exits, exitsOneCore, start, startCold, block, interrupt, memory, idle, ffi, growth];
 
 const DEFAULT_ROUNDS = 7;
 
 const USAGE = `node dist/bench/main.js [row…] [--rounds N] [--json FILE] [--entry FILE] [--long]
   --rounds N    measurements of each thing, ${DEFAULT_ROUNDS} unless told
   --json FILE   writes the result there too
-  --entry FILE  the program to measure, dist/src/main.js unless told
+  --entry FILE  the program to measure, dist/bundle/main.js unless told
   --long        idles for a minute instead of seconds
 rows: ${ROWS.map(({ name }) => name).join(", ")}
 `;
@@ -35,7 +39,7 @@ async function main(argv: readonly string[]): Promise<number> {
     options: {
       rounds: { type: "string", default: String(DEFAULT_ROUNDS) },
       json: { type: "string" },
-      entry: { type: "string", default: join(projectRoot(), "dist", "src", "main.js") },
+      entry: { type: "string", default: join(projectRoot(), "dist", "bundle", "main.js") },
       long: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },

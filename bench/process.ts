@@ -38,8 +38,8 @@ function environment(): NodeJS.ProcessEnv {
 export interface RunOptions {
   /** Called with each line as it comes. */
   readonly onLine?: (line: TimedLine, child: ChildProcess) => void;
-  /** What statuses are a good end; 0 and 1 (a debug exit of 0) unless told. */
-  readonly statuses?: readonly number[];
+  /** The caller ends it from `onLine`, by a signal; otherwise it has to end by itself with 0 or 1 (a debug exit of 0). */
+  readonly isEndedByUs?: boolean;
 }
 
 /**
@@ -78,7 +78,7 @@ export function run(command: readonly string[], options: RunOptions = {}): Promi
     child.on("close", (status, signal) => {
       clearTimeout(timer);
       running.delete(child);
-      if (status !== null && (options.statuses ?? [0, 1]).includes(status)) {
+      if (status === 0 || status === 1 || options.isEndedByUs === true) {
         return resolve({ lines, started, ended, status, errors });
       }
       const how = signal === null ? `status ${status}` : signal;

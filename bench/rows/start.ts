@@ -70,8 +70,7 @@ const filesBelow = (folder: string): string[] =>
 
 /** Drops files from the page cache, where nobody has them mapped. */
 function evict(files: readonly string[]): void {
-  for (const file of files)
-    execFileSync("dd", [`of=${file}`, "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]);
+  for (const file of files) execFileSync("dd", [`if=${file}`, "iflag=nocache", "count=0", "status=none"]);
 }
 
 export const startCold: Row = {
@@ -83,7 +82,8 @@ export const startCold: Row = {
     missingKvm() ?? (findProgram("dd") === undefined ? "there is no dd: apt-get install coreutils" : undefined),
   async run(context) {
     const image = guestImage(context);
-    const koffi = dirname(createRequire(import.meta.url).resolve("koffi/package.json"));
+    const resolved = createRequire(import.meta.url).resolve("koffi");
+    const koffi = join(resolved.slice(0, resolved.lastIndexOf("node_modules")), "node_modules", "koffi");
     const ours = [...filesBelow(dirname(context.entry)), ...filesBelow(koffi), image].filter(
       (name) => !name.endsWith(".map"),
     );

@@ -1,0 +1,83 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../contenders.ts";
+import { haltGuest } from "../guests/halt.ts";
+import { compare, interleave, type Measure, withAim } from "../interleave.ts";
+import { cpuTime, privateMemory, run } from "../process.ts";
+import type { Context, Row } from "../row.ts";
+
+/** What follows a start (collections, compilations of what ran) is over after so long. */
+const SETTLE_MS = 1000;
+
+/** Starts a guest that halts, looks at the process for a while and ends it. */
+async function watch<T>(command: readonly string[], look: (pid: number) => Promise<T>): Promise<T> {
+  let looking: Promise<T> | undefined;
+  const done = await run(command, {
+    isEndedByUs: true,
+    onLine(_line, child) {
+      looking ??= sleep(SETTLE_MS)
+        .then(() => look(child.pid ?? 0))
+        .finally(() => child.kill("SIGTERM"));
+    },
+  });
+  if (looking === undefined) throw new Error(`The guest did not start\n${done.errors}`);
+  return await looking;
+}
+
+function haltImage(context: Context): string {
+  const image = join(context.folder, "halt.elf");
+  writeFileSync(image, haltGuest());
+  return image;
+}
+
+export const memory: Row = {
+  name: "memory",
+  meaning:
+    "Memory that nobody else shares with the process while its guest halts, without guest RAM (private pages outside the RAM's memfd). " +
+    "Code of Node or QEMU counts only where no other process runs the same binary.",
+  missing: missingKvm,
+  async run(context) {
+    const image = haltImage(context);
+    for (const cpus of [1, 8]) {
+      const of =
+        (vmm: Vmm): Measure<"memory"> =>
+        async () => ({ memory: await watch(vmm({ image, cpus }), async (pid) => privateMemory(pid)) });
+      const samples = await interleave(context, {
+        tsvmm: of(tsvmm(context.entry)),
+        ...(hasQemu() ? { "QEMU microvm": of(qemu("microvm")) } : {}),
+      });
+      const line = compare(samples, "tsvmm", "memory", { what: `private memory, ${cpus} vCPUs`, unit: "MiB" });
+      const budget = 55 + 9 * cpus;
+      context.add(withAim(line, `≤ 55 + 9 × ${cpus} MiB`, line.value.median <= budget));
+    }
+  },
+};
+
+export const idle: Row = {
+  name: "idle",
+  meaning: "Share of one processor that all threads together take while the guest's vCPUs halt.",
+  missing: missingKvm,
+  async run(context) {
+    const image = haltImage(context);
+    const seconds = context.isLong ? 60 : 5;
+    for (const cpus of [1, 4]) {
+      const of =
+        (vmm: Vmm): Measure<"share"> =>
+        async () => {
+          const share = await watch(vmm({ image, cpus }), async (pid) => {
+            const before = cpuTime(pid).all;
+            await sleep(seconds * 1000);
+            return (cpuTime(pid).all - before) / (seconds * 10);
+          });
+          return { share };
+        };
+      const samples = await interleave(
+        { ...context, rounds: Math.min(context.rounds, 3) },
+        { tsvmm: of(tsvmm(context.entry)), ...(hasQemu() ? { "QEMU microvm": of(qemu("microvm")) } : {}) },
+      );
+      const line = compare(samples, "tsvmm", "share", { what: `idle for ${seconds} s, ${cpus} vCPUs`, unit: "%" });
+      context.add(withAim(line, "< 0.5 %", line.value.median < 0.5));
+    }
+  },
+};
