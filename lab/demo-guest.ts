@@ -24,7 +24,7 @@ async function demo(bdf: string, vmlinux: string, disk: string, isQemu: boolean)
     symlinkSync(vmlinux, join(home, "vmlinux"));
     copyFileSync(disk, join(home, "focal-server-cloudimg-amd64.raw"));
     mkdirSync(join(home, "bin"));
-    const main = join(dirname(fileURLToPath(import.meta.url)), "../src/main.js");
+    const main = join(dirname(fileURLToPath(import.meta.url)), "../bundle/main.js");
     writeFileSync(join(home, "bin/tsvmm"), `#!/bin/sh\nexec node '${main}' "$@"\n`, { mode: 0o755 });
     const commandLine = isQemu ? qemuCommandLine(bdf) : tsvmmCommandLine(bdf);
     const summary = join(home, "summary.json");

@@ -112,7 +112,7 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
 
   /** Refusals, each by the command itself; and a machine that is killed, after which the next one takes the device. */
   async refusals() {
-    const main = fileURLToPath(new URL("../../src/main.js", import.meta.url));
+    const main = fileURLToPath(new URL("../../bundle/main.js", import.meta.url));
     const kernel = join(folder, "halt.elf");
     writeFileSync(kernel, multibootImage((a) => void a.cli().label("end").hlt().jmp("end")).bytes);
     const command = (device: string): readonly string[] => [
