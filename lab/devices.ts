@@ -8,6 +8,8 @@ export interface LabDevice {
   readonly image?: string;
   /** Further properties in QEMU's spelling: `cmb_size_mb=16`. */
   readonly properties?: string;
+  /** Functions 1, 2, … of the same slot; they share its IOMMU group. */
+  readonly further?: readonly LabDevice[];
 }
 
 interface Model {
@@ -39,11 +41,17 @@ export const DEVICE_MODELS: Readonly<Record<string, Model>> = {
 };
 
 /**
- * Reads `MODEL[,image=FILE][,PROPERTY=VALUE…]`.
+ * Reads `MODEL[,image=FILE][,PROPERTY=VALUE…]`, and after a `+` a further function of the same slot.
  *
  * @throws SpecError when the model has no place for an image, or needs one.
  */
 export function parseLabDevice(text: string): LabDevice {
+  const [first = "", ...others] = text.split("+");
+  const further = others.map(parseFunction);
+  return { ...parseFunction(first), ...(further.length > 0 && { further }) };
+}
+
+function parseFunction(text: string): LabDevice {
   const [model = "", ...rest] = text.split(",");
   const image = rest.find((part) => part.startsWith("image="))?.slice("image=".length);
   const properties = rest.filter((part) => !part.startsWith("image=")).join(",");
@@ -52,8 +60,17 @@ export function parseLabDevice(text: string): LabDevice {
   return { model, ...(image !== undefined && { image }), ...(properties !== "" && { properties }) };
 }
 
-/** Answers the address of the device with this index in the nested host: each one has a root port, hence a bus, of its own. */
-export const labDeviceBdf = (index: number): string => `0000:${(index + 1).toString(16).padStart(2, "0")}:00.0`;
+/** Answers a function's address in the nested host: each device has a root port, hence a bus, of its own. */
+export const labDeviceBdf = (index: number, number = 0): string =>
+  `0000:${(index + 1).toString(16).padStart(2, "0")}:00.${number}`;
+
+/** The functions of all devices, with their addresses. */
+export const labFunctions = (
+  devices: readonly LabDevice[],
+): readonly { readonly bdf: string; readonly model: string }[] =>
+  devices.flatMap((device, index) =>
+    [device, ...(device.further ?? [])].map(({ model }, number) => ({ bdf: labDeviceBdf(index, number), model })),
+  );
 
 /**
  * Answers QEMU's arguments for one device behind its own root port, so that it has an IOMMU group to itself.
@@ -61,29 +78,40 @@ export const labDeviceBdf = (index: number): string => `0000:${(index + 1).toStr
  * @throws SpecError when the device stores something and no image is given, or the other way round.
  */
 export function qemuDeviceArguments(device: LabDevice, index: number): readonly string[] {
-  const id = `dev${index}`;
-  const model = DEVICE_MODELS[device.model];
+  const further = device.further ?? [];
   const port = ["-device", `pcie-root-port,id=port${index},chassis=${index + 1},slot=${index + 1},bus=pcie.0`];
+  const functions = [device, ...further].flatMap((one, number) => {
+    const place = further.length === 0 ? "" : `addr=0.${number}${number === 0 ? ",multifunction=on" : ""}`;
+    return functionArguments(one, number === 0 ? `${index}` : `${index}f${number}`, `port${index}`, place);
+  });
+  return [...port, ...functions];
+}
+
+/** @param key Unique in the machine. @param place Properties that say where on the bus; empty for the only function of a slot. */
+function functionArguments(device: LabDevice, key: string, bus: string, place: string): readonly string[] {
+  const id = `dev${key}`;
+  const model = DEVICE_MODELS[device.model];
   const properties = [
     model?.device ?? device.model,
     `id=${id}`,
-    `bus=port${index}`,
+    `bus=${bus}`,
+    place,
     model?.properties?.replaceAll("ID", id),
-    model?.hasNetwork && `netdev=net${index}`,
-    model?.drive === "required" && `drive=drive${index}`,
+    model?.hasNetwork && `netdev=net${key}`,
+    model?.drive === "required" && `drive=drive${key}`,
     device.properties,
   ];
-  const args = [...port];
+  const args: string[] = [];
   if (device.image !== undefined) {
     if (model?.drive === undefined) throw new SpecError("--device", `${device.model} takes no image`);
-    args.push("-drive", `file=${device.image},format=raw,if=none,id=drive${index},cache=unsafe`);
+    args.push("-drive", `file=${device.image},format=raw,if=none,id=drive${key},cache=unsafe`);
   } else if (model?.drive === "required") {
     throw new SpecError("--device", `${device.model} needs an image (image=FILE)`);
   }
-  if (model?.hasNetwork) args.push("-netdev", `user,id=net${index}`);
+  if (model?.hasNetwork) args.push("-netdev", `user,id=net${key}`);
   args.push("-device", properties.filter(Boolean).join(","));
   if (device.image !== undefined && model?.drive !== undefined && model.drive !== "required") {
-    args.push("-device", `${model.drive.replaceAll("ID", id)},drive=drive${index}`);
+    args.push("-device", `${model.drive.replaceAll("ID", id)},drive=drive${key}`);
   }
   return args;
 }

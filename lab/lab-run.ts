@@ -19,8 +19,8 @@ const HEARTBEAT_MS = 15_000;
 const PANIC = "Kernel panic - not syncing";
 
 /**
- * The nested host's own kernel gave up. Under emulation that happens now and then, through no fault of what runs in it: QEMU 7.2's
- * translator at times takes an interrupt between a guest's exit and the return of its host's registers.
+ * The nested host's own kernel gave up. Under emulation that happens now and then, through no fault of what runs in it: translators
+ * before QEMU 9.1 at times take an interrupt between a guest's exit and the return of its host's registers.
  */
 export class NestedHostPanic extends HostError {
   /** Scenarios that had come to their end. */
@@ -41,6 +41,7 @@ export interface LabSockets {
 /** One QEMU and what is connected to it, from start to end. */
 export class LabRun {
   readonly #options: LabOptions;
+  readonly #program: string;
   readonly #reports: ReportStream;
   readonly #socketDirectory: string = mkdtempSync(join(tmpdir(), "tsvmm-lab-"));
   readonly #servers: Server[] = [];
@@ -57,8 +58,10 @@ export class LabRun {
   /** Why we ended it ourselves. */
   #verdict: HostError | undefined;
 
-  constructor(options: LabOptions, token: string) {
+  /** @param program QEMU. */
+  constructor(options: LabOptions, token: string, program: string) {
     this.#options = options;
+    this.#program = program;
     this.#reports = new ReportStream(token, (event) => this.#handle(event));
   }
 
@@ -108,13 +111,13 @@ export class LabRun {
 
   /** Runs QEMU to its end and says how that was. */
   #runQemu(args: readonly string[]): Promise<string> {
-    const qemu = findProgram("qemu-system-x86_64");
-    if (qemu === undefined) throw new HostError("Cannot run qemu-system-x86_64: it is not installed");
     // Even if this process is killed, QEMU is not left behind.
     const guard = findProgram("setpriv");
-    const [program, ...before] = guard === undefined ? [qemu] : [guard, "--pdeathsig", "KILL", "--", qemu];
+    const guarded = ["--pdeathsig", "KILL", "--", this.#program, ...args];
     this.#startedMs = Date.now();
-    const child = spawn(program ?? qemu, [...before, ...args], { stdio: ["ignore", "ignore", "pipe"] });
+    const child = spawn(guard ?? this.#program, guard === undefined ? args : guarded, {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
     this.#qemu = child;
     process.on("exit", this.#killQemu);
     this.#after(this.#options.timeoutMs, () => this.#end(`the time is up (${this.#options.timeoutMs / 1000} s)`));

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HostError, SpecError } from "../src/base/errors.ts";
 import { type LabArguments, parseLabArguments } from "./arguments.ts";
-import { DEVICE_MODELS, labDeviceBdf } from "./devices.ts";
+import { DEVICE_MODELS, labFunctions } from "./devices.ts";
 import { ensureLabPrerequisites } from "./prerequisites.ts";
 import { runLab, shellQuote } from "./run.ts";
 
@@ -13,7 +13,7 @@ const USAGE = `Runs a command on a nested host that has /dev/kvm, an IOMMU and r
 usage: npm run lab -- [options] [--] command [argument…]
 
   --device MODEL[,image=FILE][,PROPERTY=VALUE…]   a PCI function, given to vfio-pci; the first is 0000:01:00.0, the next
-                                                  0000:02:00.0, and so on
+                                                  0000:02:00.0, and so on; MODEL+MODEL puts two functions in one slot
   --keep-drivers      leave the functions without vfio-pci
   --out DIRECTORY     bring back what the command writes to /lab/out
   --timeout SECONDS   for everything; 600 when absent
@@ -44,9 +44,7 @@ async function lab(options: LabArguments): Promise<number> {
   const shareDirectory = mkdtempSync(join(tmpdir(), "tsvmm-lab-share-"));
   mkdirSync(join(shareDirectory, "out"));
   let isFailed = false;
-  options.devices.forEach((device, index) => {
-    progress(`${labDeviceBdf(index)} is ${device.model}`);
-  });
+  for (const { bdf, model } of labFunctions(options.devices)) progress(`${bdf} is ${model}`);
   try {
     const result = await runLab({
       devices: options.devices,

@@ -3,9 +3,10 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Progress } from "../guest-images/apt.ts";
 import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
-import { type LabDevice, labDeviceBdf } from "./devices.ts";
+import { type LabDevice, labFunctions } from "./devices.ts";
 import { LabRun, NestedHostPanic } from "./lab-run.ts";
 import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
+import { qemuFor } from "./qemu.ts";
 
 /** How often an emulated host whose kernel gave up is started. */
 const ATTEMPTS = 3;
@@ -74,18 +75,21 @@ export async function runLab(options: LabOptions): Promise<LabResult> {
   const choice = chooseAccelerator();
   const accelerator = options.accelerator ?? choice.accelerator;
   const reason = options.accelerator === undefined ? choice.reason : "as asked for";
+  const qemu = await qemuFor(accelerator, progress);
   const token = randomBytes(8).toString("hex");
   writeShare(options, image.kernel.modules, token);
 
+  const version = qemu.version.join(".");
   progress(
     accelerator === "tcg"
-      ? `booting the nested host without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower than here`
-      : `booting the nested host under KVM (${reason})`,
+      ? `booting the nested host by QEMU ${version} without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower than here`
+      : `booting the nested host by QEMU ${version} under KVM (${reason})`,
   );
   const start = (remaining: LabOptions): Promise<Omit<LabResult, "accelerator">> =>
-    new LabRun(remaining, token).start((sockets) =>
+    new LabRun(remaining, token, qemu.program).start((sockets) =>
       qemuArguments({
         accelerator,
+        dataDirectories: qemu.dataDirectories,
         cpus: options.cpus ?? 2,
         memoryMib: options.memoryMib ?? 4096,
         devices: options.devices,
@@ -128,7 +132,9 @@ function writeShare(options: LabOptions, modules: string, token: string): void {
     HOME: process.env["HOME"] ?? "/root",
     LAB_DIRECTORY: process.cwd(),
     LAB_MODULES: modules,
-    LAB_DEVICES: options.devices.map((_, index) => labDeviceBdf(index)).join(" "),
+    LAB_DEVICES: labFunctions(options.devices)
+      .map(({ bdf }) => bdf)
+      .join(" "),
     LAB_DRIVERS: options.drivers ?? "vfio",
   };
   const lines = Object.entries(environment).map(([name, value]) => `export ${name}=${shellQuote(value)}\n`);

@@ -1,5 +1,5 @@
 import t from "tap";
-import { labDeviceBdf, parseLabDevice, qemuDeviceArguments } from "../../../lab/devices.ts";
+import { labDeviceBdf, labFunctions, parseLabDevice, qemuDeviceArguments } from "../../../lab/devices.ts";
 
 t.test("parseLabDevice() reads a model, an image and properties in QEMU's spelling", (t) => {
   t.same(parseLabDevice("edu"), { model: "edu" });
@@ -8,6 +8,8 @@ t.test("parseLabDevice() reads a model, an image and properties in QEMU's spelli
     image: "/tmp/a.img",
     properties: "cmb_size_mb=16,x=y",
   });
+  t.same(parseLabDevice("edu+nvme,image=/a"), { model: "edu", further: [{ model: "nvme", image: "/a" }] });
+  t.throws(() => parseLabDevice("edu+"), { message: "--device: names no device" });
   t.throws(() => parseLabDevice(",image=x"), { path: "--device", message: "--device: names no device" });
   t.end();
 });
@@ -36,6 +38,25 @@ t.test("qemuDeviceArguments() says when an image is missing or has no place", (t
 });
 
 t.test("labDeviceBdf() counts buses from 1, in hexadecimal", (t) => {
-  t.same([0, 1, 15].map(labDeviceBdf), ["0000:01:00.0", "0000:02:00.0", "0000:10:00.0"]);
+  t.same(
+    [0, 1, 15].map((index) => labDeviceBdf(index)),
+    ["0000:01:00.0", "0000:02:00.0", "0000:10:00.0"],
+  );
+  t.end();
+});
+
+t.test("qemuDeviceArguments() puts further functions into the same slot, with names of their own", (t) => {
+  const device = { model: "edu", further: [{ model: "nvme", image: "/disk" }] };
+  t.same(qemuDeviceArguments(device, 2), [
+    ...["-device", "pcie-root-port,id=port2,chassis=3,slot=3,bus=pcie.0"],
+    ...["-device", "edu,id=dev2,bus=port2,addr=0.0,multifunction=on"],
+    ...["-drive", "file=/disk,format=raw,if=none,id=drive2f1,cache=unsafe"],
+    ...["-device", "nvme,id=dev2f1,bus=port2,addr=0.1,serial=dev2f1,drive=drive2f1"],
+  ]);
+  t.same(labFunctions([{ model: "e1000e" }, device]), [
+    { bdf: "0000:01:00.0", model: "e1000e" },
+    { bdf: "0000:02:00.0", model: "edu" },
+    { bdf: "0000:02:00.1", model: "nvme" },
+  ]);
   t.end();
 });
