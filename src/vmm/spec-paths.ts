@@ -92,7 +92,7 @@ export function resolvePciFunction(where: string, path: string, pciDevices: stri
     const address = parseBdf(basename(directory));
     const isMissing = !existsSync(directory);
     if (isMissing && address !== undefined) {
-      throw new SpecError(where, `this machine has no PCI function ${formatBdf(address)} (lspci -D lists them)`);
+      throw new SpecError(where, `this machine has no PCI function ${formatBdf(address)} (tsvmm devices lists them)`);
     }
     throw new SpecError(where, fileProblem(path, error).replace("no file", "no directory"));
   }

@@ -246,7 +246,11 @@ t.test("parseRun() says in one line what is wrong with a value, under the option
     ["--device", "~/0000:01:00.0,exclude_mmap_bars=[6]", /^--device: 6 is not a whole number from 0 to 5$/],
     ["--device", "~/0000:01:00.0,pci_device_id=0", /^--device: slot 0 is the host bridge's$/],
     ["--device", "~/0000:01:00.0,pci_device_id=32", /^--device: 32 is not a whole number from 1 to 31$/],
-    ["--device", "0000:ff:1f.7", /^--device: this machine has no PCI function 0000:ff:1f\.7 \(lspci -D lists them\)$/],
+    [
+      "--device",
+      "0000:ff:1f.7",
+      /^--device: this machine has no PCI function 0000:ff:1f\.7 \(tsvmm devices lists them\)$/,
+    ],
     ["--device", "~/0000:02:00.0/", /^--device: this machine has no PCI function 0000:02:00\.0/],
     ["--device", "/no/such", /^--device: there is no directory \/no\/such$/],
     ["--device", "~/directory", /^--device: .*\/directory is not a PCI function: give a directory like/],

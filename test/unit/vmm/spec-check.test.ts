@@ -75,7 +75,7 @@ t.test("resolvePciFunction() finds a function by its address, in the long and th
     t.equal(resolvePciFunction("--device", path, devices), real, path);
   }
   t.throws(() => resolvePciFunction("--device", "02:00.0", devices), {
-    message: "--device: this machine has no PCI function 0000:02:00.0 (lspci -D lists them)",
+    message: "--device: this machine has no PCI function 0000:02:00.0 (tsvmm devices lists them)",
   });
 });
 
