@@ -9,6 +9,7 @@ import {
 
 export const RECORDING_VERSION = 1;
 
+const SOURCES = ["vfio", "sysfs", "made"] as const;
 const REGION_FLAGS = ["read", "write", "mmap"] as const;
 const INTERRUPT_FLAGS = ["automasked", "noresize"] as const;
 const CONFIG_SIZES: readonly number[] = [256, 4096];
@@ -41,8 +42,11 @@ export interface DeviceRecording {
   readonly version: typeof RECORDING_VERSION;
   /** Its address on the host: `0000:01:00.0`. */
   readonly name: string;
-  /** Where it comes from: `sysfs` knows sizes only, so that flags, areas and interrupts are what vfio-pci would most likely tell. */
-  readonly source: "vfio" | "sysfs";
+  /**
+   * Where it comes from: `sysfs` knows sizes only, so that flags, areas and interrupts are what vfio-pci would most likely tell; `made` is
+   * written by hand, from published facts about a device.
+   */
+  readonly source: (typeof SOURCES)[number];
   /** Names of sysfs `reset_method`, the preferred one first; empty for a device that cannot be reset alone. */
   readonly resetMethods: readonly string[];
   readonly configSpaceBytes: number;
@@ -120,12 +124,13 @@ export function parseRecording(text: string): DeviceRecording {
     throw new SpecError("", `a recording has to be JSON: ${error instanceof Error ? error.message : String(error)}`);
   }
   const top = record("", parsed);
-  const { version, name, source } = top;
+  const { version, name } = top;
+  const source = SOURCES.find((known) => known === top["source"]);
   if (version !== RECORDING_VERSION) {
     throw new SpecError("version", `this program reads version ${RECORDING_VERSION}, not ${String(version)}`);
   }
   if (typeof name !== "string" || name === "") throw new SpecError("name", "a name is needed");
-  if (source !== "vfio" && source !== "sysfs") throw new SpecError("source", "is neither vfio nor sysfs");
+  if (source === undefined) throw new SpecError("source", "is none of vfio, sysfs and made");
   const configSpaceBytes = whole("configSpaceBytes", top["configSpaceBytes"]);
   if (!CONFIG_SIZES.includes(configSpaceBytes)) throw new SpecError("configSpaceBytes", "is neither 256 nor 4096");
   const regions = list("regions", top["regions"]).map((item, at) => readRegion(`regions[${at}]`, item));

@@ -32,7 +32,7 @@ export const VIRTIO_NAMES = ["virtio-blk", "virtio-console", "virtio-rng"] as co
 /** Recordings that are replayed, with slot and function; two share a slot. */
 const REPLAYED = [
   ["kioxia-cd8p", 4, 0],
-  ["edu", 5, 0],
+  ["multi-message-msi", 5, 0],
   ["shared-page-32bit", 5, 1],
   ["e1000e", 6, 0],
   ["intel-dc-nvme", 7, 0],
