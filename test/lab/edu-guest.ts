@@ -16,9 +16,9 @@ const TARGET = 0x20_1000;
 const DMA_BUFFER = 0x4_0000; // inside the device
 const DMA_WORDS = 256;
 
-/** @param slot Guest slot of the device on bus 0. */
-export function eduGuest(slot: number): Uint8Array {
-  const config = (offset: number): number => (0x8000_0000 | (slot << 11) | offset) >>> 0;
+/** @param slot Guest slot of the device on bus 0. @param number Its function there. */
+export function eduGuest(slot: number, number = 0): Uint8Array {
+  const config = (offset: number): number => (0x8000_0000 | (slot << 11) | (number << 8) | offset) >>> 0;
   return multibootImage((a) => {
     /** Puts the dword at a configuration offset into EAX. */
     const readConfig = (offset: number): void => {

@@ -1,27 +1,16 @@
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import {
-  appendFileSync,
-  copyFileSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  writeFileSync,
-} from "node:fs";
+import { createHash } from "node:crypto";
+import { copyFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Readable } from "node:stream";
-import { fileURLToPath } from "node:url";
 import { Machine, type MachineInput, type MachineStatistics } from "../../src/index.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
 import { eduGuest } from "./edu-guest.ts";
 import { GuestShell } from "./guest-shell.ts";
+import { startDeviceProcess, tsvmm } from "./host-commands.ts";
+import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 
 /*
- * Runs inside the nested host, as a program: `node scenarios.js '{"vmlinux": …}' RESULTS NAME…`. Each scenario is a guest or two; what
- * it saw is written to RESULTS, one JSON line each, where the test on the other side judges it. One process for all of them, since
- * starting node is what takes longest there.
+ * Runs inside the nested host, as a program: `node scenarios.js '{"vmlinux": …}' RESULTS NAME…`. Each scenario is a guest or two; the
+ * test on the other side judges what it saw.
  */
 
 /** What the nested host has, as paths and addresses. */
@@ -37,9 +26,6 @@ export interface LabInputs {
   readonly sdhci: string;
   readonly edu: string;
 }
-
-/** A scenario's observations: plain data, whatever the scenario found worth telling. */
-export type Observations = Record<string, unknown>;
 
 const MIB = 1024 ** 2;
 /** How much the data-path scenarios read, in MiB. */
@@ -80,26 +66,7 @@ async function readDisk(shell: GuestShell): Promise<{ mmioExits: number; interru
   return { mmioExits: after.exits - before.exits, interrupts: after.interrupts - before.interrupts };
 }
 
-/** The address of some function that a driver has. */
-function functionOf(driver: string): string {
-  const [link] = readdirSync(`/sys/bus/pci/drivers/${driver}`).filter((name) => name.startsWith("0000:"));
-  if (link === undefined) throw new Error(`The nested host has no function with the driver ${driver}`);
-  return link;
-}
-
-/** Waits until a stream says `text`; it is read on afterwards, so that its writer never blocks. */
-async function untilItSays(stream: Readable, text: string): Promise<void> {
-  let said = "";
-  await new Promise<void>((resolve, reject) => {
-    stream.on("data", (chunk: Buffer) => {
-      said += chunk.toString();
-      if (said.includes(text)) resolve();
-    });
-    stream.on("end", () => reject(new Error(`It ended without saying "${text}": ${said}`)));
-  });
-}
-
-const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
+const SCENARIOS: Scenarios = {
   /** The teaching device under a bare-metal guest: registers, DMA, MSI. */
   async edu() {
     const kernel = join(folder, "edu.elf");
@@ -110,43 +77,9 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
     return { failedStep: status >> 1, functions: (await machine.statistics()).functions };
   },
 
-  /** Refusals, each by the command itself; and a machine that is killed, after which the next one takes the device. */
-  async refusals() {
-    const main = fileURLToPath(new URL("../../bundle/main.js", import.meta.url));
-    const kernel = join(folder, "halt.elf");
-    writeFileSync(kernel, multibootImage((a) => void a.cli().label("end").hlt().jmp("end")).bytes);
-    const command = (device: string): readonly string[] => [
-      main,
-      "--kernel",
-      kernel,
-      "--serial",
-      "null",
-      "--device",
-      device,
-    ];
-    const refused = (device: string): { readonly status: number | null; readonly text: string } => {
-      const { status, stderr } = spawnSync(process.execPath, command(device), { encoding: "utf8" });
-      return { status, text: stderr };
-    };
-    const missing = refused("0000:42:00.0");
-    const ownDriver = refused(functionOf("virtio-pci")); // one that the nested host itself uses
-    const holder = spawn(process.execPath, [...command(inputs.edu), "-v", "--log-format", "json"], {
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-    await untilItSays(holder.stderr, "the guest runs");
-    const inUse = refused(inputs.edu);
-    holder.kill("SIGKILL");
-    await once(holder, "exit");
-    const next = spawn(process.execPath, [...command(inputs.edu), "-v", "--log-format", "json"], {
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-    await untilItSays(next.stderr, "the guest runs");
-    next.kill("SIGTERM");
-    const [afterTerm] = await once(next, "exit");
-    return { missing, ownDriver, inUse, holderPid: holder.pid, afterTerm };
-  },
-
-  /** Two devices at once, four CPUs, from the disk; then a reboot with both. */
+  /**
+   * Two devices at once, four CPUs, from the disk; a reboot with both; and the host takes one of them back while the guest runs.
+   */
   async twoDevices() {
     const devices = [{ path: inputs.nvme }, { path: inputs.e1000e }];
     const shell = await GuestShell.boot(linux({ cpus: { count: 4 }, devices }));
@@ -168,10 +101,13 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
     shell.machine.serial.write("reboot -f\n");
     await shell.waitForPrompt();
     const again = (await shell.run("head -c 4194304 /dev/nvme0n1 | sha256sum")).output.split(" ")[0];
+    const counters = (await shell.machine.statistics()).functions;
+    const unbound = await tsvmm("unbind", "--force", inputs.e1000e);
+    const left = (await shell.run("pci; ip link show eth0")).output;
     const { status, statistics } = await shell.end("poweroff");
     return {
-      ...{ bootExits, cpus, nvmeSha256, wrote, dataPath, lease, interrupts, functions, again, status },
-      ...{ resets: statistics.resets, plan: shell.machine.plan },
+      ...{ bootExits, cpus, nvmeSha256, wrote, dataPath, lease, interrupts, functions, again, counters },
+      ...{ unbound, left, status, resets: statistics.resets },
     };
   },
 
@@ -194,6 +130,41 @@ const SCENARIOS: Readonly<Record<string, () => Promise<Observations>>> = {
     return { cpus, nvmeSha256, dataPath, status, resets: statistics.resets, functions: statistics.functions };
   },
 
+  /** Devices that are processes: an NVMe disk for Linux' own driver, and edu's registers. */
+  async userDevices() {
+    const image = join(folder, "user-nvme.img");
+    const content = Buffer.alloc(
+      16 * MIB,
+      Uint8Array.from({ length: 4099 }, (_, index) => index * 7),
+    );
+    writeFileSync(image, content);
+    const nvme = await startDeviceProcess("nvme", join(folder, "nvme.sock"), "--image", image);
+    const edu = await startDeviceProcess("edu", join(folder, "edu.sock"));
+    const shell = await GuestShell.boot(
+      linux({ cpus: { count: 2 }, userDevices: [{ socket: nvme.socket }, { socket: edu.socket }] }),
+    );
+    const functions = (await shell.run("pci")).output;
+    const nvmeSha256 = (await shell.run("head -c 4194304 /dev/nvme0n1 | sha256sum")).output.split(" ")[0];
+    const wrote = (
+      await shell.run("echo written by the guest | dd of=/dev/nvme0n1 bs=512 seek=16384 conv=fsync,notrunc")
+    ).status;
+    const interrupts = (await shell.run("grep nvme0q /proc/interrupts")).output;
+    const eduDirectory = "/sys/bus/pci/devices/0000:00:04.0";
+    await shell.run(`echo 1 > ${eduDirectory}/enable; read bar rest < ${eduDirectory}/resource`);
+    await shell.run("devmem $((bar + 4)) 32 0x12345678; devmem $((bar + 8)) 32 5");
+    const registers = (await shell.run("for at in 0 4 8; do devmem $((bar + at)) 32; done")).output;
+    const counters = (await shell.machine.statistics()).functions;
+    const { status } = await shell.end("poweroff");
+    const written = readFileSync(image)
+      .subarray(16_384 * 512, 16_384 * 512 + 21)
+      .toString();
+    const expected = createHash("sha256")
+      .update(content.subarray(0, 4 * MIB))
+      .digest("hex");
+    const ends = [await nvme.end(), await edu.end()];
+    return { functions, nvmeSha256, expected, wrote, written, interrupts, registers, counters, status, ends };
+  },
+
   /** The card reader, which has a legacy interrupt only, in a guest from Debian's kernel as it is. */
   async legacyInterrupt() {
     const shell = await GuestShell.boot(
@@ -212,20 +183,4 @@ const [json = "{}", results = "", ...names] = process.argv.slice(2);
 // Cast: the test wrote it from a value of that type.
 inputs = JSON.parse(json) as LabInputs;
 folder = mkdtempSync(join(tmpdir(), "tsvmm-scenarios-"));
-// Should the nested host itself have gone down, this program runs again: what was seen before stays.
-const seen = existsSync(results) ? readFileSync(results, "utf8") : "";
-for (const name of names.filter((name) => !seen.includes(`"name":"${name}"`))) {
-  const started = performance.now();
-  let line: Observations;
-  try {
-    const scenario = SCENARIOS[name];
-    if (scenario === undefined) throw new Error(`There is no scenario ${name}`);
-    line = { name, ...(await scenario()) };
-  } catch (error) {
-    line = { name, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
-  }
-  appendFileSync(
-    results,
-    `${JSON.stringify({ ...line, seconds: Math.round((performance.now() - started) / 1000) })}\n`,
-  );
-}
+await runScenarioProgram(SCENARIOS, results, names);

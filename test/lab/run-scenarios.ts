@@ -1,0 +1,127 @@
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import t from "tap";
+import type { LabDevice } from "../../lab/devices.ts";
+import { runLab, type Scenario, shellQuote } from "../../lab/run.ts";
+import type { Observations } from "./scenario-program.ts";
+
+/*
+ * Outside the nested host: runs scenario programs (scenario-program.ts) in it and collects what they saw, for tests to judge.
+ */
+
+/** The longest takes a minute and a half beside nothing else. */
+const SCENARIO_TIMEOUT_MS = 240_000;
+/** What timeout(1) ends with. */
+const TIMED_OUT = [124, 137];
+
+/** Where `run.ts` looks for what to show meanwhile; standard error when the test runs by itself. */
+const progressFile = process.env["TSVMM_TEST_PROGRESS"];
+
+/** Shows what is going on, at once. */
+export function progress(text: string): void {
+  if (progressFile === undefined) process.stderr.write(`lab: ${text}\n`);
+  else appendFileSync(progressFile, `lab: ${text}\n`);
+}
+
+/** A directory that lasts as long as the test file. */
+export function testFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "tsvmm-lab-test-"));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export interface LabPlan {
+  readonly folder: string;
+  readonly devices: readonly LabDevice[];
+  readonly drivers?: "vfio" | "none";
+  /** Compiled scenario program. */
+  readonly program: string;
+  /** Its first argument, as JSON. */
+  readonly inputs: unknown;
+  readonly names: readonly string[];
+  /** Other commands to run in the nested host, after those, judged by their exit status. */
+  readonly commands?: Readonly<Record<string, readonly string[]>>;
+  readonly timeoutMs: number;
+}
+
+export interface LabOutcome {
+  /** What each scenario saw, by name. */
+  readonly results: ReadonlyMap<string, Observations>;
+  /** Exit status of each command, by name. */
+  readonly statuses: ReadonlyMap<string, number>;
+}
+
+/**
+ * Runs scenarios in one nested host. Those that stood still run once more, in a fresh one.
+ *
+ * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it (see NestedHostPanic in lab-run.ts):
+ * an interrupt between a guest's exit and the return of its host's registers leaves one of the two without a processor. Once is said
+ * and tried again; twice is ours.
+ */
+export async function runScenarios(plan: LabPlan): Promise<LabOutcome> {
+  const share = join(plan.folder, "share");
+  mkdirSync(share, { recursive: true });
+  const resultsFile = join(share, "results");
+  const commands = plan.commands ?? {};
+  const statuses = new Map<string, number>();
+  const scenarioOf = (name: string): Scenario => {
+    const command = commands[name] ?? ["node", plan.program, JSON.stringify(plan.inputs), "/lab/results", name];
+    return { name, script: command.map(shellQuote).join(" "), timeoutMs: SCENARIO_TIMEOUT_MS };
+  };
+  /** Answers which ones stood still. */
+  const run = async (names: readonly string[]): Promise<readonly string[]> => {
+    const { scenarios } = await runLab({
+      devices: plan.devices,
+      ...(plan.drivers !== undefined && { drivers: plan.drivers }),
+      scenarios: names.map(scenarioOf),
+      shareDirectory: share,
+      timeoutMs: plan.timeoutMs,
+      onProgress: progress,
+      onOutput: (bytes) => void process.stderr.write(bytes),
+    });
+    const results = readResults(resultsFile);
+    for (const { name, status, seconds } of scenarios) {
+      if (name in commands) statuses.set(name, status);
+      progress(`${name}: ${outcomeOf(results.get(name), status)} after ${Math.round(seconds)} s`);
+    }
+    return scenarios
+      .filter(({ name, status }) => TIMED_OUT.includes(status) || results.get(name)?.["isStall"] === true)
+      .map(({ name }) => name);
+  };
+
+  const stalled = await run([...plan.names, ...Object.keys(commands)]);
+  if (stalled.length > 0) {
+    progress(`once more, in a fresh nested host, since they stood still: ${stalled.join(", ")}`);
+    const lines = existsSync(resultsFile) ? readFileSync(resultsFile, "utf8").split("\n") : [];
+    writeFileSync(resultsFile, lines.filter((line) => !stalled.some((name) => isAbout(line, name))).join("\n"));
+    await run(stalled);
+  }
+  return { results: readResults(resultsFile), statuses };
+}
+
+const isAbout = (line: string, name: string): boolean => line.includes(`"name":"${name}"`);
+
+function outcomeOf(seen: Observations | undefined, status: number): string {
+  const error = seen?.["error"];
+  if (error !== undefined) return `failed (${String(error).split("\n")[0]})`;
+  return TIMED_OUT.includes(status) ? "its time was up" : `ended with status ${status}`;
+}
+
+function readResults(file: string): Map<string, Observations> {
+  const lines = existsSync(file) ? readFileSync(file, "utf8").split("\n").filter(Boolean) : [];
+  return new Map(
+    lines.map((line) => {
+      // Cast: scenario-program.ts wrote it.
+      const observations = JSON.parse(line) as Observations & { name: string };
+      return [observations.name, observations];
+    }),
+  );
+}
+
+/** A scenario's observations, after making sure that it came to its end. */
+export function observed(outcome: LabOutcome, test: Pick<typeof t, "equal">, name: string): Observations {
+  const found = outcome.results.get(name) ?? { error: "the scenario did not come to its end" };
+  test.equal(found["error"], undefined, `${name} came to its end`);
+  return found;
+}
