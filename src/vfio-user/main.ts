@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import type { Report } from "../base/backends.ts";
@@ -8,12 +9,22 @@ import { NvmeStore } from "./nvme-store.ts";
 import { DeviceServer } from "./server.ts";
 
 /*
- * Entry file of the device processes: `main.js edu|nvme --socket PATH [--image FILE] [--read-only] [--serial TEXT]`. It prints
- * "listening at PATH" when machines can connect, and ends in order at SIGINT and SIGTERM. Status 2 for arguments, 1 for the host.
+ * Entry file of the device processes, `tsvmm-device`. It prints "listening at PATH" when machines can connect, and ends in order at SIGINT
+ * and SIGTERM. Status 2 for arguments, 1 for the host.
  */
 
 const USAGE =
-  "usage: main.js edu --socket PATH | main.js nvme --socket PATH --image FILE [--read-only] [--serial TEXT]";
+  "usage: tsvmm-device edu --socket PATH | tsvmm-device nvme --socket PATH --image FILE [--read-only] [--serial TEXT]";
+
+const HELP = `tsvmm-device runs a PCI device as a process of its own, for tsvmm --user-device socket=PATH or any other vfio-user 0.1 client.
+
+  tsvmm-device edu --socket /tmp/edu.sock
+      QEMU's educational device (1234:11e8): identity, liveness, factorial, DMA, an interrupt
+  tsvmm-device nvme --socket /tmp/nvme.sock --image disk.raw
+      an NVMe disk with one namespace on a file: --read-only, --serial TEXT
+
+It prints "listening at PATH" when machines can connect, serves one after another, and ends with SIGINT or SIGTERM.
+`;
 
 class UsageError extends Error {}
 
@@ -21,8 +32,12 @@ const report: Report = (level, text) => {
   if (level !== "debug") process.stderr.write(`${level}: ${text}\n`);
 };
 
-function serve(): DeviceServer {
+function serve(): DeviceServer | undefined {
   const { values, positionals } = readArguments();
+  if (values.help) {
+    process.stdout.write(HELP);
+    return undefined;
+  }
   const { socket, image } = values;
   const [kind, ...others] = positionals;
   if (socket === undefined || socket === "" || others.length > 0) throw new UsageError(USAGE);
@@ -38,7 +53,7 @@ function serve(): DeviceServer {
 }
 
 function readArguments(): {
-  readonly values: { socket?: string; image?: string; serial?: string; "read-only": boolean };
+  readonly values: { socket?: string; image?: string; serial?: string; "read-only": boolean; help: boolean };
   readonly positionals: readonly string[];
 } {
   try {
@@ -49,6 +64,7 @@ function readArguments(): {
         image: { type: "string" },
         serial: { type: "string" },
         "read-only": { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
       },
     });
   } catch (error) {
@@ -58,13 +74,15 @@ function readArguments(): {
 
 try {
   const server = serve();
-  const end = (): void => {
-    server.close().catch((error: unknown) => report("error", String(error)));
-  };
-  process.once("SIGINT", end).once("SIGTERM", end);
-  process.stdout.write(`listening at ${server.path}\n`);
+  if (server !== undefined) {
+    const end = (): void => {
+      server.close().catch((error: unknown) => report("error", String(error)));
+    };
+    process.once("SIGINT", end).once("SIGTERM", end);
+    process.stdout.write(`listening at ${server.path}\n`);
+  }
 } catch (error) {
   if (!(error instanceof UsageError || error instanceof HostError)) throw error;
-  process.stderr.write(`${error.message}\n`);
+  process.stderr.write(`tsvmm-device: ${error.message}\n`);
   process.exitCode = error instanceof UsageError ? 2 : 1;
 }
