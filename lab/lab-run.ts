@@ -15,14 +15,18 @@ const POWER_OFF_TIMEOUT_MS = 30_000;
 /** How often a run that says nothing says that it is alive. */
 const HEARTBEAT_MS = 15_000;
 
-/** What Linux prints when it gives up. */
-const PANIC = "Kernel panic - not syncing";
+/** From a scenario's own deadline, which the nested host keeps, until the nested host counts as dead. */
+const OVERDUE_MS = 45_000;
+
+/** What Linux prints when it gives up, and when it has lost its way and may not come to that. */
+const PANIC =
+  /Kernel panic - not syncing|BUG: (kernel NULL pointer|scheduling while atomic|unable to handle page fault)/;
 
 /**
- * The nested host's own kernel gave up. Under emulation that happens now and then, through no fault of what runs in it: translators
+ * The nested host's own kernel gave up or stands still. Under emulation that happens now and then, through no fault of what runs in it: translators
  * before QEMU 9.1 at times take an interrupt between a guest's exit and the return of its host's registers.
  */
-export class NestedHostPanic extends HostError {
+export class NestedHostLost extends HostError {
   /** Scenarios that had come to their end. */
   readonly results: readonly ScenarioResult[];
 
@@ -54,6 +58,8 @@ export class LabRun {
   #bootSeconds: number | undefined;
   #scenario: { readonly name: string; readonly startedMs: number; readonly output: Buffer[] } | undefined;
   #isDone = false;
+  #isOverdue = false;
+  #deadline: NodeJS.Timeout | undefined;
   #lastOutputMs = 0;
   /** Why we ended it ourselves. */
   #verdict: HostError | undefined;
@@ -81,7 +87,7 @@ export class LabRun {
       if (this.#verdict !== undefined || !this.#isDone) {
         const what = this.#verdict?.message ?? `The nested host ended before its time: ${failure}`;
         const last = consoleLog.trimEnd().split("\n").slice(-5).join("\n  ");
-        if (consoleLog.includes(PANIC)) throw new NestedHostPanic(`${what}\n  ${last}`, this.#results);
+        if (this.#isOverdue || PANIC.test(consoleLog)) throw new NestedHostLost(`${what}\n  ${last}`, this.#results);
         throw new HostError(`${what}\nLast lines of its console (all of it is in ${logFile}):\n  ${last}`);
       }
       return {
@@ -159,6 +165,15 @@ export class LabRun {
     this.#options.onProgress?.(`${Math.round(secondsSince(this.#startedMs))} s: ${doing}`);
   }
 
+  /** Ends the run when the nested host does not keep a scenario's deadline itself. */
+  #watch(name: string): void {
+    const allowedMs = this.#options.scenarios.find((one) => one.name === name)?.timeoutMs ?? this.#options.timeoutMs;
+    this.#deadline = setTimeout(() => {
+      this.#isOverdue = true;
+      this.#end("it does not keep its own deadlines any more");
+    }, allowedMs + OVERDUE_MS);
+  }
+
   #handle(event: LabEvent): void {
     switch (event.kind) {
       case "ready":
@@ -172,6 +187,7 @@ export class LabRun {
         return;
       case "begin":
         this.#scenario = { name: event.scenario.replace(/^\d+-/, ""), startedMs: Date.now(), output: [] };
+        this.#watch(this.#scenario.name);
         return;
       case "output":
         this.#lastOutputMs = Date.now();
@@ -187,6 +203,7 @@ export class LabRun {
           seconds: secondsSince(this.#scenario.startedMs),
         });
         this.#scenario = undefined;
+        clearTimeout(this.#deadline);
         return;
       case "done":
         this.#isDone = true;
@@ -202,6 +219,7 @@ export class LabRun {
     this.#killQemu();
     process.off("exit", this.#killQemu);
     for (const timer of this.#timers) clearTimeout(timer);
+    clearTimeout(this.#deadline);
     for (const server of this.#servers) server.close();
     rmSync(this.#socketDirectory, { recursive: true, force: true });
   }

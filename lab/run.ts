@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Progress } from "../guest-images/apt.ts";
 import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
 import { type LabDevice, labFunctions } from "./devices.ts";
-import { LabRun, NestedHostPanic } from "./lab-run.ts";
+import { LabRun, NestedHostLost } from "./lab-run.ts";
 import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
 import { qemuFor } from "./qemu.ts";
 
@@ -106,10 +106,10 @@ export async function runLab(options: LabOptions): Promise<LabResult> {
       const outcome = await start(remaining);
       return { accelerator, ...outcome, scenarios: [...done, ...outcome.scenarios] };
     } catch (error) {
-      if (!(error instanceof NestedHostPanic) || accelerator !== "tcg" || attempt === ATTEMPTS) throw error;
+      if (!(error instanceof NestedHostLost) || accelerator !== "tcg" || attempt === ATTEMPTS) throw error;
       done.push(...error.results);
       progress(
-        "the nested host's kernel panicked, which the emulation brings about now and then; starting it again for the rest",
+        "the nested host was lost, which the emulation brings about now and then; starting it again for the rest",
       );
     }
   }

@@ -16,4 +16,4 @@ export { Machine, type MachineExit, type MachineOptions, type MachineStatistics 
 export type { MachinePlan } from "./vmm/plan.ts";
 export type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec, UserDeviceSpec } from "./vmm/spec.ts";
 export type { DeviceInput, DiskInput, MachineInput, UserDeviceInput } from "./vmm/spec-check.ts";
-export { type TextChannel, WaitError } from "./vmm/text-channel.ts";
+export { type TextChannel, WaitError, type WaitOptions } from "./vmm/text-channel.ts";

@@ -1,4 +1,5 @@
-import { Machine, type MachineInput, type MachineStatistics } from "../../src/index.ts";
+import { Machine, type MachineInput, type MachineStatistics, type WaitOptions } from "../../src/index.ts";
+import { StallError } from "./scenario-program.ts";
 
 /** What one command typed at the guest's shell gave. */
 export interface CommandResult {
@@ -12,6 +13,12 @@ const BOOT = { timeoutMs: 240_000 };
 const COMMAND = { timeoutMs: 120_000 };
 const END = { timeoutMs: 60_000 };
 
+/** What a guest's kernel prints when its processors do not do what its code says; see run-scenarios.ts. */
+const CRASH = /BUG: |Kernel panic - not syncing|stack guard page was hit|rcu: INFO: rcu_\w+ (self-)?detected/;
+
+/** How far back it is looked for, in characters. */
+const CRASH_WINDOW = 1000;
+
 /** Cursor questions and colours: the guest's shell believes that a terminal listens. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape byte is what begins them
 const TERMINAL_SEQUENCES = /\x1b\[[0-9;?]*[A-Za-z]/g;
@@ -20,6 +27,8 @@ const TERMINAL_SEQUENCES = /\x1b\[[0-9;?]*[A-Za-z]/g;
 export class GuestShell {
   readonly machine: Machine;
   #count = 0;
+  /** The guest's kernel is meant to crash. */
+  mayCrash = false;
 
   private constructor(machine: Machine) {
     this.machine = machine;
@@ -39,19 +48,39 @@ export class GuestShell {
 
   /** Waits for the first prompt, also after a reboot. */
   async waitForPrompt(): Promise<void> {
-    await this.machine.serial.waitFor(/guest:[^\n]*# /, BOOT);
+    await this.#waitFor(/guest:[^\n]*# /, BOOT);
     // The shell breaks what is typed at the terminal's width, and the echo would no longer be one line.
     this.machine.serial.write("stty cols 2000\n");
-    await this.machine.serial.waitFor(/guest:[^\n]*# /, COMMAND);
+    await this.#waitFor(/guest:[^\n]*# /, COMMAND);
+  }
+
+  /** Waits for output, and no longer than until the guest's kernel has crashed. */
+  async #waitFor(pattern: RegExp | string, options: WaitOptions): Promise<RegExpMatchArray> {
+    const { serial } = this.machine;
+    const match = serial.waitFor(pattern, options);
+    match.catch(() => undefined); // when the crash was first
+    let stop: () => void = () => undefined;
+    const crash = new Promise<never>((_, reject) => {
+      stop = serial.onOutput(() => {
+        const text = serial.text.slice(-CRASH_WINDOW);
+        const found = this.mayCrash ? null : CRASH.exec(text);
+        if (found !== null) reject(new StallError(`The guest's kernel crashed: ${text.slice(found.index)}`));
+      });
+    });
+    try {
+      return await Promise.race([match, crash]);
+    } finally {
+      stop();
+    }
   }
 
   async run(command: string): Promise<CommandResult> {
     // The typed line holds `$?`, what the shell prints holds the number: only the latter matches.
     const mark = `end${this.#count++}`;
     this.machine.serial.write(`${command}; echo ${mark}=$?\n`);
-    await this.machine.serial.waitFor(`${mark}=$?`, COMMAND); // the echo of what was typed
-    const match = await this.machine.serial.waitFor(new RegExp(`([\\s\\S]*?)${mark}=(\\d+)`), COMMAND);
-    await this.machine.serial.waitFor(/guest:[^\n]*# /, COMMAND); // what is typed before the prompt is echoed twice
+    await this.#waitFor(`${mark}=$?`, COMMAND); // the echo of what was typed
+    const match = await this.#waitFor(new RegExp(`([\\s\\S]*?)${mark}=(\\d+)`), COMMAND);
+    await this.#waitFor(/guest:[^\n]*# /, COMMAND); // what is typed before the prompt is echoed twice
     const output = (match[1] ?? "")
       .replaceAll("\r", "")
       .replaceAll(TERMINAL_SEQUENCES, "")

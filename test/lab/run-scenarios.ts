@@ -55,7 +55,7 @@ export interface LabOutcome {
 /**
  * Runs scenarios in one nested host. Those that stood still run once more, in a fresh one.
  *
- * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it (see NestedHostPanic in lab-run.ts):
+ * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it (see NestedHostLost in lab-run.ts):
  * an interrupt between a guest's exit and the return of its host's registers leaves one of the two without a processor. Once is said
  * and tried again; twice is ours.
  */

@@ -20,6 +20,7 @@ export async function runScenarioProgram(
   names: readonly string[],
 ): Promise<void> {
   // Should the nested host itself have gone down, this program runs again: what was seen before stays.
+  let isFailed = false;
   const seen = existsSync(resultsFile) ? readFileSync(resultsFile, "utf8") : "";
   for (const name of names.filter((name) => !seen.includes(`"name":"${name}"`))) {
     const started = performance.now();
@@ -29,10 +30,13 @@ export async function runScenarioProgram(
       if (scenario === undefined) throw new Error(`There is no scenario ${name}`);
       line = { name, ...(await scenario()) };
     } catch (error) {
+      isFailed = true;
       const isStall = error instanceof WaitError || error instanceof StallError;
       line = { name, isStall, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
     }
     const seconds = Math.round((performance.now() - started) / 1000);
     appendFileSync(resultsFile, `${JSON.stringify({ ...line, seconds })}\n`);
   }
+  // What a failed scenario left running would keep this process alive.
+  if (isFailed) process.exit(1);
 }

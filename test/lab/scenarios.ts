@@ -124,6 +124,7 @@ const SCENARIOS: Scenarios = {
     const cpus = (await shell.run("nproc")).output.trim();
     const nvmeSha256 = (await shell.run("head -c 4194304 /dev/nvme0n1 | sha256sum")).output.split(" ")[0];
     const dataPath = await readDisk(shell);
+    shell.mayCrash = true;
     shell.machine.serial.write("echo c > /proc/sysrq-trigger\n");
     await shell.waitForPrompt();
     const { status, statistics } = await shell.end("poweroff");
