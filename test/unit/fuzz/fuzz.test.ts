@@ -32,3 +32,14 @@ t.test("generate() makes the same guest of the same seed, and another of another
   t.not(guest(7), guest(8));
   t.ok(parseOperations(guest(7)).filter(isAccess).length > 300);
 });
+
+t.test("generate() aims configuration accesses at the function they name, not at the next one's 4 KiB", async (t) => {
+  const offsets = Array.from({ length: 20 }, (_, seed) => generate(new Random(seed), 4000))
+    .flat()
+    .flatMap((operation) => (operation.op === "config" ? [operation.offset] : []));
+  t.ok(Math.max(...offsets) < 4096);
+  t.ok(
+    offsets.some((offset) => offset > 4000),
+    "the end of them is reached all the same",
+  );
+});
