@@ -152,12 +152,16 @@ export class UserChannel {
       return work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      throw this.lose(error.message);
+      throw this.lose(isHangUp(error) ? CLOSED : error.message);
     }
   }
 }
 
 const CLOSED = "its server has closed the connection";
+
+/** A server that has gone is met by whichever comes first: the end of its messages, or a send to nobody. */
+const isHangUp = (error: HostError): boolean =>
+  error instanceof SyscallError && (error.errno === "EPIPE" || error.errno === "ECONNRESET");
 
 function unexpected(message: UserMessage): HostError {
   closeAll(message.descriptors);

@@ -1,6 +1,7 @@
 import { HostError } from "../base/errors.ts";
 import type { Fd } from "../base/units.ts";
 import { closeAll, type DescriptorSocket } from "../host/descriptor-socket.ts";
+import { SyscallError } from "../host/errors.ts";
 import { MAX_DESCRIPTORS } from "../host/rights.ts";
 import {
   commandName,
@@ -111,7 +112,8 @@ export class UserWire {
 
   #keep(): void {
     const arrival = this.#take();
-    if (arrival === "closed") throw new HostError("Cannot send a vfio-user message: the other side has hung up");
+    if (arrival === "closed")
+      throw new SyscallError("send a vfio-user message", "sendmsg", "EPIPE", "the other side has hung up");
     if (arrival === "nothing") return;
     this.#backlog.push(arrival);
     if (this.#backlog.length > MAX_BACKLOG) {

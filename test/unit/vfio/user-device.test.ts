@@ -1,9 +1,13 @@
 import { readdirSync } from "node:fs";
 import t, { type Test } from "tap";
 import { fd, gpa } from "../../../src/base/units.ts";
+import { DescriptorSocket } from "../../../src/host/descriptor-socket.ts";
 import { EventFd } from "../../../src/host/eventfd.ts";
+import { libc } from "../../../src/host/libc.ts";
+import { UserChannel } from "../../../src/vfio/user-channel.ts";
 import type { UserDevice } from "../../../src/vfio/user-device.ts";
-import { socketPath } from "../../support/socket-pair.ts";
+import { UserWire } from "../../../src/vfio/user-wire.ts";
+import { socketPair, socketPath } from "../../support/socket-pair.ts";
 import { startServer, UserBench, until } from "../../support/user-server.ts";
 
 const CONFIG = 7;
@@ -196,6 +200,23 @@ t.test("DeviceServer turns a second machine away and takes the next one when the
     if (round === 0) t.equal(next.readRegion(0, 4, 4), 0, "it finds the device as after power-on");
     next.close();
   }
+});
+
+t.test("UserChannel tells a server that hung up before the first message from one that refuses it", async (t) => {
+  const [client, server] = socketPair(t);
+  const lost: string[] = [];
+  const channel = new UserChannel({
+    name: "thing",
+    wire: new UserWire(new DescriptorSocket(client)),
+    timeoutMs: 1000,
+    onCommand: () => 0,
+    onLost: (reason) => lost.push(reason),
+  });
+  libc.close(server);
+  t.throws(() => channel.request(1, new Uint8Array(4)), {
+    message: "Cannot use thing: its server has closed the connection",
+  });
+  t.same(lost, ["its server has closed the connection"]);
 });
 
 t.test("UserDevice says what is wrong when nobody listens", async (t) => {
