@@ -128,11 +128,11 @@ t.test("The DSDT means to ACPICA what it should", { skip }, async (t) => {
   });
 
   t.test("_EVT notifies the power button when its status bit is set", async (t) => {
-    t.match(answer(5), /Received a Device Notify on \[PWRB\] \S+ Value 0x80/);
+    t.match(answers.join(""), /Received a Device Notify on \[PWRB\] \S+ Value 0x80/);
   });
 
   t.test("_EVT without an ejection bit notifies no slot", async (t) => {
-    t.notMatch(answer(5), /Notify on \[S/);
+    t.notMatch(answers.join(""), /Notify on \[S/);
   });
 
   t.test("An ejectable slot has its address and number, and _EJ0 writes its bit", async (t) => {
@@ -161,7 +161,8 @@ t.test("_EVT passes an ejection request to the slots whose bits are set, and tak
   writeTables(directory, MACHINE);
   // 0x0a in every port: no power button, the ejection bit, and of the slots 1, 3, 9, 11, 17, 19, 25 and 27 only 3 can be emptied.
   const [event = "", requests = ""] = await evaluate(directory, ["\\_SB.GED._EVT 9", "\\_SB.GED.ERQS"], 0x0a);
-  t.match(event, /Received a System Notify on \[S03_\] \S+ Value 0x03/);
-  t.notMatch(event, /Notify on \[(S1F_|PWRB)\]/);
+  // A thread of acpiexec's own prints notifications: where between the answers, chance decides.
+  t.match(event + requests, /Received a System Notify on \[S03_\] \S+ Value 0x03/);
+  t.notMatch(event + requests, /Notify on \[(S1F_|PWRB)\]/);
   t.same(integersIn(requests), [0x0a0a_0a0a], "written back as it was read: ones clear");
 });
