@@ -22,13 +22,36 @@ export function styleFor(stream: StyleTarget, environment: Readonly<Record<strin
 /** Exit statuses that are this program's own. */
 export const EXIT_STATUS = { hostFailure: 1, badInput: 2 } as const;
 
+/** What has an effect on a terminal, or none that shows: control and format characters, halves of surrogate pairs, line separators. */
+const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+
+/** A text in characters that print, the others as escapes; what users and files call things may have any. */
+export function printable(text: string): string {
+  return text.replace(UNPRINTABLE, (character) => {
+    const short = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[character];
+    const code = (character.codePointAt(0) ?? 0).toString(16);
+    return short ?? (code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u{${code}}`);
+  });
+}
+
+/** Longest text about a command line, and what is left of a longer one at its start and end: a value may have any length. */
+const LONGEST = { whole: 500, start: 300, end: 150 } as const;
+
+function shortened(text: string): string {
+  if (text.length <= LONGEST.whole) return text;
+  const { start, end } = LONGEST;
+  return `${text.slice(0, start)}… (${text.length - start - end} more characters) …${text.slice(-end)}`;
+}
+
 /**
  * How an error is shown and what the process exits with. What is the user's or the host's affair is one line; only an error of our
  * own comes with its stack.
  */
 export function describeError(error: unknown, style: Style): { readonly text: string; readonly status: number } {
   const name = style.red("tsvmm:");
-  if (error instanceof SpecError) return { text: `${name} ${error.message}`, status: EXIT_STATUS.badInput };
+  if (error instanceof SpecError) {
+    return { text: `${name} ${shortened(printable(error.message))}`, status: EXIT_STATUS.badInput };
+  }
   if (error instanceof HostError) return { text: `${name} ${error.message}`, status: EXIT_STATUS.hostFailure };
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { text: `${name} internal error, please report it\n${stack}`, status: EXIT_STATUS.hostFailure };

@@ -44,6 +44,8 @@ const MIN_MEMORY: number = 16 * MIB;
 const MAX_MEMORY: number = 2 ** 45;
 const HUGE_PAGE: number = 2 * MIB;
 const MAX_POLL = 1_000_000;
+/** Longest name of a device; it stands in every message about it. */
+const MAX_ID = 64;
 /** Of the ID a virtio disk tells. VIRTIO 1.2 §5.2.6 */
 const MAX_SERIAL_BYTES = 20;
 const LAST_SLOT = 31;
@@ -194,6 +196,7 @@ function checkIds(
   const check = (where: string, id: string, automatic: string): void => {
     if (!/^[\w.-]+$/.test(id))
       throw new SpecError(where, `'${id}' may have letters, digits, dots, dashes and underscores only`);
+    if (id.length > MAX_ID) throw new SpecError(where, `'${id}' has more than ${MAX_ID} characters`);
     if (id.startsWith("_") && id !== automatic)
       throw new SpecError(where, `'${id}' begins with an underscore, which is reserved`);
     if (seen.has(id)) throw new SpecError(where, `'${id}' is given twice`);

@@ -83,6 +83,7 @@ export function resolvePciFunction(where: string, path: string, pciDevices: stri
   if (typeof path !== "string" || path === "") {
     throw new SpecError(where, "a PCI function is needed: its sysfs directory, or its address as in 0000:01:00.0");
   }
+  if (path.includes("\0")) throw new SpecError(where, "the path contains a NUL character");
   const bdf = parseBdf(path);
   const directory = bdf === undefined ? path : join(pciDevices, formatBdf(bdf));
   let real: string;

@@ -31,6 +31,20 @@ t.test(
   },
 );
 
+t.test(
+  "describeError() keeps what a user typed on one line, of a length to read, away from the terminal",
+  async (t) => {
+    const text = (message: string): string => describeError(new SpecError("--device", message), plain).text;
+    t.equal(text("no a\nb"), "tsvmm: --device: no a\\nb");
+    t.equal(text("no \x1b[2J\x07\u009b\r\t"), "tsvmm: --device: no \\x1b[2J\\x07\\x9b\\r\\t");
+    t.equal(text("no \u202e\u2028\ud800"), "tsvmm: --device: no \\u{202e}\\u{2028}\\u{d800}");
+    t.equal(text("no ü✓𝄞"), "tsvmm: --device: no ü✓𝄞");
+    const long = text("y".repeat(491));
+    t.equal(long, `tsvmm: --device: ${"y".repeat(290)}… (51 more characters) …${"y".repeat(150)}`);
+    t.equal(text("y".repeat(490)), `tsvmm: --device: ${"y".repeat(490)}`);
+  },
+);
+
 t.test("formatSize() writes sizes as the command line takes them", async (t) => {
   t.equal(formatSize(536_870_912), "512M");
   t.equal(formatSize(4096), "4K");
