@@ -36,7 +36,8 @@ const FLUSH_INTERVAL = 50;
  *
  * After work it keeps looking for more for a while, since accesses come in runs (a driver's probe, a burst of console output), requests
  * follow their completions, and a wake-up through epoll costs ten times the work. It yields between looks: with a processor to spare that
- * is nothing, and without one the vCPU, whose next access it waits for, gets on with it.
+ * is nothing, and without one the vCPU, whose next access it waits for, gets on with it. Other programs would too, for a whole time slice:
+ * the window is told how long each yield took.
  */
 export function runDeviceLoop(parts: DeviceLoopParts): void {
   const { mailboxes, waiter, handle, flush, isDone, window, yieldProcessor, now } = parts;
@@ -57,7 +58,10 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
         done += waiter.wait(0);
       }
       if (done > 0) lastWork = time;
-      else yieldProcessor();
+      else {
+        yieldProcessor();
+        window.yielded(now() - time);
+      }
       continue;
     }
     flush();

@@ -1,14 +1,25 @@
+/** Sleeps without polling after the processor was lost: at first, and at most. */
+const FIRST_PAUSE = 64;
+const LONGEST_PAUSE = 4096;
+
 /**
  * How long the device thread keeps looking for the next access before it sleeps.
  *
  * The window follows what pays, as KVM's own halt polling does: it grows when a sleep turned out shorter than the window could be (a
  * little more patience would have saved the wake-up), and shrinks when a sleep was long. A guest that works its devices is answered
  * without a wake-up; an idle one costs nothing.
+ *
+ * Between looks the thread yields. Where another program waits for the processor, that costs a time slice of the scheduler, some 3 ms, for a
+ * request that a wake-up would have answered in 100 µs: a thread that sleeps is let in at once, one that yields goes to the end. So a yield
+ * that took longer than the longest window shuts it for a number of sleeps, which doubles each time polling was tried in vain.
  */
 export class PollWindow {
   readonly #maximum: number;
   readonly #isFixed: boolean;
   #microseconds: number;
+  /** Sleeps until polling is tried again, and how many there will be after the next loss. */
+  #sleepsLeft = 0;
+  #nextPause = FIRST_PAUSE;
 
   /**
    * @param maximum Microseconds; 0 for never polling.
@@ -28,9 +39,22 @@ export class PollWindow {
   /** Tells how long nothing was to be done before a sleep ended, from the last work to the next, in microseconds. */
   slept(microseconds: number): void {
     if (this.#isFixed) return;
+    if (this.#sleepsLeft > 0) {
+      this.#sleepsLeft--;
+      return;
+    }
+    if (this.#nextPause > FIRST_PAUSE) this.#nextPause--;
     if (microseconds <= this.#maximum)
       this.#microseconds = Math.min(this.#maximum, Math.max(this.#maximum / 8, this.#microseconds * 2));
     else this.#microseconds = this.#microseconds < this.#maximum / 8 ? 0 : this.#microseconds / 2;
+  }
+
+  /** Tells how long a yield between two looks took, in microseconds. */
+  yielded(microseconds: number): void {
+    if (this.#isFixed || microseconds <= this.#maximum) return;
+    this.#microseconds = 0;
+    this.#sleepsLeft = this.#nextPause;
+    this.#nextPause = Math.min(LONGEST_PAUSE, this.#nextPause * 2);
   }
 }
 

@@ -112,9 +112,68 @@ t.test("PollWindow opens when short sleeps follow each other and closes when the
   t.equal(window.microseconds, 0, "an idle guest is not polled for");
 });
 
+t.test(
+  "runDeviceLoop() sleeps, and does not poll again, once a yield gave its processor to another program",
+  async (t) => {
+    const shared = createMailboxes(1);
+    let time = 0;
+    let sleeps = 0;
+    let yields = 0;
+    runDeviceLoop({
+      mailboxes: new MailboxServer(shared),
+      waiter: {
+        wait: (timeoutMs) => {
+          if (timeoutMs === 0) return 0;
+          sleeps++;
+          return 1;
+        },
+      },
+      handle: () => 0,
+      flush: () => undefined,
+      isDone: () => sleeps >= 20,
+      window: new PollWindow(100, false),
+      yieldProcessor: () => {
+        yields++;
+        time += 3000;
+      },
+      now: () => {
+        time += 1;
+        return time;
+      },
+    });
+    t.equal(yields, 1, "the first one taught it");
+  },
+);
+
+t.test("PollWindow shuts after a yield longer than it could ever be, for longer each time", async (t) => {
+  const window = new PollWindow(100, false);
+  const sleepsUntilOpen = (): number => {
+    for (let sleeps = 0; ; sleeps++) {
+      if (window.microseconds > 0) return sleeps;
+      window.slept(50);
+    }
+  };
+  sleepsUntilOpen();
+  window.yielded(90);
+  t.ok(window.microseconds > 0, "the vCPU had the processor for a moment");
+  window.yielded(3000);
+  t.equal(window.microseconds, 0);
+  const first = sleepsUntilOpen();
+  t.ok(first > 10, `${first} sleeps`);
+  window.yielded(3000);
+  const second = sleepsUntilOpen();
+  t.ok(second > 1.5 * first, `${second} sleeps`);
+  for (let i = 0; i < 20; i++) {
+    sleepsUntilOpen();
+    window.yielded(3000);
+  }
+  t.ok(sleepsUntilOpen() < 10_000, "it is tried again now and then");
+});
+
 t.test("PollWindow keeps a fixed length when told one", async (t) => {
   const window = new PollWindow(30, true);
   window.slept(1);
   window.slept(1_000_000);
+  window.yielded(1_000_000);
   t.equal(window.microseconds, 30);
 });
