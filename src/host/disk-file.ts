@@ -31,6 +31,10 @@ export class DiskFile implements BlockBackend {
   readonly #transfer: DiskTransfer;
   readonly #thread: StorageThread;
   readonly #reported: Set<string> = new Set();
+  /** Counts changes of the image; what was written before it was opened is one. */
+  #changes = 1;
+  /** How many of them are known to be on stable storage. */
+  #flushedChanges = 0;
   #isClosed = false;
 
   /** @throws HostError with the path and what can be done about it. */
@@ -51,13 +55,20 @@ export class DiskFile implements BlockBackend {
   }
 
   write(offset: number, segments: readonly HostSegment[], done: Done): void {
+    this.#changes++;
     done(this.isReadOnly ? "ioError" : this.#move("write", offset, segments));
   }
 
+  /** Done at once where nothing has changed since the last flush, or through a read-only descriptor. */
   flush(done: Done): void {
-    // Nothing was written through a read-only descriptor.
-    if (this.isReadOnly) done("ok");
-    else this.#thread.submit({ kind: "flush" }, done);
+    const isClean = this.#flushedChanges === this.#changes && !this.#isClosed;
+    if (this.isReadOnly || isClean) return done("ok");
+    // The worker does jobs in order, so this one covers every change submitted so far, and none that comes meanwhile.
+    const covered = this.#changes;
+    this.#thread.submit({ kind: "flush" }, (status) => {
+      if (status === "ok") this.#flushedChanges = covered;
+      done(status);
+    });
   }
 
   discard(offset: number, sizeBytes: number, done: Done): void {
@@ -94,6 +105,9 @@ export class DiskFile implements BlockBackend {
   #change(job: Extract<StorageJob, { readonly sizeBytes: number }>, done: Done): void {
     if (this.isReadOnly || job.offset + job.sizeBytes > this.sizeBytes) done("ioError");
     else if (job.sizeBytes === 0) done("ok");
-    else this.#thread.submit(job, done);
+    else {
+      this.#changes++;
+      this.#thread.submit(job, done);
+    }
   }
 }

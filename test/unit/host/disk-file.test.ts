@@ -102,6 +102,47 @@ t.test("DiskFile.flush() is done by the storage worker and answers through the w
   t.equal(status, "ok");
 });
 
+t.test("DiskFile.flush() has nothing to do where nothing was written since the last one", async (t) => {
+  const bench = new HostBench(t);
+  const backend = disk(t, bench, image(bench, MIB));
+  const buffer = new HostBuffer(t, 512);
+  /** True when the answer came from inside the call. */
+  const isFree = (): boolean => {
+    const statuses: BlockStatus[] = [];
+    backend.flush((status) => statuses.push(status));
+    const isDone = statuses.length === 1;
+    bench.turnUntil(() => statuses.length === 1);
+    t.same(statuses, ["ok"]);
+    return isDone;
+  };
+  t.notOk(isFree(), "the first one: who knows what was written before");
+  t.ok(isFree());
+  const done = (): void => undefined;
+  backend.read(0, [buffer.segment(0, 512)], done);
+  t.ok(isFree(), "reading changes nothing");
+  backend.write(0, [buffer.segment(0, 512)], done);
+  t.notOk(isFree(), "after a write");
+  backend.writeZeroes(0, 512, false, done);
+  t.notOk(isFree(), "after zeroes");
+  if (backend.supportsDiscard) {
+    backend.discard(0, 4096, done);
+    t.notOk(isFree(), "after a discard");
+  }
+});
+
+t.test("DiskFile.flush() is not spared a write that came while another flush was under way", async (t) => {
+  const bench = new HostBench(t);
+  const backend = disk(t, bench, image(bench, MIB));
+  const buffer = new HostBuffer(t, 512);
+  const answered: string[] = [];
+  backend.flush(() => answered.push("first"));
+  backend.write(0, [buffer.segment(0, 512)], () => answered.push("write"));
+  bench.turnUntil(() => answered.includes("first"));
+  backend.flush(() => answered.push("second"));
+  t.same(answered, ["write", "first"], "the second one goes to the worker");
+  bench.turnUntil(() => answered.length === 3);
+});
+
 t.test("DiskFile answers more requests than the worker's ring holds, in order", async (t) => {
   const bench = new HostBench(t);
   const backend = disk(t, bench, image(bench, MIB));
