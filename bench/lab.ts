@@ -1,15 +1,20 @@
 import { readdirSync, readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Machine, type MachineInput, type MachineStatistics } from "../src/index.ts";
+import { cpuTime } from "./process.ts";
 
 /*
  * Counts that need a Linux guest, and so a KVM that runs one: the nested lab, or a real host. Speed is not looked at: the lab is emulated.
- *
- *   node dist/bench/lab.js boot --kernel vmlinux --disk root.raw [--cpus 4] [--cmdline TEXT] [--until REGEX]
- *   node dist/bench/lab.js path --kernel vmlinux --disk root.raw --device 0000:01:00.0 --command 'dd …' --requests N [--warm-up CMD]
- *
- * Both print JSON.
  */
+
+const USAGE = `node dist/bench/lab.js boot|path|idle --kernel FILE [--disk FILE] [--initramfs FILE] [--cpus N] [--cmdline TEXT]
+  boot  exits until the serial console shows the guest's first userspace line: [--until REGEX]
+  path  exits, and turns of the device thread, while the guest's shell runs a command that makes N requests:
+        --device BDF --command CMD --requests N [--warm-up CMD] [--prompt REGEX]
+  idle  share of a processor that all threads take while the booted guest does nothing: [--seconds N] [--prompt REGEX]
+Each prints JSON.
+`;
 
 /** Exits and accesses, or how many came in a while. */
 export interface Counts {
@@ -99,11 +104,33 @@ export async function dataPath(
   };
 }
 
+export interface Idle {
+  readonly seconds: number;
+  /** Of one processor, of all threads of this process. */
+  readonly percent: number;
+  readonly exits: Readonly<Record<string, number>>;
+}
+
+/** What follows a guest's start, its timers and daemons, is over after so long. */
+const SETTLE_MS = 20_000;
+
+/** Boots a guest to its shell's prompt, lets it settle and looks on. */
+export async function idle(input: MachineInput, prompt: RegExp, seconds: number): Promise<Idle> {
+  await using machine = await Machine.start(input);
+  await machine.serial.waitFor(prompt, { timeoutMs: 600_000 });
+  await sleep(SETTLE_MS);
+  const before = countsOf(await machine.statistics());
+  const cpuBefore = cpuTime(process.pid).all;
+  await sleep(seconds * 1000);
+  const percent = (cpuTime(process.pid).all - cpuBefore) / (seconds * 10);
+  return { seconds, percent, exits: difference(before.exits, countsOf(await machine.statistics()).exits) };
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      kernel: { type: "string", default: "" },
+      kernel: { type: "string" },
       initramfs: { type: "string" },
       disk: { type: "string" },
       device: { type: "string", multiple: true, default: [] },
@@ -114,8 +141,13 @@ async function main(): Promise<void> {
       "warm-up": { type: "string", default: "true" },
       command: { type: "string", default: "true" },
       requests: { type: "string", default: "1" },
+      seconds: { type: "string", default: "60" },
     },
   });
+  const [what] = positionals;
+  if (what === undefined || !["boot", "path", "idle"].includes(what)) throw new Error("which: boot, path or idle?");
+  if (values.kernel === undefined) throw new Error("--kernel is needed");
+  const prompt = new RegExp(values.prompt);
   const input: MachineInput = {
     kernel: values.kernel,
     cmdline: values.cmdline,
@@ -124,16 +156,26 @@ async function main(): Promise<void> {
     devices: values.device.map((path) => ({ path })),
     ...(values.initramfs === undefined ? {} : { initramfs: values.initramfs }),
   };
+  const work = {
+    prompt,
+    warmUp: values["warm-up"],
+    command: values.command,
+    requests: Number(values.requests),
+  };
   const result =
-    positionals[0] === "path"
-      ? await dataPath(input, {
-          prompt: new RegExp(values.prompt),
-          warmUp: values["warm-up"],
-          command: values.command,
-          requests: Number(values.requests),
-        })
-      : await bootExits(input, new RegExp(values.until));
+    what === "path"
+      ? await dataPath(input, work)
+      : what === "idle"
+        ? await idle(input, prompt, Number(values.seconds))
+        : await bootExits(input, new RegExp(values.until));
   process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
 }
 
-if (process.argv[1] === import.meta.filename) await main();
+if (process.argv[1] === import.meta.filename) {
+  try {
+    await main();
+  } catch (error) {
+    process.stderr.write(`lab: ${error instanceof Error ? error.message : String(error)}\n${USAGE}`);
+    process.exitCode = 2;
+  }
+}

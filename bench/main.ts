@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -6,12 +6,14 @@ import { projectRoot } from "../guest-images/cache.ts";
 import { missingPeers } from "./contenders.ts";
 import { killAll } from "./process.ts";
 import { describeMachine, formatRow, type Report, type RowReport } from "./report.ts";
+import { Interrupted } from "./interleave.ts";
 import type { Line, Row } from "./row.ts";
 import { block, interrupt } from "./rows/block.ts";
 import { exits, exitsOneCore } from "./rows/exits.ts";
 import { ffi } from "./rows/ffi.ts";
 import { growth } from "./rows/growth.ts";
 import { idle, memory } from "./rows/idle.ts";
+import { boot, linuxIdle, path } from "./rows/lab.ts";
 import { start, startCold } from "./rows/start.ts";
 
 /*
@@ -20,7 +22,9 @@ import { start, startCold } from "./rows/start.ts";
  *   node dist/bench/main.js [row…] [--rounds N] [--json FILE] [--entry FILE] [--long]
  */
 
-const ROWS: readonly Row[] = [exits, exitsOneCore, start, startCold, block, interrupt, memory, idle, ffi, growth];
+const ROWS: readonly Row[] = [
+  ...[exits, exitsOneCore, start, startCold, boot, path, block, interrupt, memory, idle, linuxIdle, ffi, growth],
+];
 
 const DEFAULT_ROUNDS = 7;
 
@@ -28,11 +32,21 @@ const USAGE = `node dist/bench/main.js [row…] [--rounds N] [--json FILE] [--en
   --rounds N    measurements of each thing, ${DEFAULT_ROUNDS} unless told
   --json FILE   writes the result there too
   --entry FILE  the program to measure, dist/bundle/main.js unless told
-  --long        idles for a minute instead of seconds
+  --long        idles for a minute instead of seconds, and starts QEMU's q35 too
 rows: ${ROWS.map(({ name }) => name).join(", ")}
 `;
 
-async function main(argv: readonly string[]): Promise<number> {
+/** What the command line asks for. */
+interface Request {
+  readonly rows: readonly Row[];
+  readonly rounds: number;
+  readonly json: string | undefined;
+  readonly entry: string;
+  readonly isLong: boolean;
+}
+
+/** Reads the command line. @throws Error in one line */
+function parse(argv: readonly string[]): Request | "help" {
   const { values, positionals } = parseArgs({
     args: [...argv],
     allowPositionals: true,
@@ -44,70 +58,81 @@ async function main(argv: readonly string[]): Promise<number> {
       help: { type: "boolean", short: "h", default: false },
     },
   });
-  const rounds = Number(values.rounds);
-  const unknown = positionals.filter((name) => !ROWS.some((row) => row.name === name));
-  if (values.help || unknown.length > 0 || !Number.isInteger(rounds) || rounds < 1) {
-    if (unknown.length > 0) process.stderr.write(`bench: there is no row ${unknown.join(", ")}\n`);
-    process[values.help ? "stdout" : "stderr"].write(USAGE);
-    return values.help ? 0 : 2;
-  }
-
-  const folder = mkdtempSync(join(tmpdir(), "tsvmm-bench-"));
-  const machine = describeMachine();
-  const rows: RowReport[] = [];
-  const finish = (): void => {
-    const report: Report = { machine, rounds, rows };
-    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(report, undefined, 2)}\n`);
-    rmSync(folder, { recursive: true, force: true });
+  if (values.help) return "help";
+  const unknown = positionals.find((name) => !ROWS.some((row) => row.name === name));
+  if (unknown !== undefined)
+    throw new Error(`there is no row '${unknown}': the rows are ${ROWS.map(({ name }) => name).join(", ")}`);
+  if (!/^[1-9]\d*$/.test(values.rounds)) throw new Error(`--rounds: '${values.rounds}' is not a positive number`);
+  if (!existsSync(values.entry))
+    throw new Error(`--entry: there is no ${values.entry}; npm run build makes the bundle`);
+  if (values.json !== undefined) writeFileSync(values.json, ""); // better now than after an hour
+  return {
+    rows: positionals.length === 0 ? ROWS : ROWS.filter(({ name }) => positionals.includes(name)),
+    rounds: Number(values.rounds),
+    json: values.json,
+    entry: values.entry,
+    isLong: values.long,
   };
-  let current: { row: Row; lines: Line[] } | undefined;
+}
+
+async function main(argv: readonly string[]): Promise<number> {
+  let request: Request | "help";
+  try {
+    request = parse(argv);
+  } catch (error) {
+    const [line = ""] = (error instanceof Error ? error.message : String(error)).split(". ");
+    process.stderr.write(`bench: ${line}\n`);
+    return 2;
+  }
+  if (request === "help") {
+    process.stdout.write(USAGE);
+    return 0;
+  }
+  return await measure(request);
+}
+
+async function measure(request: Request): Promise<number> {
+  const { rounds, entry, isLong, json } = request;
+  const folder = mkdtempSync(join(tmpdir(), "tsvmm-bench-"));
+  const rows: RowReport[] = [];
+  const interruption = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
+      interruption.abort(); // first: who waits for a process that ends now should know why
       killAll();
-      if (current !== undefined) show({ ...reported(current), problem: "interrupted" }, rows);
-      finish();
-      process.exit(130);
     });
   }
-
-  process.stdout.write(
-    `${Object.entries(machine)
-      .map(([name, value]) => `${name} ${value}`)
-      .join(", ")}; ${rounds} rounds\n`,
-  );
+  const machine = describeMachine();
+  const described = Object.entries(machine).map(([name, value]) => `${name} ${value}`);
+  process.stdout.write(`${described.join(", ")}; ${rounds} rounds\n`);
   for (const text of missingPeers()) process.stdout.write(`missing: ${text}\n`);
   process.stdout.write("\n");
   let status = 0;
-  for (const row of positionals.length === 0 ? ROWS : ROWS.filter(({ name }) => positionals.includes(name))) {
-    const problem = row.missing();
-    if (problem !== undefined) {
-      show({ name: row.name, meaning: row.meaning, lines: [], problem }, rows);
-      continue;
-    }
-    current = { row, lines: [] };
-    const { lines } = current;
+  for (const row of request.rows) {
+    if (interruption.signal.aborted) break;
+    const lines: Line[] = [];
+    let problem = row.missing();
     try {
-      await row.run({
-        ...{ rounds, entry: values.entry, folder, isLong: values.long },
-        add: (line) => void lines.push(line),
-        progress: (text) => progress(`${row.name}: ${text}`),
-      });
-      show(reported(current), rows);
+      if (problem === undefined) {
+        await row.run({
+          ...{ rounds, entry, folder, isLong, signal: interruption.signal },
+          add: (line) => void lines.push(line),
+          progress: (text) => progress(`${row.name}: ${text}`),
+        });
+        if (interruption.signal.aborted) problem = "interrupted; the lines are of the rounds before that";
+      }
     } catch (error) {
-      status = 1;
-      show({ ...reported(current), problem: error instanceof Error ? error.message : String(error) }, rows);
+      if (!(error instanceof Interrupted)) status = 1;
+      problem = error instanceof Error ? error.message : String(error);
     }
-    current = undefined;
+    const own = row.own === undefined ? {} : { own: row.own };
+    show({ name: row.name, ...own, meaning: row.meaning, lines, ...(problem === undefined ? {} : { problem }) }, rows);
   }
-  finish();
-  return status;
+  const report: Report = { machine, rounds, rows };
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, undefined, 2)}\n`);
+  rmSync(folder, { recursive: true, force: true });
+  return interruption.signal.aborted ? 130 : status;
 }
-
-const reported = ({ row, lines }: { readonly row: Row; readonly lines: readonly Line[] }): RowReport => ({
-  name: row.name,
-  meaning: row.meaning,
-  lines,
-});
 
 function show(row: RowReport, rows: RowReport[]): void {
   rows.push(row);

@@ -113,14 +113,18 @@ export function cpuTime(pid: number): CpuTime {
   return { all, withoutVcpus };
 }
 
-/** Memory a process has for itself, in MiB, apart from guest RAM, which must be a memfd's. */
-export function privateMemory(pid: number): number {
+/** What a process has in memory, in MiB, apart from guest RAM, which must be a memfd's: all of it, and what it shares with nobody. */
+export function memoryOf(pid: number): { readonly own: number; readonly resident: number } {
   let isGuestRam = false;
-  let kib = 0;
+  let own = 0;
+  let resident = 0;
   for (const line of readFileSync(`/proc/${pid}/smaps`, "latin1").split("\n")) {
     if (/^[0-9a-f]+-[0-9a-f]+ /.test(line)) isGuestRam = line.includes("/memfd:");
-    const size = /^Private_(?:Clean|Dirty):\s+(\d+) kB/.exec(line)?.[1];
-    if (size !== undefined && !isGuestRam) kib += Number(size);
+    const found = /^(Rss|Private_Clean|Private_Dirty):\s+(\d+) kB/.exec(line);
+    if (found === null || isGuestRam) continue;
+    const mib = Number(found[2]) / 1024;
+    if (found[1] === "Rss") resident += mib;
+    else own += mib;
   }
-  return kib / 1024;
+  return { own, resident };
 }

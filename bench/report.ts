@@ -14,6 +14,8 @@ export interface Report {
 
 export interface RowReport {
   readonly name: string;
+  /** What the values are of, where it is not this program. */
+  readonly own?: string;
   readonly meaning: string;
   readonly lines: readonly Line[];
   /** Why there are no lines, or not all. */
@@ -35,16 +37,13 @@ export function describeMachine(): Readonly<Record<string, string | number>> {
   };
 }
 
-const formatNumber = (value: number): string =>
-  Math.abs(value) >= 1000
-    ? Math.round(value).toLocaleString("en-US")
-    : value
-        .toPrecision(3)
-        .replace(/(\.\d*?)0+$/, "$1")
-        .replace(/\.$/, "");
+/** Three digits, or all of a large number. */
+function formatNumber(value: number): string {
+  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en-US");
+  return String(Number(value.toPrecision(3)));
+}
 
-const withUnit = (value: Summary, unit: Unit): string =>
-  `${formatNumber(value.median)}${unit === "count" ? "" : ` ${unit}`}`;
+const withUnit = (value: Summary, unit: Unit): string => `${formatNumber(value.median)} ${unit}`;
 
 const spread = ({ low, high }: Summary): string => `${formatNumber(low)}–${formatNumber(high)}`;
 
@@ -55,7 +54,7 @@ export function formatRow(row: RowReport): string {
     text.push(`Not measured${row.lines.length > 0 ? " any further" : ""}: ${row.problem}`, "");
   if (row.lines.length > 0) {
     text.push(
-      "| what | tsvmm | quartiles | beside | ratio | quartiles | aim |",
+      `| what | ${row.own ?? "tsvmm"} | quartiles | beside | ratio | quartiles | aim |`,
       "| --- | --- | --- | --- | --- | --- | --- |",
     );
     for (const line of row.lines) text.push(...formatLine(line));

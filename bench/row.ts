@@ -1,7 +1,7 @@
 import type { Summary } from "./samples.ts";
 
 /** Unit of a line's values. */
-export type Unit = "ns" | "us" | "ms" | "MiB" | "MiB/s" | "%" | "requests/s" | "count";
+export type Unit = "ns" | "µs" | "ms" | "MiB" | "%" | "requests/s";
 
 /** Something the project's own value is laid beside. */
 export interface Beside {
@@ -35,11 +35,15 @@ export interface Context {
   readonly add: (line: Line) => void;
   /** Says what goes on, on standard error. */
   readonly progress: (text: string) => void;
+  /** Aborted when the person at the terminal has seen enough: measurements end with the round that is complete. */
+  readonly signal: AbortSignal;
 }
 
 /** One row of the benchmark; it may add several lines. */
 export interface Row {
   readonly name: string;
+  /** What the values are of, where it is not this program. */
+  readonly own?: string;
   /** What its lines mean, in a sentence or two. */
   readonly meaning: string;
   /** Why it cannot run here and what would enable it; `undefined` when it can. */

@@ -11,12 +11,17 @@ import { COMMON, enableMsix, findVirtio, notifyQueue, startVirtio } from "./virt
 
 /** Request types. VIRTIO 1.2 §5.2.6 */
 export const VIRTIO_BLK_T_IN = 0;
+export const VIRTIO_BLK_T_OUT = 1;
 export const VIRTIO_BLK_T_FLUSH = 4;
 export const VIRTIO_BLK_T_GET_ID = 8;
 
 /** A run of equal requests. */
 export interface Phase {
-  readonly type: typeof VIRTIO_BLK_T_IN | typeof VIRTIO_BLK_T_FLUSH | typeof VIRTIO_BLK_T_GET_ID;
+  readonly type:
+    | typeof VIRTIO_BLK_T_IN
+    | typeof VIRTIO_BLK_T_OUT
+    | typeof VIRTIO_BLK_T_FLUSH
+    | typeof VIRTIO_BLK_T_GET_ID;
   /** Of data; 0 for a flush. */
   readonly sizeBytes: number;
   /** Requests in flight, 1 to 32. */
@@ -26,6 +31,8 @@ export interface Phase {
   readonly isRandom: boolean;
   /** Halt until the device interrupts, instead of looking at the used ring all the time. */
   readonly waits: boolean;
+  /** Every other request of an OUT phase of depth 1 is a flush; its data buffer stays in the chain, and devices do not look at it. */
+  readonly flushes?: boolean;
 }
 
 const VIRTIO_ID_BLOCK = 2;
@@ -113,9 +120,9 @@ function writePhase(a: Assembler, phase: Phase, sectors: number): void {
 }
 
 /** Header and descriptors of a request that does not change but for its sector. */
-function writeRequest(a: Assembler, { type, sizeBytes }: Phase, request: number): void {
+function writeRequest(a: Assembler, { type, sizeBytes, flushes = false }: Phase, request: number): void {
   const header = HEADERS + 16 * request;
-  a.mov(mem32(header), type)
+  a.mov(mem32(header), flushes ? VIRTIO_BLK_T_FLUSH : type) // toggled before it is issued
     .mov(mem32(header + 4), 0)
     .mov(mem32(header + 8), 0)
     .mov(mem32(header + 12), 0);
@@ -129,14 +136,25 @@ function writeRequest(a: Assembler, { type, sizeBytes }: Phase, request: number)
   };
   describe(first, header, 16, DESC_F_NEXT, sizeBytes === 0 ? first + 2 : first + 1);
   if (sizeBytes > 0)
-    describe(first + 1, BUFFERS + BUFFER_BYTES * request, sizeBytes, DESC_F_NEXT | DESC_F_WRITE, first + 2);
+    describe(
+      first + 1,
+      BUFFERS + BUFFER_BYTES * request,
+      sizeBytes,
+      DESC_F_NEXT | (type === VIRTIO_BLK_T_OUT ? 0 : DESC_F_WRITE),
+      first + 2,
+    );
   describe(first + 2, STATUSES + request, 1, DESC_F_WRITE, 0);
 }
 
 /** Subroutine: chooses a place for the request whose first descriptor is EAX and makes it available; EBX and ECX are lost. */
-function writeIssue(a: Assembler, label: string, { sizeBytes, isRandom, type }: Phase, sectors: number): void {
+function writeIssue(a: Assembler, label: string, phase: Phase, sectors: number): void {
+  const { sizeBytes, isRandom, type, flushes = false } = phase;
   a.label(label);
-  if (type === VIRTIO_BLK_T_IN) {
+  if (flushes)
+    a.mov("ecx", mem32(HEADERS))
+      .xor("ecx", VIRTIO_BLK_T_OUT ^ VIRTIO_BLK_T_FLUSH)
+      .mov(mem32(HEADERS), "ecx");
+  if (type === VIRTIO_BLK_T_IN || type === VIRTIO_BLK_T_OUT) {
     a.mov("ebx", "eax")
       .shl("ebx", 2)
       .add("ebx", HEADERS + 8); // 16 bytes of header for 4 descriptors

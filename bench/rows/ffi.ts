@@ -117,6 +117,7 @@ function has(name: string): boolean {
 
 export const ffi: Row = {
   name: "ffi",
+  own: "koffi",
   meaning:
     "The calls this VMM makes, by each FFI package, in nanoseconds, the system call included. Only koffi is shipped; ffi-rs is the tests' " +
     "second opinion; ref-napi reads memory but calls nothing, and is timed on a pointer it has seen before.",

@@ -58,11 +58,14 @@ export const growth: Row = {
     );
     await sweep(
       context,
-      CPUS.map((cpus) => ({ name: `${cpus} vCPUs`, guest: { image, cpus } })),
+      CPUS.map((cpus) => ({ name: cpus === 1 ? "1 vCPU" : `${cpus} vCPUs`, guest: { image, cpus } })),
     );
     await sweep(
       context,
-      DISKS.map((count) => ({ name: `${count} disks`, guest: { image, disks: disks.slice(0, count) } })),
+      DISKS.map((count) => ({
+        name: count === 1 ? "1 disk" : `${count} disks`,
+        guest: { image, disks: disks.slice(0, count) },
+      })),
     );
   },
 };
