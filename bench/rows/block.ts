@@ -18,8 +18,11 @@ const DISK_BYTES = 256 << 20;
 const KIB = 1024;
 
 const read = { type: VIRTIO_BLK_T_IN, isRandom: true, waits: false } as const;
-/** A run before the others: code is compiled, the disk's pages are found. */
-const WARM_UP: Phase = { ...read, sizeBytes: 4 * KIB, depth: 4, count: 4000 };
+/** Before the others: code is compiled, the disk's pages are found, the threads that flush are started. */
+const WARM_UPS: readonly Phase[] = [
+  { ...read, sizeBytes: 4 * KIB, depth: 4, count: 4000 },
+  { ...read, type: VIRTIO_BLK_T_FLUSH, sizeBytes: 0, depth: 1, count: 4 },
+];
 
 const RANDOM_1 = "random read 4 KiB, QD 1";
 const RANDOM_32 = "random read 4 KiB, QD 32";
@@ -74,15 +77,16 @@ function measureOf(vmm: Vmm, image: string, disk: string, phases: Readonly<Recor
       onLine({ text }, child) {
         if (text !== "-") return;
         marks.push(cpuTime(child.pid ?? 0));
-        if (marks.length === names.length + 2) child.kill("SIGTERM"); // the warm-up's and the last one
+        if (marks.length === WARM_UPS.length + names.length + 1) child.kill("SIGTERM");
       },
     });
-    const took = intervals(done.lines).slice(1);
+    const took = intervals(done.lines).slice(WARM_UPS.length);
     if (took.length !== names.length) throw new Error(`The guest did not finish\n${done.errors}`);
     return Object.fromEntries(
       names.flatMap((name, index) => {
         const count = phases[name]?.count ?? 1;
-        const cpu = (marks[index + 2]?.withoutVcpus ?? 0) - (marks[index + 1]?.withoutVcpus ?? 0);
+        const before = marks[WARM_UPS.length + index]?.withoutVcpus ?? 0;
+        const cpu = (marks[WARM_UPS.length + index + 1]?.withoutVcpus ?? 0) - before;
         return [
           [name, (took[index] ?? 0) / count / 1000],
           [CPU + name, (cpu * 1000) / count],
@@ -97,7 +101,7 @@ async function measure(
   phases: Readonly<Record<string, Phase>>,
 ): Promise<ReturnType<typeof interleave<string>>> {
   const image = join(context.folder, "block.elf");
-  writeFileSync(image, blockGuest([WARM_UP, ...Object.values(phases)], DISK_BYTES));
+  writeFileSync(image, blockGuest([...WARM_UPS, ...Object.values(phases)], DISK_BYTES));
   const disk = makeDisk(context);
   const floor = phases === BLOCK_PHASES ? buildFloor(context.folder) : undefined;
   return await interleave<string>(context, {

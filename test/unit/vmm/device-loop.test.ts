@@ -1,7 +1,7 @@
 import t from "tap";
 import { runDeviceLoop } from "../../../src/vmm/device-loop.ts";
 import { createMailboxes, MailboxServer } from "../../../src/vmm/mailbox.ts";
-import { PollWindow } from "../../../src/vmm/polling.ts";
+import { calibrateWindow, PollWindow } from "../../../src/vmm/polling.ts";
 
 /** Word of a vCPU's request in its line; the layout is drawn in mailbox.ts. */
 const REQUEST = 16;
@@ -168,6 +168,25 @@ t.test("PollWindow shuts after a yield longer than it could ever be, for longer 
     window.yielded(3000);
   }
   t.ok(sleepsUntilOpen() < 10_000, "it is tried again now and then");
+});
+
+t.test("calibrateWindow() measures the host and not who took its processor meanwhile", async (t) => {
+  let time = 0;
+  let looks = 0;
+  const window = calibrateWindow(
+    () => {
+      time += looks++ === 100 ? 3000 : 0.03;
+    },
+    () => time,
+  );
+  t.ok(Math.abs(window - 120) < 1, `${window} µs for 4000 looks of 30 ns`);
+  const slowest = calibrateWindow(
+    () => {
+      time += 100;
+    },
+    () => time,
+  );
+  t.equal(slowest, 5000, "never more than 5 ms");
 });
 
 t.test("PollWindow keeps a fixed length when told one", async (t) => {
