@@ -81,6 +81,7 @@ export const EPOLL = {
   EPOLLERR: 0x008,
   EPOLLHUP: 0x010,
   EPOLLRDHUP: 0x2000,
+  EPOLLET: 0x8000_0000,
 } as const;
 
 /** <poll.h> */

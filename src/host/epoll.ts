@@ -13,7 +13,7 @@ const READABLE: number = EPOLL.EPOLLIN | EPOLL.EPOLLRDHUP | EPOLL.EPOLLHUP | EPO
 const WRITABLE: number = EPOLL.EPOLLOUT | EPOLL.EPOLLHUP | EPOLL.EPOLLERR;
 
 /**
- * The device thread's wait for descriptors: epoll, level-triggered, callbacks by token.
+ * The device thread's wait for descriptors: epoll, level-triggered but for {@link watchRings}, callbacks by token.
  *
  * A callback may close any watch, its own too, and open new ones: an event that was already fetched for a closed watch is dropped,
  * also when its descriptor number has been given to another file meanwhile.
@@ -42,8 +42,22 @@ export class EpollLoop implements FdWatcher {
    * @throws SyscallError EPERM for those, EEXIST for a descriptor that is watched already.
    */
   watch(fd: Fd, interest: "input" | "output" | "both", onReady: OnReady): FdWatch {
+    return this.#watch(fd, interest, 0, onReady);
+  }
+
+  /**
+   * Watches an eventfd that nobody reads: calls `onRing` once for all signals between two waits, which spares each a system call. A signal
+   * that comes before the wait, or during the call, is seen by the next wait.
+   *
+   * @throws SyscallError
+   */
+  watchRings(fd: Fd, onRing: () => void): FdWatch {
+    return this.#watch(fd, "input", EPOLL.EPOLLET, onRing);
+  }
+
+  #watch(fd: Fd, interest: Interest, trigger: number, onReady: OnReady): FdWatch {
     const slot = this.#freeSlots.pop() ?? this.#watches.length;
-    const watch = new Watch(this.#epoll, fd, slot, this.#nextGeneration, onReady, () => this.#forget(slot));
+    const watch = new Watch(this.#epoll, fd, slot, this.#nextGeneration, trigger, onReady, () => this.#forget(slot));
     this.#nextGeneration = (this.#nextGeneration + 1) >>> 0;
     try {
       watch.setInterest(interest);
@@ -96,15 +110,26 @@ export class EpollLoop implements FdWatcher {
 class Watch implements FdWatch {
   readonly generation: number;
   readonly #fd: Fd;
+  /** EPOLLET or 0. */
+  readonly #trigger: number;
   readonly #onReady: OnReady;
   readonly #onClosed: () => void;
   readonly #event: Uint8Array = new Uint8Array(EPOLL_EVENT.size);
   #epoll: number;
   #interest: Interest = "none";
 
-  constructor(epoll: number, fd: Fd, slot: number, generation: number, onReady: OnReady, onClosed: () => void) {
+  constructor(
+    epoll: number,
+    fd: Fd,
+    slot: number,
+    generation: number,
+    trigger: number,
+    onReady: OnReady,
+    onClosed: () => void,
+  ) {
     this.#epoll = epoll;
     this.#fd = fd;
+    this.#trigger = trigger;
     this.generation = generation;
     this.#onReady = onReady;
     this.#onClosed = onClosed;
@@ -121,7 +146,7 @@ class Watch implements FdWatch {
       interest === "none" ? EPOLL.EPOLL_CTL_DEL : this.#interest === "none" ? EPOLL.EPOLL_CTL_ADD : EPOLL.EPOLL_CTL_MOD;
     const input = interest === "input" || interest === "both" ? EPOLL.EPOLLIN | EPOLL.EPOLLRDHUP : 0;
     const output = interest === "output" || interest === "both" ? EPOLL.EPOLLOUT : 0;
-    new DataView(this.#event.buffer).setUint32(EPOLL_EVENT.events, input | output, true);
+    new DataView(this.#event.buffer).setUint32(EPOLL_EVENT.events, input | output | this.#trigger, true);
     const result = libc.epollControl(this.#epoll, operation, this.#fd, this.#event);
     check(result, `watch descriptor ${this.#fd}`, "epoll_ctl");
     this.#interest = interest;

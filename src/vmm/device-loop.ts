@@ -73,6 +73,7 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
     const woken = now();
     window.slept(woken - lastWork);
     lastWork = woken;
+    descriptorsDue = woken + DESCRIPTOR_INTERVAL; // they have just been looked at
   }
   flush();
 }

@@ -42,8 +42,7 @@ const departed = new Set<string>();
 
 const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
 
-epoll.watch(doorbell.fd, "input", () => {
-  doorbell.drain();
+epoll.watchRings(doorbell.fd, () => {
   for (let envelope = receiveMessageOnPort(port); envelope !== undefined; envelope = receiveMessageOnPort(port)) {
     // Cast: the control thread sends nothing else.
     take(envelope.message as ToDeviceThread);

@@ -18,8 +18,8 @@ import { allOnes, type Width } from "../base/units.ts";
  * Falling asleep is the one race. The device thread stores `sleeping = 1`, looks at every mailbox once more, then blocks in
  * epoll_wait. A vCPU stores `request`, then loads `sleeping`. Both are sequentially consistent, so in either order nothing is lost:
  *   vCPU first:   the device thread's last look sees the request, and it does not sleep.
- *   device first: the vCPU sees `sleeping = 1` and rings the doorbell; the eventfd stays readable, so epoll_wait returns at once
- *                 even if it is entered only afterwards.
+ *   device first: the vCPU sees `sleeping = 1` and rings the doorbell; epoll keeps the ring, so epoll_wait returns at once even if it
+ *                 is entered only afterwards.
  * Both at once: both happen, and the spare ring costs one empty pass.
  */
 

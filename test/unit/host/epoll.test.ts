@@ -21,6 +21,28 @@ t.test("EpollLoop.wait() calls a watch while its descriptor is ready", async (t)
   event.close();
 });
 
+t.test(
+  "EpollLoop.watchRings() calls for signals that came before the wait, once, though nobody reads them",
+  async (t) => {
+    const loop = new EpollLoop();
+    const event = EventFd.create();
+    let rings = 0;
+    loop.watchRings(event.fd, () => {
+      if (rings++ === 0) event.signal(); // one that comes during the call
+    });
+    event.signal();
+    event.signal();
+    t.equal(loop.wait(-1), 1);
+    t.equal(loop.wait(-1), 1, "the one of the call");
+    t.equal(loop.wait(0), 0, "each is told once");
+    event.signal();
+    t.equal(loop.wait(-1), 1, "a counter above zero takes more");
+    t.equal(rings, 3);
+    loop.close();
+    event.close();
+  },
+);
+
 t.test("FdWatch.setInterest() chooses what is called for", async (t) => {
   const loop = new EpollLoop();
   const event = EventFd.create(); // always writable, readable once signalled
