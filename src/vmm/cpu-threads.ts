@@ -28,9 +28,19 @@ export interface CpuDescription {
 }
 
 interface CpuThread {
-  readonly link: WorkerLink<ToVcpu, FromVcpu>;
+  readonly index: number;
   readonly control: VcpuControl;
+  /** `undefined` until the vCPU is to run. */
+  link: WorkerLink<ToVcpu, FromVcpu> | undefined;
+  /** Set while it has been told to run and not yet said that it stopped. */
   stopped: Deferred<void> | undefined;
+}
+
+/** What all vCPUs of a power cycle are told. */
+interface CpuRun {
+  readonly vcpus: readonly CpuDescription[];
+  readonly mmapSize: number;
+  readonly start: CpuStart;
 }
 
 /** Polling wants a core for the device thread beside the vCPU that waits: never with one CPU, for wake-ups only with one to spare. */
@@ -39,39 +49,63 @@ function spinLimits(vcpuCount: number): SpinLimits {
   return { awake: hostCpus > 1 ? SPIN_LIMIT : 0, asleep: vcpuCount < hostCpus ? SPIN_LIMIT : 0 };
 }
 
-/** The vCPU threads: started once, run and stopped as often as the guest resets. Lives on the control thread. */
+/**
+ * The vCPU threads: run and stopped as often as the guest resets. Lives on the control thread.
+ *
+ * The boot processor's thread is made at once. A thread takes 40 ms of a processor until its code runs, and the others have nothing to do
+ * until the guest's kernel sends them INIT and SIPI: theirs are made when the boot processor runs, one a turn of the event loop. A SIPI
+ * that comes before its thread waits in KVM.
+ */
 export class CpuThreads {
+  readonly #parts: CpuThreadsParts;
+  readonly #controls: SharedArrayBuffer;
   readonly #threads: readonly CpuThread[];
-  readonly #onStop: (vcpu: number, stop: VcpuStop) => void;
+  #next: NodeJS.Immediate | undefined;
 
   constructor(parts: CpuThreadsParts) {
-    this.#onStop = parts.onStop;
+    this.#parts = parts;
     const controls = createVcpuControls(parts.count);
-    const spins = spinLimits(parts.count);
+    this.#controls = controls;
     this.#threads = Array.from({ length: parts.count }, (_, index) => {
-      const data: VcpuWorkerData = { index, mailboxes: parts.mailboxes, controls, doorbell: parts.doorbell, spins };
-      const link = new WorkerLink<ToVcpu, FromVcpu>(
-        "vcpu-worker.js",
-        data,
-        (message) => {
-          if (message.kind === "log") parts.onLog(message);
-          else this.#stopped(index, message.reason);
-        },
-        (error) => this.#stopped(index, { kind: "failed", error: toPlainError(error) }),
-      );
-      return { link, control: new VcpuControl(controls, index), stopped: undefined };
+      return { index, control: new VcpuControl(controls, index), link: undefined, stopped: undefined };
     });
+    const [boot] = this.#threads;
+    if (boot !== undefined) boot.link = this.#makeThread(0);
   }
 
-  /** Starts all vCPUs; the first one at `start`, the others wait for INIT and SIPI. */
+  #makeThread(index: number): WorkerLink<ToVcpu, FromVcpu> {
+    const { mailboxes, doorbell, count, onLog } = this.#parts;
+    const data: VcpuWorkerData = { index, mailboxes, controls: this.#controls, doorbell, spins: spinLimits(count) };
+    return new WorkerLink<ToVcpu, FromVcpu>(
+      "vcpu-worker.js",
+      data,
+      (message) => {
+        if (message.kind === "log") onLog(message);
+        else this.#stopped(index, message.reason);
+      },
+      (error) => this.#stopped(index, { kind: "failed", error: toPlainError(error) }),
+    );
+  }
+
+  /** Starts all vCPUs; the first one at `start` and now, the others soon, to wait for INIT and SIPI. */
   run(vcpus: readonly CpuDescription[], mmapSize: number, start: CpuStart): void {
-    this.#threads.forEach((thread, index) => {
-      const vcpu = vcpus[index];
-      if (vcpu === undefined) return;
-      thread.stopped = defer();
-      thread.control.setStopping(false);
-      thread.link.post({ kind: "run", ...vcpu, mmapSize, ...(index === 0 ? { start } : {}) });
-    });
+    this.#runFrom(0, { vcpus, mmapSize, start });
+  }
+
+  #runFrom(index: number, run: CpuRun): void {
+    const thread = this.#threads[index];
+    const vcpu = run.vcpus[index];
+    if (thread === undefined || vcpu === undefined) return;
+    try {
+      thread.link ??= this.#makeThread(index);
+    } catch (error) {
+      this.#parts.onStop(index, { kind: "failed", error: toPlainError(error) });
+      return;
+    }
+    thread.stopped = defer();
+    thread.control.setStopping(false);
+    thread.link.post({ kind: "run", ...vcpu, mmapSize: run.mmapSize, ...(index === 0 ? { start: run.start } : {}) });
+    this.#next = setImmediate(() => this.#runFrom(index + 1, run));
   }
 
   /**
@@ -80,8 +114,9 @@ export class CpuThreads {
    * @throws Error when one does not leave within `timeoutMs`.
    */
   async stop(timeoutMs: number): Promise<void> {
+    clearImmediate(this.#next);
     this.kickAll();
-    const waiting = this.#threads.map((thread) => thread.stopped?.promise);
+    const waiting = this.#threads.map((thread) => stopThread(thread));
     await withDeadline(
       Promise.all(waiting),
       timeoutMs,
@@ -99,8 +134,8 @@ export class CpuThreads {
 
   /** Ends the threads; they must have been stopped. */
   async end(): Promise<void> {
-    for (const { link } of this.#threads) link.post({ kind: "stop" });
-    await Promise.all(this.#threads.map(({ link }) => link.ended));
+    for (const { link } of this.#threads) link?.post({ kind: "stop" });
+    await Promise.all(this.#threads.map(({ link }) => link?.ended));
   }
 
   /** Exits of all vCPUs so far. */
@@ -116,8 +151,25 @@ export class CpuThreads {
   #stopped(index: number, stop: VcpuStop): void {
     const thread = this.#threads[index];
     thread?.stopped?.resolve();
-    if (stop.kind !== "asked") this.#onStop(index, stop);
+    if (stop.kind !== "asked") this.#parts.onStop(index, stop);
   }
+}
+
+/**
+ * Waits until a vCPU that was asked to stop has left its run loop.
+ *
+ * A thread whose code does not run yet is ended instead, which is quicker than waiting for it. Should it begin just now, it sees before it
+ * enters KVM_RUN that it shall stop, so that it is in no call that could not be ended.
+ */
+async function stopThread(thread: CpuThread): Promise<void> {
+  const { link, stopped, control } = thread;
+  if (link === undefined || stopped === undefined) return;
+  if (control.tid === 0) {
+    thread.link = undefined;
+    await link.terminate();
+    control.publishTid(0); // should it have come so far: the number may be another thread's soon
+  } else await stopped.promise;
+  thread.stopped = undefined;
 }
 
 /** The error behind a vCPU's failure, for the control thread. */

@@ -96,6 +96,37 @@ for (const [name, reset] of Object.entries(RESETS)) {
   });
 }
 
+t.test("Machine starts anew and ends with processors whose threads were not there yet", async (t) => {
+  const machine = await Machine.start({
+    ...resettingGuest((a) => a.mov("al", 0xfe).out(0x64, "al")),
+    cpus: { count: 8 },
+  });
+  await machine.serial.waitFor("first\n");
+  await machine.serial.waitFor("again\n");
+  const exit = await machine.exited;
+  t.same([exit.status, exit.reason], [1, "debugExit"]);
+});
+
+/** Interrupt command register, low and high. Intel SDM vol. 3 §11.6.1 */
+const ICR_LOW = mem32(0xfee0_0300);
+const ICR_HIGH = mem32(0xfee0_0310);
+
+t.test("Machine's second processor takes an INIT and a SIPI that came before its thread", async (t) => {
+  const machine = await Machine.start({
+    ...guest((a) => {
+      // At 0x8000, in real mode: mov byte [0x9000], 1; hlt
+      a.mov(mem32(0x9000), 0).mov(mem32(0x8000), 0x9000_06c6).mov(mem32(0x8004), 0xf401);
+      a.mov(ICR_HIGH, 1 << 24).mov(ICR_LOW, 0x4500); // INIT to APIC ID 1
+      a.mov(ICR_LOW, 0x4608); // SIPI, page 8
+      a.label("wait").pause().mov("eax", mem32(0x9000)).cmp("eax", 1).j("ne", "wait");
+      a.mov("al", 5).out(DEBUG_EXIT, "al").hlt();
+    }),
+    cpus: { count: 2 },
+  });
+  const exit = await machine.exited;
+  t.equal(exit.status, 11, "the guest wrote 5");
+});
+
 t.test("Machine ends at a reset with allowReboot: false", async (t) => {
   const machine = await Machine.start({
     ...resettingGuest((a) => a.mov("al", 0xfe).out(0x64, "al")),
