@@ -16,9 +16,12 @@ import { observed, progress, runScenarios, testFolder } from "./run-scenarios.ts
  */
 
 const MIB = 1024 ** 2;
+/** For one nested host. */
 const LAB_TIMEOUT_MS = 600_000;
+/** With scenarios that run again. */
+const TEST_TIMEOUT_MS = 2_400_000;
 
-t.setTimeout(LAB_TIMEOUT_MS + 60_000);
+t.setTimeout(TEST_TIMEOUT_MS);
 const folder = testFolder();
 await ensureLabPrerequisites(progress);
 const card = join(folder, "card.img");

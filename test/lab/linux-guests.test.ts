@@ -15,10 +15,13 @@ import type { LabInputs } from "./scenarios.ts";
  */
 
 const MIB = 1024 ** 2;
+/** For one nested host. */
 const LAB_TIMEOUT_MS = 1_080_000;
+/** With scenarios that run again. */
+const TEST_TIMEOUT_MS = 2_400_000;
 const EXAMPLE = "example";
 
-t.setTimeout(LAB_TIMEOUT_MS + 60_000);
+t.setTimeout(TEST_TIMEOUT_MS);
 const folder = testFolder();
 await ensureLabPrerequisites(progress);
 const images = await guestImages(progress);
