@@ -40,6 +40,9 @@ export function formatPlan(plan: MachinePlan, style: Style): string {
     ["Command line", plan.cmdline === "" ? "(empty)" : plan.cmdline],
     ["CPUs", String(plan.cpuCount)],
     ["Memory", formatSize(plan.memoryBytes)],
+    ...(plan.dma === undefined
+      ? []
+      : [["DMA", `${formatSize(plan.dma.sizeBytes)} pinned and mapped in ${plan.dma.ms} ms`]]),
   ];
   const interrupts = plan.interrupts.map(({ gsi, name }) => [`GSI ${gsi}`, name]);
   return [

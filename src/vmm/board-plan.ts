@@ -5,7 +5,7 @@ import { PCI_DEVICE_ID, PCI_VENDOR_ID } from "../pci/ids.ts";
 import type { PciRoot, PluggedFunction } from "../pci/root.ts";
 import { interruptTexts } from "./function-facts.ts";
 import { GSIS, type MemoryLayout, PCI_WINDOW_IO } from "./memory-map.ts";
-import type { MachinePlan, PlanBarPart, PlanFunction, PlanRange } from "./plan.ts";
+import type { MachinePlan, PlanBarPart, PlanDma, PlanFunction, PlanRange } from "./plan.ts";
 import type { MachineSpec } from "./spec.ts";
 
 /** What a passed-through function knows besides what its configuration space shows. */
@@ -22,11 +22,12 @@ export interface BoardDescription {
   readonly mmio: Bus;
   readonly root: PciRoot;
   readonly passthrough: (plugged: PluggedFunction) => PassthroughDescription | undefined;
+  readonly dma: PlanDma | undefined;
 }
 
 /** Describes a board for people; the control thread adds the boot protocol, since it loads the kernel. */
 export function describeBoard(board: BoardDescription): MachinePlan {
-  const { spec, layout, ports, mmio, root } = board;
+  const { spec, layout, ports, mmio, root, dma } = board;
   const ranges = (bus: Bus): PlanRange[] =>
     bus.ranges.map(({ base, sizeBytes, device }) => ({ name: device.name, address: base, sizeBytes }));
   const window = (name: string, { base, sizeBytes }: { base: number; sizeBytes: number }): PlanRange => ({
@@ -54,6 +55,7 @@ export function describeBoard(board: BoardDescription): MachinePlan {
       ...(spec.serial.kind === "off" ? [] : [{ gsi: GSIS.com1, name: "COM1" }]),
       { gsi: GSIS.acpiEvents, name: "ACPI events" },
     ],
+    ...(dma === undefined ? {} : { dma }),
     configDump: dumpRoot(root),
   };
 }

@@ -136,6 +136,7 @@ export class Board {
         mmio: this.mmio,
         root: this.#root,
         passthrough: ({ function: fn }) => this.#passthrough?.describe(fn) ?? this.#users?.describe(fn),
+        dma: this.#passthrough?.dma,
       });
     } catch (error) {
       this.close();

@@ -3,7 +3,6 @@ import type { Bus } from "../base/bus.ts";
 import { invariant } from "../base/invariant.ts";
 import type { SlotMapper } from "../base/mappings.ts";
 import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
-import { iova } from "../base/units.ts";
 import type { GuestRam } from "../host/guest-ram.ts";
 import { libc } from "../host/libc.ts";
 import { KvmVfioDevice } from "../kvm/vfio-device.ts";
@@ -18,6 +17,8 @@ import type { PassthroughDescription } from "./board-plan.ts";
 import { barParts, reportFunction } from "./function-facts.ts";
 import type { FunctionStatistics } from "./messages.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
+import type { PlanDma } from "./plan.ts";
+import { mapRamForDma } from "./ram-dma.ts";
 import type { DeviceSpec } from "./spec.ts";
 
 /** What passed-through functions are wired to. */
@@ -46,6 +47,8 @@ export interface PassthroughGroup {
 /** The passed-through functions of a board, with all that they share: container, DMA mappings of RAM, KVM's VFIO device. */
 export class Passthrough {
   readonly functions: readonly { readonly spec: DeviceSpec; readonly function: PassthroughFunction }[];
+  /** How long it took to map guest RAM. */
+  readonly dma: PlanDma;
   readonly #files: KvmVfioDevice;
   readonly #faults: MemoryFaults;
   readonly #opened: OpenedPassthrough;
@@ -81,14 +84,7 @@ export class Passthrough {
     });
     this.#faults = new MemoryFaults(functions, report);
     try {
-      const started = performance.now();
-      for (const region of memory.regions) {
-        const host = memory.hostAddress(region.gpa, region.sizeBytes);
-        // Identity: a device's DMA address is the guest's physical address.
-        if (host !== undefined) container.mapDma("guest RAM", iova(region.gpa), host, region.sizeBytes);
-      }
-      const ms = Math.round(performance.now() - started);
-      report("info", "guest RAM is pinned and mapped for DMA", { bytes: memory.sizeBytes, ms });
+      this.dma = mapRamForDma(memory, container, report);
       for (const fn of functions) reportFunction(fn, report);
     } catch (error) {
       this.close();

@@ -39,6 +39,13 @@ export interface PlanFunction {
   readonly bars: readonly PlanBar[];
 }
 
+/** Guest RAM in front of passed-through devices: the kernel pins every page, which takes most of such a start. */
+export interface PlanDma {
+  readonly sizeBytes: number;
+  /** How long it took. */
+  readonly ms: number;
+}
+
 /** One interrupt line. */
 export interface PlanInterrupt {
   readonly gsi: number;
@@ -59,6 +66,8 @@ export interface MachinePlan {
   readonly ports: readonly PlanRange[];
   readonly functions: readonly PlanFunction[];
   readonly interrupts: readonly PlanInterrupt[];
+  /** Absent when no function is passed through. */
+  readonly dma?: PlanDma;
   /** The functions' configuration spaces, as `lspci -F` reads them. */
   readonly configDump: string;
 }

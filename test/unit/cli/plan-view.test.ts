@@ -3,7 +3,7 @@ import { styleFor } from "../../../src/cli/output.ts";
 import { formatPlan } from "../../../src/cli/plan-view.ts";
 import type { MachinePlan, PlanBar } from "../../../src/vmm/plan.ts";
 
-const plan = (bars: readonly PlanBar[]): MachinePlan => ({
+const plan = (bars: readonly PlanBar[], rest: Partial<MachinePlan> = {}): MachinePlan => ({
   cpuCount: 1,
   memoryBytes: 512 * 2 ** 20,
   kernel: "vmlinux",
@@ -13,6 +13,13 @@ const plan = (bars: readonly PlanBar[]): MachinePlan => ({
   interrupts: [],
   functions: [{ bdf: "00:03.0", id: "card", title: "host 0000:01:00.0", interrupts: "MSI-X, 5 vectors", bars }],
   configDump: "",
+  ...rest,
+});
+
+t.test("formatPlan() shows size and time of DMA mapping where functions are passed through", async (t) => {
+  const text = formatPlan(plan([], { dma: { sizeBytes: 512 * 2 ** 20, ms: 42 } }), styleFor({}, {}));
+  t.match(text, /^DMA +512M pinned and mapped in 42 ms$/m);
+  t.notMatch(formatPlan(plan([]), styleFor({}, {})), /DMA/);
 });
 
 t.test("formatPlan() shows each area of each BAR, mapped or trapped and why, and vectors", async (t) => {
