@@ -51,9 +51,16 @@ export function kvmChecks(path = "/dev/kvm"): readonly HostCheck[] {
   }
   try {
     const version = system.apiVersion;
-    const isRight = version === KVM_API_VERSION;
+    const base = {
+      topic: path,
+      found: version < 0 ? "it is not KVM's" : `API version ${version}`,
+      why,
+      action: `use ${path}`,
+    };
+    // Anything else has neither these capabilities nor any.
+    if (version !== KVM_API_VERSION) return [{ ...base, state: "failed", remedy: CAPABILITY_ADVICE }];
     return [
-      { topic: path, state: isRight ? "good" : "failed", found: `API version ${version}`, why, action: `use ${path}` },
+      { ...base, state: "good" },
       ...REQUIRED_CAPABILITIES.map((one) => capabilityCheck(system, one, "failed")),
       ...OPTIONAL_CAPABILITIES.map((one) => capabilityCheck(system, one, "warning")),
     ];
