@@ -151,7 +151,9 @@ t.test("PassthroughFunction keeps a BAR trapped that cannot be mapped, and says 
   t.same(noMmap.host.reports, ["warn: no mmap: it stays trapped"]);
   noMmap.host.mmio.write(noMmap.barAddress(0), 4, 7);
   t.equal(noMmap.backend.memory.get(0)?.getUint32(0, true), 7);
+});
 
+t.test("PassthroughFunction warns once, with the BAR's name, when other devices cannot reach it by DMA", async (t) => {
   const noPeers = new PassthroughBench(KIOXIA);
   noPeers.host.failures.set("mapDma", new HostError("Cannot map BAR 0 of 0000:02:00.0 for DMA"));
   noPeers.write(0x04, 2, MEMORY);

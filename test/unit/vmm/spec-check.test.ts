@@ -2,6 +2,7 @@ import { symlinkSync } from "node:fs";
 import t from "tap";
 import { completeSpec, type MachineInput } from "../../../src/vmm/spec-check.ts";
 import { resolvePciFunction } from "../../../src/vmm/spec-paths.ts";
+import { deadSocket } from "../../support/socket-pair.ts";
 
 const directory = t.testdir({
   vmlinux: "kernel",
@@ -40,6 +41,25 @@ t.test("completeSpec() changes nothing in its own result", async (t) => {
   const spec = completeSpec(input);
   t.same(completeSpec(spec), spec);
   t.match(spec, { debugExitPort: 0xf4, pollMicroseconds: 0, allowReboot: false });
+});
+
+t.test("completeSpec() knows the same device by its real path, whatever links lead there", async (t) => {
+  const links = t.testdir({});
+  symlinkSync(`${directory}/0000:01:00.0`, `${links}/card`);
+  symlinkSync("card", `${links}/again`);
+  const twice = [{ path: `${directory}/0000:01:00.0` }, { path: `${links}/again` }];
+  t.throws(() => completeSpec({ kernel, devices: twice }), {
+    path: "devices[1].path",
+    message: /0000:01:00\.0 is given twice/,
+  });
+  t.equal(completeSpec({ kernel, devices: twice.slice(1) }).devices[0]?.path, `${directory}/0000:01:00.0`);
+  const socket = deadSocket(t);
+  symlinkSync(socket, `${links}/socket`);
+  const sockets = [{ socket }, { socket: `${links}/socket` }];
+  t.throws(() => completeSpec({ kernel, userDevices: sockets }), {
+    path: "userDevices[1].socket",
+    message: /is given twice/,
+  });
 });
 
 t.test("completeSpec() names the place of a problem", async (t) => {
