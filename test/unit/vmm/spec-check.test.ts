@@ -55,7 +55,7 @@ t.test("completeSpec() knows the same device by its real path, whatever links le
   t.equal(completeSpec({ kernel, devices: twice.slice(1) }).devices[0]?.path, `${directory}/0000:01:00.0`);
   const socket = deadSocket(t);
   symlinkSync(socket, `${links}/socket`);
-  const sockets = [{ socket }, { socket: `${links}/socket` }];
+  const sockets = [{ socket: `${links}/socket` }, { socket }];
   t.throws(() => completeSpec({ kernel, userDevices: sockets }), {
     path: "userDevices[1].socket",
     message: /is given twice/,
