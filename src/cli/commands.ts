@@ -58,13 +58,15 @@ export function findCommand(argv: readonly string[]): { readonly command: Comman
   const [word] = argv;
   const [fallback] = COMMANDS;
   if (fallback !== undefined && (word === undefined || word.startsWith("-"))) return { command: fallback, rest: argv };
-  if (word === "help") {
-    const about = COMMANDS.find(({ name }) => name === argv[1]) ?? fallback;
-    if (about !== undefined) return { command: about, rest: ["--help"] };
-  }
-  const command = COMMANDS.find(({ name }) => name === word);
-  if (command !== undefined) return { command, rest: argv.slice(1) };
+  const isHelp = word === "help";
+  // Options may follow, by TSVMM_OPTIONS.
+  const [, about = fallback?.name, tooMany] = argv.filter((argument) => !argument.startsWith("-"));
+  if (isHelp && tooMany !== undefined) throw new SpecError("", `help takes one command: '${tooMany}' is too many`);
+  const wanted = isHelp ? about : word;
+  const command = COMMANDS.find(({ name }) => name === wanted);
+  if (command !== undefined) return { command, rest: isHelp ? ["--help"] : argv.slice(1) };
   const names = COMMANDS.map(({ name }) => name);
-  const guess = didYouMean(word ?? "", names) || `; the commands are ${names.join(", ")}, a kernel goes after --kernel`;
-  throw new SpecError("", `unknown command '${word}'${guess}`);
+  const guess =
+    didYouMean(wanted ?? "", names) || `; the commands are ${names.join(", ")}, a kernel goes after --kernel`;
+  throw new SpecError("", `unknown command '${wanted}'${guess}`);
 }

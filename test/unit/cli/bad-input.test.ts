@@ -239,6 +239,8 @@ t.test("tsvmm answers bad input with one line on standard error and the right st
     [["doctor", "--memory", "1G,size=2G"], /^--memory: size is given twice$/],
     [["doctor", "--fix"], /^unknown option '--fix'/],
     [["dvices"], /^unknown command 'dvices'; did you mean 'devices'\?$/],
+    [["help", "devics"], /^unknown command 'devics'; did you mean 'devices'\?$/],
+    [["help", "devices", "bind"], /^help takes one command: 'bind' is too many$/],
     [["\x1b]0;x\x07"], /^unknown command '\\x1b\]0;x\\x07'/],
   ];
   const [real] = readdirSync("/sys/bus/pci/devices").sort();
