@@ -44,6 +44,7 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
   let lastWork = now();
   let descriptorsDue = 0;
   let flushDue = 0;
+  let isPolling = false; // false for what a wake-up was for
   while (!isDone()) {
     let done = 0;
     for (let look = 0; look < LOOKS_PER_TICK; look++) done += mailboxes.serve(handle);
@@ -57,8 +58,11 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
         descriptorsDue = time + DESCRIPTOR_INTERVAL;
         done += waiter.wait(0);
       }
-      if (done > 0) lastWork = time;
-      else {
+      if (done > 0) {
+        lastWork = time;
+        if (isPolling) window.found();
+      } else {
+        isPolling = true;
         yieldProcessor();
         window.yielded(now() - time);
       }
@@ -73,6 +77,7 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
     const woken = now();
     window.slept(woken - lastWork);
     lastWork = woken;
+    isPolling = false;
     descriptorsDue = woken + DESCRIPTOR_INTERVAL; // they have just been looked at
   }
   flush();

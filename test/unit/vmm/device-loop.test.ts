@@ -170,6 +170,54 @@ t.test("PollWindow shuts after a yield longer than it could ever be, for longer 
   t.ok(sleepsUntilOpen() < 10_000, "it is tried again now and then");
 });
 
+t.test("PollWindow stays open over a yield that polling has paid for", async (t) => {
+  const window = new PollWindow(100, false);
+  while (window.microseconds === 0) window.slept(50);
+  for (let i = 0; i < 1000; i++) window.found();
+  window.yielded(3000);
+  t.ok(window.microseconds > 0, "a thousand wake-ups were saved");
+  window.yielded(3000);
+  t.equal(window.microseconds, 0, "and none since");
+});
+
+t.test("runDeviceLoop() counts as found what came while it polled, and not what it was woken for", async (t) => {
+  const shared = createMailboxes(1);
+  const words = new Int32Array(shared);
+  let time = 0;
+  let handled = 0;
+  let found = 0;
+  class Counting extends PollWindow {
+    override found(): void {
+      found++;
+    }
+  }
+  runDeviceLoop({
+    mailboxes: new MailboxServer(shared),
+    waiter: {
+      wait: (timeoutMs) => {
+        if (timeoutMs === -1) Atomics.add(words, REQUEST, 1);
+        return 0;
+      },
+    },
+    handle: () => {
+      handled++;
+      return 0;
+    },
+    flush: () => undefined,
+    isDone: () => handled >= 3,
+    window: new Counting(50, true),
+    // The second request comes while it polls; the first and the third wake it.
+    yieldProcessor: () => {
+      if (handled === 1) Atomics.add(words, REQUEST, 1);
+    },
+    now: () => {
+      time += 5;
+      return time;
+    },
+  });
+  t.equal(found, 1);
+});
+
 t.test("calibrateWindow() measures the host and not who took its processor meanwhile", async (t) => {
   let time = 0;
   let looks = 0;
