@@ -72,8 +72,8 @@ function formatLine({ what, unit, value, beside, aim }: Line): string[] {
     cells([
       ...(index === 0 ? own : ["", "", ""]),
       `${peer.name}: ${withUnit(peer.value, unit)}`,
-      formatNumber(peer.ratio.median),
-      spread(peer.ratio),
+      // What lies on both sides of zero has no ratio.
+      ...(peer.ratio.low >= 0 ? [formatNumber(peer.ratio.median), spread(peer.ratio)] : ["", ""]),
       index === 0 ? wanted : "",
     ]),
   );

@@ -33,6 +33,13 @@ t.test("formatRow() says whose values they are, and why there are none or not al
   t.match(formatRow({ ...ROW, own: "koffi" }), /\| what \| koffi \|/);
   t.match(formatRow({ ...ROW, lines: [], problem: "no /dev/kvm" }), /^Not measured: no \/dev\/kvm$/m);
   t.match(formatRow({ ...ROW, problem: "interrupted" }), /^Not measured any further: interrupted$/m);
+  const around = { median: -2, low: -211, high: 3, count: 3 };
+  const odd = { ...LINE, beside: [{ name: "QEMU", value: same(-3), ratio: around }] };
+  t.match(
+    formatRow({ ...ROW, lines: [odd] }),
+    /QEMU: -3 ms \| {2}\| {2}\| at par/,
+    "no ratio to what lies around zero",
+  );
   const bare = formatRow({ ...ROW, lines: [{ what: "x", unit: "ns", value: same(7), beside: [] }] });
   t.match(bare, /\| x \| 7 ns \| 7–7 \| {2}\| {2}\| {2}\| {2}\|/);
 });
