@@ -16,7 +16,7 @@ import type { LabInputs } from "./scenarios.ts";
 
 const MIB = 1024 ** 2;
 /** For one nested host. */
-const LAB_TIMEOUT_MS = 1_080_000;
+const LAB_TIMEOUT_MS = 1_500_000;
 /** With scenarios that run again. */
 const TEST_TIMEOUT_MS = 2_400_000;
 const EXAMPLE = "example";
