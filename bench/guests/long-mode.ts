@@ -3,9 +3,9 @@ import { at, mem32 } from "../../test/support/assembler-encoding.ts";
 import { fresh, repeat } from "./program.ts";
 
 /*
- * A KVM in software runs a guest's user code as it is, but emulates its kernel code, at about a microsecond an instruction, and knows no
- * interrupt return outside of long mode. A guest that wants to be measured, and not the emulator, therefore goes to long mode and does
- * its work in 32-bit user code. On hardware the same code runs, and none of this matters.
+ * A KVM in software emulates a guest's kernel code, at about a microsecond an instruction, and knows no interrupt return outside of long
+ * mode. Some run user code as it is, so a guest that wants to be measured, and not the emulator, goes to long mode and does its work in
+ * 32-bit user code; others emulate that too. On hardware the same code runs, and none of this matters.
  */
 
 const PAGE_TABLES = 0x60_0000;
