@@ -13,6 +13,8 @@ export interface KernelDevice {
   readonly irqs: readonly (readonly [count: number, flags: number] | undefined)[];
   /** Functions that a reset of its bus hits, as "0000:01:00.1" and group; without it neither bus nor slot can be reset. */
   readonly resetSet?: readonly (readonly [bdf: string, group: number])[];
+  /** A real descriptor to be given for the device, where its BARs are mapped; it is never closed here. */
+  readonly file?: number;
 }
 
 export interface KernelRegion {
@@ -207,7 +209,7 @@ export class FakeVfioKernel implements VfioLibc {
         const name = new TextDecoder().decode(argument);
         const device = this.#devices.find((candidate) => `${candidate.bdf}\0` === name && candidate.group === group);
         if (device === undefined || !this.#hasIommu) return this.#fail(ERRNO.EINVAL);
-        const fd = DEVICE + this.#open.size;
+        const fd = device.file ?? DEVICE + this.#open.size;
         this.#open.set(fd, device);
         this.log.push(`open ${device.bdf}`);
         return fd;

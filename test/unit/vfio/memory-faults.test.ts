@@ -76,6 +76,7 @@ t.test(
     t.notOk(bench.function.isPresent());
     for (const width of [1, 2, 4] as const) t.equal(bench.host.mmio.read(base, width), 2 ** (8 * width) - 1);
     bench.host.mmio.write(base, 4, 1); // dropped
+    t.equal(bench.read(0x06, 2), 0xffff, "nor does what is the device's of configuration space");
     t.equal(bench.read(0x44, 4) >>> 16, 0, "what is ours of configuration space still answers");
   },
 );

@@ -1,4 +1,6 @@
 import t, { type Test } from "tap";
+import { fd, gpa } from "../../../src/base/units.ts";
+import { libc } from "../../../src/host/libc.ts";
 import { openPassthrough } from "../../../src/vfio/open.ts";
 import { FakePassthroughHost } from "../../support/fake-passthrough-host.ts";
 import { fakeSysfs, type SysfsFunction } from "../../support/fake-sysfs.ts";
@@ -65,6 +67,33 @@ t.test("openPassthrough() attaches every group before it opens the first device"
   const firstDevice = kernel.log.indexOf("open 0000:01:00.0");
   t.equal(kernel.log.filter((line) => line === "kvm add").length, 2);
   t.ok(kernel.log.lastIndexOf("kvm add") < firstDevice);
+});
+
+t.test("openPassthrough() lets devices reach each other's BARs by DMA, where there are several", async (t) => {
+  const file = libc.memfdCreate("BAR", 0);
+  libc.ftruncate(file, 0x1000);
+  t.teardown(() => libc.close(fd(file)));
+  const mappable = (bdf: string, group: number): KernelDevice => ({
+    ...device(bdf, group),
+    regions: [{ size: 0x1000, flags: 7 }, ...new Array(6).fill({ size: 0, flags: 0 }), { size: 256, flags: 3 }],
+    file,
+  });
+  for (const [bdfs, count] of [
+    [["0000:01:00.0"], 0],
+    [["0000:01:00.0", "0000:02:00.0"], 1],
+  ] as const) {
+    const { kernel, host, open } = setUp(t, bdfs, [mappable("0000:01:00.0", 7), device("0000:02:00.0", 9)]);
+    const opened = open();
+    opened.functions[0]?.barPlaced(0, gpa(0xc000_0000));
+    t.same(
+      host.takeLog().filter((line) => line.startsWith("slot")),
+      ["slot BAR 0 of 0000:01:00.0 at 0xc0000000+0x1000"],
+    );
+    t.equal(kernel.mappings.size, count, `${bdfs.length} devices`);
+    if (count > 0) t.equal(kernel.mappings.get(0xc000_0000)?.[1], 0x1000);
+    opened.close();
+    t.equal(kernel.mappings.size, 0);
+  }
 });
 
 t.test("openPassthrough() tells which device an event is of", async (t) => {
