@@ -3,7 +3,7 @@ import { HostError } from "../../../src/base/errors.ts";
 import { PassthroughFunction } from "../../../src/vfio/passthrough.ts";
 import { FakeDeviceBackend } from "../../support/fake-device-backend.ts";
 import { FakePassthroughHost, PassthroughBench } from "../../support/fake-passthrough-host.ts";
-import { KIOXIA, NVME, SD_HOST } from "../../support/fake-devices.ts";
+import { EDU, KIOXIA, NVME, SD_HOST } from "../../support/fake-devices.ts";
 
 const MEMORY = 2;
 const MASTER = 4;
@@ -76,6 +76,19 @@ t.test(
     t.ok(log.includes("write config 0x88/2 = 0x2810"), "device control is as the device came");
   },
 );
+
+t.test("PassthroughFunction.reset() takes MSI back, too: off, without address and data", async (t) => {
+  const bench = new PassthroughBench(EDU);
+  bench.write(0x44, 4, 0xfee0_0000);
+  bench.write(0x4c, 2, 0x4050);
+  bench.write(0x42, 2, 0x0021);
+  t.equal(bench.backend.triggers.get("msi")?.length, 4);
+  bench.root.reset();
+  t.equal(bench.read(0x42, 2) & 0x71, 0);
+  t.same([bench.read(0x44, 4), bench.read(0x4c, 2)], [0, 0]);
+  t.notOk(bench.backend.triggers.has("msi"));
+  t.equal(bench.function.summary().interrupts.kind, "intx");
+});
 
 t.test("PassthroughFunction works again after reset()", async (t) => {
   const bench = working();
