@@ -37,8 +37,6 @@ export async function nestedHostImage(progress: Progress): Promise<NestedHostIma
 
 export interface NestedHostOptions {
   readonly accelerator: Accelerator;
-  /** Where QEMU's firmware is, when not where it looks by itself. */
-  readonly dataDirectories: readonly string[];
   readonly cpus: number;
   readonly memoryMib: number;
   readonly devices: readonly LabDevice[];
@@ -61,7 +59,6 @@ const EMULATED_CPU = "max,family=23,model=49,stepping=0";
 export function qemuArguments(options: NestedHostOptions): readonly string[] {
   const kvm = options.accelerator === "kvm";
   return [
-    ...options.dataDirectories.flatMap((directory) => ["-L", directory]),
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-name", "tsvmm-lab"],
     // Interrupt remapping needs the I/O APIC in QEMU, which "split" does under KVM; the translator has it there anyway.
     ...["-machine", kvm ? "q35,kernel-irqchip=split" : "q35"],

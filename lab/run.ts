@@ -6,7 +6,6 @@ import { type Accelerator, chooseAccelerator } from "./accelerator.ts";
 import { type LabDevice, labFunctions } from "./devices.ts";
 import { LabRun, NestedHostLost } from "./lab-run.ts";
 import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
-import { qemuFor } from "./qemu.ts";
 
 /** How often an emulated host whose kernel gave up is started. */
 const ATTEMPTS = 3;
@@ -75,21 +74,18 @@ export async function runLab(options: LabOptions): Promise<LabResult> {
   const choice = chooseAccelerator();
   const accelerator = options.accelerator ?? choice.accelerator;
   const reason = options.accelerator === undefined ? choice.reason : "as asked for";
-  const qemu = await qemuFor(accelerator, progress);
   const token = randomBytes(8).toString("hex");
   writeShare(options, image.kernel.modules, token);
 
-  const version = qemu.version.join(".");
   progress(
     accelerator === "tcg"
-      ? `booting the nested host by QEMU ${version} without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower than here`
-      : `booting the nested host by QEMU ${version} under KVM (${reason})`,
+      ? `booting the nested host without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower than here`
+      : `booting the nested host under KVM (${reason})`,
   );
   const start = (remaining: LabOptions): Promise<Omit<LabResult, "accelerator">> =>
-    new LabRun(remaining, token, qemu.program).start((sockets) =>
+    new LabRun(remaining, token).start((sockets) =>
       qemuArguments({
         accelerator,
-        dataDirectories: qemu.dataDirectories,
         cpus: options.cpus ?? 2,
         memoryMib: options.memoryMib ?? 4096,
         devices: options.devices,

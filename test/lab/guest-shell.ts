@@ -14,7 +14,7 @@ const COMMAND = { timeoutMs: 120_000 };
 const END = { timeoutMs: 60_000 };
 
 /** What a guest's kernel prints when its processors do not do what its code says; see run-scenarios.ts. */
-const CRASH = /BUG: |Kernel panic - not syncing|stack guard page was hit|rcu: INFO: rcu_\w+ (self-)?detected/;
+const CRASH = /BUG: |Kernel panic - not syncing|stack guard page was hit/;
 
 /** How far back it is looked for, in characters. */
 const CRASH_WINDOW = 1000;
