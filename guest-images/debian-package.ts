@@ -5,6 +5,9 @@ import { candidateVersion, type Progress } from "./apt.ts";
 import { cacheDirectory, cached } from "./cache.ts";
 import { runProgram } from "./program.ts";
 
+/** How a colon of a version is spelled in a directory's name, as in apt's own file names. */
+const COLON = "%3a";
+
 /** A Debian package unpacked into the cache; it is never installed. */
 export interface UnpackedPackage {
   readonly name: string;
@@ -23,7 +26,7 @@ export async function debianPackage(name: string, progress: Progress): Promise<U
   if (version === undefined) {
     throw new HostError(`Cannot find the Debian package ${name}: apt does not know it`, "run apt-get update as root");
   }
-  const directory = await cached(join("packages", `${name}_${version.replaceAll(":", "%3a")}`), async (partial) => {
+  const directory = await cached(join("packages", `${name}_${version.replaceAll(":", COLON)}`), async (partial) => {
     progress(`downloading the Debian package ${name} ${version} (unpacked into the cache, not installed)`);
     const download = join(partial, "download");
     mkdirSync(download);
@@ -47,7 +50,11 @@ export function newestCachedPackage(pattern: RegExp): UnpackedPackage | undefine
   const packages = join(cacheDirectory(), "packages");
   if (!existsSync(packages)) return undefined;
   const found = readdirSync(packages)
-    .map((entry) => ({ entry, name: entry.split("_")[0] ?? "", version: entry.split("_")[1] ?? "" }))
+    .map((entry) => ({
+      entry,
+      name: entry.split("_")[0] ?? "",
+      version: (entry.split("_")[1] ?? "").replaceAll(COLON, ":"),
+    }))
     .filter(({ name, version }) => pattern.test(name) && version !== "")
     .sort((a, b) => a.entry.localeCompare(b.entry, "en", { numeric: true }))
     .at(-1);

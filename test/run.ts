@@ -127,7 +127,7 @@ async function runTier(tier: Tier, files: readonly string[]): Promise<Totals> {
         totals.pass += pass;
         totals.fail += fail;
         totals.skip += skip;
-        if (fail > 0) console.log(`not ok: ${name}\n${trouble}`);
+        console.log(fail > 0 ? `not ok: ${name}\n${trouble}` : `ok: ${name}, ${pass} assertions`);
       },
     });
     return totals;
