@@ -10,6 +10,9 @@ import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts"
 /** How often an emulated host whose kernel gave up is started. */
 const ATTEMPTS = 3;
 
+/** Statuses of a scenario behind which no other is run in the same nested host: EX_TEMPFAIL, and timeout(1)'s. */
+export const LOST_STATUSES: readonly number[] = [75, 124, 137];
+
 /** One thing to do in the nested host. */
 export interface Scenario {
   /** Letters, digits, dots and hyphens. */
@@ -65,7 +68,8 @@ export interface LabResult {
  *
  * The nested host sees this machine's files (writes stay in its memory, except in `/lab`), so node and the compiled project are there.
  *
- * @returns When every scenario has ended, however it ended: look at each status.
+ * @returns When every scenario has ended, however it ended: look at each status. One of {@link LOST_STATUSES} ends the run: the nested host
+ *   may be the reason, and scenarios behind it are not in the result.
  * @throws HostError when the nested host cannot start, ends early, or the time is up; the text says where its console log is.
  */
 export async function runLab(options: LabOptions): Promise<LabResult> {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import type { LabDevice } from "../../lab/devices.ts";
-import { runLab, type Scenario, shellQuote } from "../../lab/run.ts";
+import { LOST_STATUSES, runLab, type Scenario, shellQuote } from "../../lab/run.ts";
 import type { Observations } from "./scenario-program.ts";
 
 /*
@@ -14,8 +14,6 @@ import type { Observations } from "./scenario-program.ts";
 const SCENARIO_TIMEOUT_MS = 240_000;
 /** How often a scenario that stands still is run. */
 const ATTEMPTS = 3;
-/** What timeout(1) ends with. */
-const TIMED_OUT = [124, 137];
 
 /** Where `run.ts` looks for what to show meanwhile; standard error when the test runs by itself. */
 const progressFile = process.env["TSVMM_TEST_PROGRESS"];
@@ -55,7 +53,8 @@ export interface LabOutcome {
 }
 
 /**
- * Runs scenarios in one nested host. Those whose guest stood still or crashed run again, in a fresh one. Wrong answers never do.
+ * Runs scenarios in nested hosts, as many in one as it bears. Where a guest stood still or crashed, the scenario runs again and the others go
+ * on in a fresh one. Wrong answers never run again.
  *
  * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it: the translator changes a processor's
  * pending interrupts without a lock at each entry and exit, and at times a guest goes on with its host's GS base; the host's own kernel
@@ -71,44 +70,48 @@ export async function runScenarios(plan: LabPlan): Promise<LabOutcome> {
     const command = commands[name] ?? ["node", plan.program, JSON.stringify(plan.inputs), "/lab/results", name];
     return { name, script: command.map(shellQuote).join(" "), timeoutMs: SCENARIO_TIMEOUT_MS };
   };
-  /** Answers which ones stood still. */
-  const run = async (names: readonly string[]): Promise<readonly string[]> => {
+  const attempts = new Map<string, number>();
+  let remaining: readonly string[] = [...plan.names, ...Object.keys(commands)];
+  while (remaining.length > 0) {
     const { scenarios } = await runLab({
       devices: plan.devices,
       ...(plan.drivers !== undefined && { drivers: plan.drivers }),
-      scenarios: names.map(scenarioOf),
+      scenarios: remaining.map(scenarioOf),
       shareDirectory: share,
       timeoutMs: plan.timeoutMs,
       onProgress: progress,
       onOutput: (bytes) => void process.stderr.write(bytes),
     });
     const results = readResults(resultsFile);
+    const done = new Set<string>();
     for (const { name, status, seconds } of scenarios) {
+      const attempt = (attempts.get(name) ?? 0) + 1;
+      attempts.set(name, attempt);
       if (name in commands) statuses.set(name, status);
       progress(`${name}: ${outcomeOf(results.get(name), status)} after ${Math.round(seconds)} s`);
+      if (!LOST_STATUSES.includes(status) || attempt === ATTEMPTS) done.add(name);
+      else {
+        progress(`once more, in a fresh nested host, since its guest was lost: ${name}`);
+        forget(resultsFile, name);
+      }
     }
-    return scenarios
-      .filter(({ name, status }) => TIMED_OUT.includes(status) || results.get(name)?.["isStall"] === true)
-      .map(({ name }) => name);
-  };
-
-  let stalled = await run([...plan.names, ...Object.keys(commands)]);
-  for (let attempt = 2; stalled.length > 0 && attempt <= ATTEMPTS; attempt++) {
-    progress(`once more, in a fresh nested host, since their guests were lost: ${stalled.join(", ")}`);
-    const lines = existsSync(resultsFile) ? readFileSync(resultsFile, "utf8").split("\n").filter(Boolean) : [];
-    const kept = lines.filter((line) => !stalled.some((name) => isAbout(line, name)));
-    writeFileSync(resultsFile, kept.map((line) => `${line}\n`).join(""));
-    stalled = await run(stalled);
+    if (scenarios.length === 0) break; // the agent did not find them: each test will say so
+    remaining = remaining.filter((name) => !done.has(name));
   }
   return { results: readResults(resultsFile), statuses };
 }
 
-const isAbout = (line: string, name: string): boolean => line.includes(`"name":"${name}"`);
+/** Takes a scenario's line out of the results. */
+function forget(file: string, name: string): void {
+  const lines = existsSync(file) ? readFileSync(file, "utf8").split("\n").filter(Boolean) : [];
+  const kept = lines.filter((line) => !line.includes(`"name":"${name}"`));
+  writeFileSync(file, kept.map((line) => `${line}\n`).join(""));
+}
 
 function outcomeOf(seen: Observations | undefined, status: number): string {
   const error = seen?.["error"];
   if (error !== undefined) return `failed (${String(error).split("\n")[0]})`;
-  return TIMED_OUT.includes(status) ? "its time was up" : `ended with status ${status}`;
+  return LOST_STATUSES.includes(status) ? "its time was up" : `ended with status ${status}`;
 }
 
 function readResults(file: string): Map<string, Observations> {

@@ -7,6 +7,9 @@ export type Observations = Record<string, unknown>;
 /** Scenarios by name. Each ends with what it saw, or throws. */
 export type Scenarios = Readonly<Record<string, () => Promise<Observations>>>;
 
+/** Tells the nested host's agent that nothing more should run there. */
+const EX_TEMPFAIL = 75;
+
 /** A guest or a program that went silent although nothing had gone wrong before: what an emulated host brings about at times. */
 export class StallError extends Error {}
 
@@ -20,7 +23,7 @@ export async function runScenarioProgram(
   names: readonly string[],
 ): Promise<void> {
   // Should the nested host itself have gone down, this program runs again: what was seen before stays.
-  let isFailed = false;
+  let status = 0;
   const seen = existsSync(resultsFile) ? readFileSync(resultsFile, "utf8") : "";
   for (const name of names.filter((name) => !seen.includes(`"name":"${name}"`))) {
     const started = performance.now();
@@ -30,13 +33,13 @@ export async function runScenarioProgram(
       if (scenario === undefined) throw new Error(`There is no scenario ${name}`);
       line = { name, ...(await scenario()) };
     } catch (error) {
-      isFailed = true;
       const isStall = error instanceof WaitError || error instanceof StallError;
+      status = isStall ? EX_TEMPFAIL : 1;
       line = { name, isStall, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
     }
     const seconds = Math.round((performance.now() - started) / 1000);
     appendFileSync(resultsFile, `${JSON.stringify({ ...line, seconds })}\n`);
   }
   // What a failed scenario left running would keep this process alive.
-  if (isFailed) process.exit(1);
+  if (status !== 0) process.exit(status);
 }
