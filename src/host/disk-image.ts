@@ -81,18 +81,18 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
 }
 
 function kindOf(path: string): Stats {
-  let found: Stats | undefined;
+  let found: Stats;
   try {
-    found = statSync(path, { throwIfNoEntry: false });
+    found = statSync(path); // throwIfNoEntry: newer Nodes count more than ENOENT as no entry
   } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
+      throw new HostError(
+        `Cannot use ${path} as a disk: there is no such file`,
+        "make one, for example with truncate -s 1G",
+      );
+    }
     const text = error instanceof Error ? error.message : String(error);
     throw new HostError(`Cannot use ${path} as a disk: ${text}`);
-  }
-  if (found === undefined) {
-    throw new HostError(
-      `Cannot use ${path} as a disk: there is no such file`,
-      "make one, for example with truncate -s 1G",
-    );
   }
   if (found.isFile() || found.isBlockDevice()) return found;
   const kind = found.isDirectory() ? "a directory" : "neither a file nor a block device";
