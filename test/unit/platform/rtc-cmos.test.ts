@@ -125,6 +125,7 @@ t.test("RtcCmos keeps the other bytes and ignores the NMI bit of the index", asy
 
 t.test("RtcCmos answers numbers whatever the guest sets", async (t) => {
   const { clock, read, write } = build();
+  const wrong: string[] = [];
   for (const mode of [0x80, 0x82, 0x84, 0x86, 0x00, 0x06]) {
     write(0x0b, mode);
     for (const index of [0, 2, 4, 7, 8, 9, 0x32]) {
@@ -134,8 +135,8 @@ t.test("RtcCmos answers numbers whatever the guest sets", async (t) => {
     write(0x0b, mode & 0x7f);
     for (let index = 0; index < 128; index++) {
       const value = read(index);
-      if (!Number.isInteger(value) || value < 0 || value > 255) t.fail(`register ${index} reads ${value}`);
+      if (!Number.isInteger(value) || value < 0 || value > 255) wrong.push(`register ${index} reads ${value}`);
     }
   }
-  t.pass("every register is a byte");
+  t.same(wrong, [], "every register is a byte");
 });
