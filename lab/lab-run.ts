@@ -24,7 +24,7 @@ const PANIC =
 
 /**
  * The nested host's own kernel gave up or stands still. Under emulation that happens now and then, through no fault of what runs in it: QEMU's
- * translator (7.2 and 10.0 were looked at) at times lets one of the two machines run with the other's GS base.
+ * translator was seen to let a guest run on with its host's GS base, and the host's kernel then finds itself damaged.
  */
 export class NestedHostLost extends HostError {
   /** Scenarios that had come to their end. */
