@@ -124,7 +124,7 @@ export class CpuThreads {
    */
   async stop(timeoutMs: number): Promise<void> {
     clearTimeout(this.#next);
-    this.kickAll();
+    this.#kickAll();
     const waiting = this.#threads.map((thread) => stopThread(thread));
     await withDeadline(
       Promise.all(waiting),
@@ -133,8 +133,14 @@ export class CpuThreads {
     );
   }
 
-  /** Asks every vCPU to leave, without waiting: also the last resort when the process exits, since a thread in KVM_RUN would hang it. */
-  kickAll(): void {
+  /** Brings the threads to where Node can end them, and blocks until they are there: a thread in KVM_RUN would hang a process that exits. */
+  release(): void {
+    this.#kickAll();
+    for (const { link } of this.#threads) link?.waitLoaded();
+  }
+
+  /** Asks every vCPU to leave, without waiting. */
+  #kickAll(): void {
     for (const { control } of this.#threads) {
       control.setStopping(true);
       if (control.tid !== 0) kick(control.tid);
@@ -164,20 +170,9 @@ export class CpuThreads {
   }
 }
 
-/**
- * Waits until a vCPU that was asked to stop has left its run loop.
- *
- * A thread whose code does not run yet is ended instead, which is quicker than waiting for it. Should it begin just now, it sees before it
- * enters KVM_RUN that it shall stop, so that it is in no call that could not be ended.
- */
+/** Waits until a vCPU that was asked to stop has left its run loop. One whose code does not run yet sees it before it enters KVM_RUN. */
 async function stopThread(thread: CpuThread): Promise<void> {
-  const { link, stopped, control } = thread;
-  if (link === undefined || stopped === undefined) return;
-  if (control.tid === 0) {
-    thread.link = undefined;
-    await link.terminate();
-    control.publishTid(0); // should it have come so far: the number may be another thread's soon
-  } else await stopped.promise;
+  await thread.stopped?.promise;
   thread.stopped = undefined;
 }
 

@@ -83,6 +83,12 @@ export class DeviceThread {
     await this.#link.ended;
   }
 
+  /** Brings the thread to where Node can end it, and blocks until it is there: for a process that exits. */
+  release(): void {
+    this.send({ kind: "stop" });
+    this.#link.waitLoaded();
+  }
+
   send(message: ToDeviceThread): void {
     this.#link.post(message);
     this.#parts.doorbell.signal();

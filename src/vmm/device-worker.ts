@@ -11,7 +11,14 @@ import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
 import { runDeviceLoop } from "./device-loop.ts";
 import { ACCESS, type AccessHandler, MailboxServer } from "./mailbox.ts";
-import type { DeviceStatistics, DeviceWorkerData, FromDeviceThread, ToDeviceThread } from "./messages.ts";
+import {
+  announceLoaded,
+  type DeviceStatistics,
+  type DeviceWorkerData,
+  type FromDeviceThread,
+  type LoadingWorker,
+  type ToDeviceThread,
+} from "./messages.ts";
 import { toPlainError } from "./plain-error.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
 
@@ -23,8 +30,10 @@ import { calibrateWindow, PollWindow } from "./polling.ts";
  */
 
 // Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.
-const data = workerData as DeviceWorkerData;
+const data = workerData as DeviceWorkerData & LoadingWorker;
 const port = parentPort as NonNullable<typeof parentPort>;
+
+announceLoaded(data);
 
 const post = (message: FromDeviceThread): void => port.postMessage(message);
 const report: Report = (level, text, details) =>

@@ -375,11 +375,11 @@ export class Machine extends EventEmitter<MachineEvents> {
     });
   }
 
-  /** At process exit nothing can be awaited: threads are only brought out of their native calls, so that Node can end them. */
+  /** At process exit nothing can be awaited: threads are brought to where Node can end them. */
   #releaseThreads(): void {
     this.#terminal?.restore();
-    this.#cpus.kickAll();
-    this.#devices.send({ kind: "stop" });
+    this.#cpus.release();
+    this.#devices.release();
   }
 
   #serialized(step: () => Promise<void>): Promise<void> {

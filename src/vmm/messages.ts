@@ -29,6 +29,18 @@ export interface LogMessage {
   readonly details?: Readonly<Record<string, unknown>>;
 }
 
+/** What every worker is given beside its own data. */
+export interface LoadingWorker {
+  /** One word: 1 once the thread's code is loaded. */
+  readonly loaded: Int32Array;
+}
+
+/** Called by a worker's entry file when everything it imports is there. */
+export function announceLoaded({ loaded }: LoadingWorker): void {
+  Atomics.store(loaded, 0, 1);
+  Atomics.notify(loaded, 0);
+}
+
 /** Given to a worker when it is made; what it needs before the machine is known. */
 export interface DeviceWorkerData {
   readonly mailboxes: SharedArrayBuffer;

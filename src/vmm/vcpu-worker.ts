@@ -8,7 +8,15 @@ import { describeExit } from "../kvm/exit.ts";
 import type { RunPage } from "../kvm/run-page.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
 import { ACCESS, MailboxClient } from "./mailbox.ts";
-import type { FromVcpu, LogLevel, ToVcpu, VcpuStop, VcpuWorkerData } from "./messages.ts";
+import {
+  announceLoaded,
+  type FromVcpu,
+  type LoadingWorker,
+  type LogLevel,
+  type ToVcpu,
+  type VcpuStop,
+  type VcpuWorkerData,
+} from "./messages.ts";
 import { toPlainError } from "./plain-error.ts";
 import {
   COUNT_HALT,
@@ -27,8 +35,10 @@ import {
  */
 
 // Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.
-const data = workerData as VcpuWorkerData;
+const data = workerData as VcpuWorkerData & LoadingWorker;
 const port = parentPort as NonNullable<typeof parentPort>;
+
+announceLoaded(data);
 
 const post = (message: FromVcpu): void => port.postMessage(message);
 const log = (level: LogLevel, text: string, details: Readonly<Record<string, unknown>>): void =>

@@ -1,8 +1,18 @@
 import { SHARE_ENV, Worker } from "node:worker_threads";
+import type { LoadingWorker } from "./messages.ts";
 
-/** A worker thread with typed messages. The control thread holds one for each. */
+/** How long an exiting process waits for a thread whose code is being loaded, in milliseconds. */
+const LOAD_TIMEOUT = 2000;
+
+/**
+ * A worker thread with typed messages. The control thread holds one for each.
+ *
+ * Nobody ends it from outside: it is asked to, and does. Node would stop its code in the middle of loading the FFI package, whose native
+ * part answers that by aborting the whole process.
+ */
 export class WorkerLink<ToWorker, FromWorker> {
   readonly #worker: Worker;
+  readonly #loaded = new Int32Array(new SharedArrayBuffer(4));
   /** Resolves when the thread is gone. */
   readonly ended: Promise<void>;
 
@@ -14,7 +24,10 @@ export class WorkerLink<ToWorker, FromWorker> {
    * @param onCrash An exception that ended the thread.
    */
   constructor(entry: string, data: object, onMessage: (message: FromWorker) => void, onCrash: (error: Error) => void) {
-    this.#worker = new Worker(new URL(entry, import.meta.url), { workerData: data, env: SHARE_ENV });
+    this.#worker = new Worker(new URL(entry, import.meta.url), {
+      workerData: { ...data, loaded: this.#loaded } satisfies LoadingWorker,
+      env: SHARE_ENV,
+    });
     // Cast: the worker's entry file posts nothing else.
     this.#worker.on("message", (message) => onMessage(message as FromWorker));
     this.#worker.on("error", onCrash);
@@ -25,9 +38,9 @@ export class WorkerLink<ToWorker, FromWorker> {
     this.#worker.postMessage(message);
   }
 
-  /** Ends an idle thread; one inside a native call must have been kicked out of it first. */
-  async terminate(): Promise<void> {
-    await this.#worker.terminate();
+  /** Blocks until the thread's code is loaded, or two seconds are over: for a process that is about to exit, which ends its workers from outside. */
+  waitLoaded(): void {
+    Atomics.wait(this.#loaded, 0, 0, LOAD_TIMEOUT);
   }
 }
 

@@ -26,10 +26,12 @@ interface WatchdogData {
 /** Kicks this thread out of KVM_RUN when a guest takes too long. The thread must have blocked the kick signal. */
 export class VcpuWatchdog {
   readonly #words: Int32Array = new Int32Array(new SharedArrayBuffer(12));
+  readonly #worker: Worker;
 
   constructor() {
     const data: WatchdogData = { vcpuWatchdog: true, words: this.#words, threadId: currentThreadId() };
-    new Worker(new URL(import.meta.url), { workerData: data }).unref();
+    this.#worker = new Worker(new URL(import.meta.url), { workerData: data });
+    this.#worker.unref();
   }
 
   /** True when the last armed time was up; {@link arm} clears it. */
@@ -47,7 +49,9 @@ export class VcpuWatchdog {
     this.#advance();
   }
 
+  /** Ends the worker. The process waits for it: ended from outside while the FFI package loads, the worker would abort the process. */
   close(): void {
+    this.#worker.ref();
     Atomics.store(this.#words, SEQUENCE, END);
     Atomics.notify(this.#words, SEQUENCE);
   }

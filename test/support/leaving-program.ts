@@ -1,0 +1,20 @@
+import { Machine } from "../../src/vmm/machine.ts";
+
+/*
+ * A program that starts machines and leaves them at awkward moments: `leaving-program.js KERNEL exit|stop MILLISECONDS`. The vCPUs' threads
+ * are then being made, load their code, or run. Says how it left by its status: 7 from `process.exit()`, 0 after every stop.
+ */
+
+const [kernel = "", how, milliseconds] = process.argv.slice(2);
+const input = { kernel, memory: { sizeBytes: 16 << 20 }, cpus: { count: 4 } };
+
+if (how === "exit") {
+  setTimeout(() => process.exit(7), Number(milliseconds));
+  await Machine.start(input);
+} else {
+  for (let delay = 0; delay < Number(milliseconds); delay += 5) {
+    const machine = await Machine.start(input);
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    await machine.stop();
+  }
+}
