@@ -23,7 +23,7 @@ const PANIC =
   /Kernel panic - not syncing|BUG: (kernel NULL pointer|scheduling while atomic|unable to handle page fault)/;
 
 /**
- * The nested host's own kernel gave up or stands still. Under emulation that happens now and then, through no fault of what runs in it: QEMU's
+ * The nested host's own kernel gave up, stands still or started anew. Under emulation that happens now and then, through no fault of what runs in it: QEMU's
  * translator was seen to let a guest run on with its host's GS base, and the host's kernel then finds itself damaged.
  */
 export class NestedHostLost extends HostError {
@@ -59,6 +59,8 @@ export class LabRun {
   #isDone = false;
   #isOverdue = false;
   #deadline: NodeJS.Timeout | undefined;
+  /** QEMU came to its end by itself and complained of nothing: with `-no-reboot`, the nested host was reset. */
+  #wasReset = false;
   #lastOutputMs = 0;
   /** Why we ended it ourselves. */
   #verdict: HostError | undefined;
@@ -84,7 +86,9 @@ export class LabRun {
       if (this.#verdict !== undefined || !this.#isDone) {
         const what = this.#verdict?.message ?? `The nested host ended before its time: ${failure}`;
         const last = consoleLog.trimEnd().split("\n").slice(-5).join("\n  ");
-        if (this.#isOverdue || PANIC.test(consoleLog)) throw new NestedHostLost(`${what}\n  ${last}`, this.#results);
+        if (this.#isOverdue || this.#wasReset || PANIC.test(consoleLog)) {
+          throw new NestedHostLost(`${what}\n  ${last}`, this.#results);
+        }
         throw new HostError(`${what}\nLast lines of its console (all of it is in ${logFile}):\n  ${last}`);
       }
       return {
@@ -139,7 +143,10 @@ export class LabRun {
       child.on("error", (error) => resolve(error.message));
       child.on("close", (status, signal) => {
         this.#options.signal?.removeEventListener("abort", abort);
-        resolve(complaints.trim() || `QEMU ended with ${signal ?? `status ${status}`}`);
+        const complaint = complaints.trim();
+        this.#wasReset = status === 0 && complaint === "";
+        if (this.#wasReset) resolve("it was reset");
+        else resolve(complaint || `QEMU ended with ${signal ?? `status ${status}`}`);
       });
     });
   }
