@@ -6,18 +6,19 @@ import { runInNewContext } from "node:vm";
 import t from "tap";
 import { Machine } from "../../src/vmm/machine.ts";
 import type { MachineInput } from "../../src/vmm/spec-check.ts";
+import { eduGuest } from "../support/edu-guest.ts";
 import { mem32 } from "../support/assembler-encoding.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 import { multibootImage } from "../support/multiboot-image.ts";
 import { expect, exit, openFunction, tables } from "../support/pci-guest.ts";
-import { startScratchServer } from "../support/user-server.ts";
+import { startScratchServer, startServer } from "../support/user-server.ts";
 
 const skip = missingKvm();
 t.setTimeout(200_000);
 const STARTS = 200;
 /** Machines until pools, caches and compiled code have their size. */
 const SETTLED = 50;
-/** Every so many machines one has a device with mapped memory, in another process. */
+/** Every so many machines one has a device in another process: with mapped memory, and edu with DMA and an MSI, by turns. */
 const DEVICE_INTERVAL = 5;
 
 /*
@@ -70,7 +71,8 @@ t.test(`Machine leaves nothing behind, ${STARTS} times in one process`, { skip }
     writeFileSync(kernel, multibootImage(write).bytes);
     return { kernel, memory: { sizeBytes: 16 << 20 }, debugExitPort: 0xf4 };
   };
-  const { socket } = await startScratchServer(t);
+  const scratch = await startScratchServer(t);
+  const edu = await startServer(t, "edu");
   const alone = image("alone.elf", (a) => void exit(a, 0));
   const halted = image("halted.elf", (a) => void a.cli().label("end").hlt().jmp("end"));
   const withDevice = image("device.elf", (a) => {
@@ -80,10 +82,13 @@ t.test(`Machine leaves nothing behind, ${STARTS} times in one process`, { skip }
     exit(a, 0);
     tables(a.label("handler"));
   });
+  const withEdu = { ...alone, kernel: join(folder, "edu.elf") };
+  writeFileSync(withEdu.kernel, eduGuest(2));
   const runOne = async (index: number): Promise<void> => {
     const kind = index % DEVICE_INTERVAL;
     if (kind === 0) {
-      const machine = await Machine.start({ ...withDevice, userDevices: [{ socket }] });
+      const [guest, { socket }] = (index / DEVICE_INTERVAL) % 2 === 0 ? [withDevice, scratch] : [withEdu, edu];
+      const machine = await Machine.start({ ...guest, userDevices: [{ socket }] });
       const { status, text } = await machine.exited;
       if (status !== 1) throw new Error(`machine ${index}: ${text}`);
     } else if (kind === 1) {

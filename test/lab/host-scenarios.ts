@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { runProgram } from "../../guest-images/program.ts";
 import { Machine } from "../../src/index.ts";
-import { eduGuest } from "./edu-guest.ts";
+import { eduGuest } from "../support/edu-guest.ts";
 import { type CommandOutcome, haltedCommand, startHalted, tsvmm } from "./host-commands.ts";
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 

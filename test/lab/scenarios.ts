@@ -3,7 +3,7 @@ import { copyFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Machine, type MachineInput, type MachineStatistics } from "../../src/index.ts";
-import { eduGuest } from "./edu-guest.ts";
+import { eduGuest } from "../support/edu-guest.ts";
 import { GuestShell } from "./guest-shell.ts";
 import { startDeviceProcess, tsvmm } from "./host-commands.ts";
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";

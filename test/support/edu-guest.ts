@@ -1,5 +1,5 @@
-import { mem32 } from "../support/assembler-encoding.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
+import { mem32 } from "./assembler-encoding.ts";
+import { multibootImage } from "./multiboot-image.ts";
 
 /*
  * A bare-metal driver of QEMU's "edu" device (1234:11e8, docs/specs/edu.txt), in flat 32-bit protected mode: finds its BAR, checks
