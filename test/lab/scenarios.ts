@@ -6,6 +6,7 @@ import { Machine, type MachineInput, type MachineStatistics } from "../../src/in
 import { eduGuest } from "../support/edu-guest.ts";
 import { GuestShell } from "./guest-shell.ts";
 import { startDeviceProcess, tsvmm } from "./host-commands.ts";
+import { maskedVectorsGuest } from "./masked-vectors-guest.ts";
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 
 /*
@@ -74,6 +75,16 @@ const SCENARIOS: Scenarios = {
     const kernel = join(folder, "edu.elf");
     writeFileSync(kernel, eduGuest(5));
     const devices = [{ path: inputs.edu, pciSlot: 5 }];
+    const machine = await Machine.start({ kernel, memory: { sizeBytes: 16 * MIB }, devices, debugExitPort: 0xf4 });
+    const { status } = await machine.exited;
+    return { failedStep: status >> 1, functions: (await machine.statistics()).functions };
+  },
+
+  /** The network card under another: two MSI-X vectors, masked one by one and together. */
+  async maskedVectors() {
+    const kernel = join(folder, "masked.elf");
+    writeFileSync(kernel, maskedVectorsGuest(5));
+    const devices = [{ path: inputs.e1000e, pciSlot: 5 }];
     const machine = await Machine.start({ kernel, memory: { sizeBytes: 16 * MIB }, devices, debugExitPort: 0xf4 });
     const { status } = await machine.exited;
     return { failedStep: status >> 1, functions: (await machine.statistics()).functions };
