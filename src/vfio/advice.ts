@@ -6,7 +6,8 @@ export const UNSAFE_INTERRUPTS_ADVICE =
 export const MODPROBE_ADVICE = "modprobe vfio_iommu_type1 && modprobe vfio-pci";
 export const MEMLOCK_ADVICE =
   "raise the limit of locked memory above the guest's RAM: ulimit -l unlimited, or LimitMEMLOCK= in the unit";
-export const NODE_PERMISSION_ADVICE = "run as root, or give your user the node: chown $USER /dev/vfio/N";
+export const nodePermissionAdvice = (node: string): string =>
+  `run as root, or give your user the node: chown $USER ${node}`;
 export const GROUP_BUSY_ADVICE = "another process uses a device of this group: end it first";
 
 /** What a user can do about an errno of VFIO, by call. */
@@ -24,7 +25,7 @@ export const ADVICE: {
     ENOENT: MODPROBE_ADVICE,
     ENODEV: MODPROBE_ADVICE,
     ENXIO: MODPROBE_ADVICE,
-    EACCES: NODE_PERMISSION_ADVICE,
+    EACCES: nodePermissionAdvice("/dev/vfio/N"),
     EPERM: "run as root: only it may use groups without an IOMMU",
     EBUSY: GROUP_BUSY_ADVICE,
   },

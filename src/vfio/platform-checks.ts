@@ -5,7 +5,7 @@ import {
   GROUP_BUSY_ADVICE,
   MEMLOCK_ADVICE,
   MODPROBE_ADVICE,
-  NODE_PERMISSION_ADVICE,
+  nodePermissionAdvice,
   UNSAFE_INTERRUPTS_ADVICE,
 } from "./advice.ts";
 import type { HostCheck } from "./host-check.ts";
@@ -127,7 +127,7 @@ export function nodeCheck(node: string, name: string, { proc }: HostRoot): HostC
         return { ...base, state: "failed", found, remedy: MODPROBE_ADVICE };
       }
       case "EACCES":
-        return { ...base, state: "failed", found: "permission denied", remedy: NODE_PERMISSION_ADVICE };
+        return { ...base, state: "failed", found: "permission denied", remedy: nodePermissionAdvice(node) };
       case "EBUSY": {
         const holder = holderOf(node, proc);
         const who = holder === undefined ? "another process" : `process ${holder.pid} (${holder.name})`;

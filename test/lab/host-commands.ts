@@ -24,8 +24,14 @@ export interface CommandOutcome {
 
 /** Runs a command of tsvmm to its end. */
 export async function tsvmm(...words: readonly string[]): Promise<CommandOutcome> {
-  process.stdout.write(`$ tsvmm ${words.join(" ")}\n`);
-  const child = spawn(process.execPath, [TSVMM, ...words], { stdio: ["ignore", "pipe", "pipe"] });
+  return await tsvmmUnder([], ...words);
+}
+
+/** The same as what `setpriv`, `prlimit` or another such program, with its arguments, makes of this user. */
+export async function tsvmmUnder(prefix: readonly string[], ...words: readonly string[]): Promise<CommandOutcome> {
+  process.stdout.write(`$ ${[...prefix, "tsvmm", ...words].join(" ")}\n`);
+  const [program = "", ...args] = [...prefix, process.execPath, TSVMM, ...words];
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
   let text = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (chunk: Buffer) => {

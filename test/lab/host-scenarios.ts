@@ -1,10 +1,12 @@
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
   realpathSync,
+  statSync,
   watch,
   writeFileSync,
 } from "node:fs";
@@ -13,7 +15,7 @@ import { basename, join } from "node:path";
 import { runProgram } from "../../guest-images/program.ts";
 import { Machine } from "../../src/index.ts";
 import { eduGuest } from "../support/edu-guest.ts";
-import { type CommandOutcome, haltedCommand, startHalted, tsvmm } from "./host-commands.ts";
+import { type CommandOutcome, haltedCommand, startHalted, tsvmm, tsvmmUnder } from "./host-commands.ts";
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 
 /*
@@ -30,6 +32,10 @@ export interface HostInputs {
   /** Two functions of one slot, which are a group. */
   readonly pair: readonly [string, string];
 }
+
+/** A root whose files' permissions count, and one who may lock no more than 1 MiB. */
+const WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"];
+const WITHOUT_LOCKING = ["prlimit", "--memlock=1048576", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-all"];
 
 /** SIGKILL at any moment of a machine's life: so often. */
 const KILLS = 20;
@@ -132,6 +138,15 @@ const SCENARIOS: Scenarios = {
     await tsvmm("bind", inputs.edu);
     const missing = await tsvmm(...haltedCommand("0000:42:00.0"));
     const ownDriver = await tsvmm(...haltedCommand(functionOf("virtio-pci"))); // one that the nested host itself uses
+    const group = basename(realpathSync(`/sys/bus/pci/devices/${inputs.edu}/iommu_group`));
+    const forbidden: CommandOutcome[] = [];
+    for (const node of ["/dev/kvm", "/dev/vfio/vfio", `/dev/vfio/${group}`]) {
+      const { mode } = statSync(node);
+      chmodSync(node, 0);
+      forbidden.push(await tsvmmUnder(WITHOUT_OVERRIDE, ...haltedCommand(inputs.edu)));
+      chmodSync(node, mode & 0o777);
+    }
+    const lockLimit = await tsvmmUnder(WITHOUT_LOCKING, ...haltedCommand(inputs.edu));
     let machine = await startHalted(inputs.edu);
     const holderPid = machine.process.pid;
     const inUse = await tsvmm(...haltedCommand(inputs.edu));
@@ -143,7 +158,7 @@ const SCENARIOS: Scenarios = {
     }
     machine.process.kill("SIGTERM");
     const { status: afterTerm } = await machine.ended;
-    return { missing, ownDriver, inUse, holderPid, kills, afterTerm };
+    return { missing, ownDriver, group, forbidden, lockLimit, inUse, holderPid, kills, afterTerm };
   },
 
   /** Both functions of a slot in one guest: they stay together, and each works. */

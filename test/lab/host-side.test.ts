@@ -143,10 +143,21 @@ t.test("tsvmm names what is wrong with a device, and takes one whose users were 
   t.match(said["ownDriver"]?.text, /virtio-pci/, "the driver it is bound to");
   t.match(said["ownDriver"]?.text, /tsvmm bind 0000:/, "and how to bind it");
   t.equal(said["ownDriver"]?.status, 1);
+  const forbidden = seen["forbidden"] as readonly Said[]; // cast: as host-scenarios.ts made it
+  const remedies = {
+    "/dev/kvm": /EACCES \(add the user to group kvm/,
+    "/dev/vfio/vfio": /permission denied \(run as root, or .*: chown \$USER \/dev\/vfio\/vfio\)/,
+    [`/dev/vfio/${seen["group"]}`]: /permission denied \(run as root, or .*: chown \$USER \/dev\/vfio\/\d+\)/,
+  };
+  Object.entries(remedies).forEach(([node, remedy], index) => {
+    t.match(forbidden[index], { status: 1, text: `Cannot open ${node}: ` }, `no permission for ${node}`);
+    t.match(forbidden[index]?.text, remedy);
+  });
+  t.match(said["lockLimit"], { status: 1, text: /memory lock limit|memlock|ulimit/ }, "RAM that may not be locked");
   t.match(said["inUse"]?.text, new RegExp(`\\b${seen["holderPid"]}\\b`), "the process that has it");
   t.equal(said["inUse"]?.status, 1);
-  for (const name of ["missing", "ownDriver", "inUse"]) {
-    t.equal(said[name]?.text.trimEnd().split("\n").length, 1, `${name} is one line: ${said[name]?.text}`);
+  for (const one of [said["missing"], said["ownDriver"], said["inUse"], said["lockLimit"], ...forbidden]) {
+    t.equal(one?.text.trimEnd().split("\n").length, 1, `one line: ${one?.text}`);
   }
   t.same(seen["kills"], Array(20).fill("SIGKILL"), "after each, the next start took the device");
   t.equal(seen["afterTerm"], 143, "the last one ended by SIGTERM in order");
