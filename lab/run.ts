@@ -8,7 +8,7 @@ import { LabRun, NestedHostLost } from "./lab-run.ts";
 import { nestedHostImage, qemuArguments, readLabScript } from "./nested-host.ts";
 
 /** How often an emulated host whose kernel gave up is started. */
-const ATTEMPTS = 3;
+const ATTEMPTS = 5;
 
 /** Statuses of a scenario behind which no other is run in the same nested host: EX_TEMPFAIL, and timeout(1)'s. */
 export const LOST_STATUSES: readonly number[] = [75, 124, 137];

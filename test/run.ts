@@ -76,7 +76,7 @@ const TIERS: readonly Tier[] = [
     needs: [],
     shared: /^(?!)/,
     jobs: 1,
-    timeoutSeconds: 2400,
+    timeoutSeconds: 3000,
   },
 ];
 

@@ -19,7 +19,7 @@ const MIB = 1024 ** 2;
 /** For one nested host. */
 const LAB_TIMEOUT_MS = 600_000;
 /** With scenarios that run again. */
-const TEST_TIMEOUT_MS = 2_400_000;
+const TEST_TIMEOUT_MS = 3_000_000;
 
 t.setTimeout(TEST_TIMEOUT_MS);
 const folder = testFolder();

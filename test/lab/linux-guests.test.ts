@@ -18,7 +18,7 @@ const MIB = 1024 ** 2;
 /** For one nested host. */
 const LAB_TIMEOUT_MS = 1_500_000;
 /** With scenarios that run again. */
-const TEST_TIMEOUT_MS = 2_400_000;
+const TEST_TIMEOUT_MS = 3_000_000;
 const EXAMPLE = "example";
 
 t.setTimeout(TEST_TIMEOUT_MS);

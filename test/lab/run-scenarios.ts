@@ -13,7 +13,7 @@ import type { Observations } from "./scenario-program.ts";
 /** The longest takes a minute and a half beside nothing else. */
 const SCENARIO_TIMEOUT_MS = 240_000;
 /** How often a scenario that stands still is run. */
-const ATTEMPTS = 3;
+const ATTEMPTS = 5;
 
 /** Where `run.ts` looks for what to show meanwhile; standard error when the test runs by itself. */
 const progressFile = process.env["TSVMM_TEST_PROGRESS"];
@@ -56,9 +56,10 @@ export interface LabOutcome {
  * Runs scenarios in nested hosts, as many in one as it bears. Where a guest stood still or crashed, the scenario runs again and the others go
  * on in a fresh one. Wrong answers never run again.
  *
- * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it: the translator changes a processor's
- * pending interrupts without a lock at each entry and exit, and at times a guest goes on with its host's GS base; the host's own kernel
- * then finds a preemption count that nobody left (NestedHostLost in lab-run.ts). That is said and tried again; three times is ours.
+ * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it: QEMU under the same emulation loses as
+ * many. The translator seems to save the host's state as the guest's: a guest that stood still had the RIP, RSP and RAX of its host's kernel
+ * just before VMRUN; others have the host's GS base, and the host's own kernel then finds a preemption count that nobody left
+ * (NestedHostLost in lab-run.ts). That is said and tried again; five times is ours.
  */
 export async function runScenarios(plan: LabPlan): Promise<LabOutcome> {
   const share = join(plan.folder, "share");
