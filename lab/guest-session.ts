@@ -11,7 +11,10 @@ export interface CommandResult {
 }
 
 /** How long to wait for a guest, in milliseconds; generous, for nothing waits longer than it must. */
-export const GUEST_TIMEOUT_MS = { boot: 240_000, command: 60_000, powerOff: 60_000 } as const;
+export const GUEST_TIMEOUT_MS = { boot: 240_000, bootSilence: 60_000, command: 60_000, powerOff: 60_000 } as const;
+
+/** What a guest's kernel prints when its processors do not do what its code says: emulation can be the reason, see README.md. */
+export const GUEST_CRASH: RegExp = /BUG: |Kernel panic - not syncing|stack guard page was hit/;
 
 /** The shell prompt of our guest disk and initramfs. */
 const PROMPT = /guest:[^\n]*# $/;
@@ -34,6 +37,7 @@ export class GuestSession {
   #unfinished = "";
   /** Where the part of the transcript begins that nobody has waited for yet. */
   #position = 0;
+  #lastOutputMs = 0;
   #complaints = "";
   #status: number | undefined;
   #wake: () => void = () => undefined;
@@ -55,6 +59,7 @@ export class GuestSession {
       this.#unfinished = raw.slice(whole);
       const text = raw.slice(0, whole).replaceAll("\r", "").replaceAll(TERMINAL_SEQUENCES, "");
       this.#transcript += text;
+      this.#lastOutputMs = Date.now();
       onOutput(text);
       this.#wake();
     });
@@ -92,10 +97,12 @@ export class GuestSession {
    * Waits until what the guest prints matches; what came up to the match's end counts as read.
    *
    * @param what Named in the error: "the shell prompt".
+   * @param silenceMs How long the guest may print nothing meanwhile.
    * @throws HostError when the VMM ends or the time is up first.
    */
-  async waitFor(pattern: RegExp, what: string, timeoutMs: number): Promise<RegExpExecArray> {
-    const deadline = Date.now() + timeoutMs;
+  async waitFor(pattern: RegExp, what: string, timeoutMs: number, silenceMs?: number): Promise<RegExpExecArray> {
+    const startedMs = Date.now();
+    const deadline = startedMs + timeoutMs;
     for (;;) {
       const match = pattern.exec(this.#transcript.slice(this.#position));
       if (match !== null) {
@@ -103,14 +110,24 @@ export class GuestSession {
         return match;
       }
       if (this.#status !== undefined) throw this.#failure(`the VMM ended with status ${this.#status} before ${what}`);
-      if (Date.now() >= deadline) throw this.#failure(`${what} did not come within ${timeoutMs / 1000} s`);
-      await this.#change(deadline);
+      const now = Date.now();
+      if (now >= deadline) throw this.#failure(`${what} did not come within ${timeoutMs / 1000} s`);
+      const silenceEnds = silenceMs === undefined ? deadline : Math.max(this.#lastOutputMs, startedMs) + silenceMs;
+      if (now >= silenceEnds) throw this.#failure(`it said nothing for ${(silenceMs ?? 0) / 1000} s before ${what}`);
+      await this.#change(Math.min(deadline, silenceEnds));
     }
   }
 
-  /** Waits for the first shell prompt. */
-  async booted(timeoutMs: number = GUEST_TIMEOUT_MS.boot): Promise<void> {
-    await this.waitFor(PROMPT, "the shell prompt", timeoutMs);
+  /**
+   * Waits for the first shell prompt of a guest that tells on the way how far it is.
+   *
+   * @param silenceMs How long it may say nothing.
+   * @throws HostError when the VMM ends, the guest's kernel crashes or falls silent, or the time is up first.
+   */
+  async booted(silenceMs: number = GUEST_TIMEOUT_MS.bootSilence): Promise<void> {
+    const either = new RegExp(`${PROMPT.source}|${GUEST_CRASH.source}`);
+    const [found] = await this.waitFor(either, "the shell prompt", GUEST_TIMEOUT_MS.boot, silenceMs);
+    if (!PROMPT.test(found)) throw this.#failure("its kernel crashed before the shell prompt");
   }
 
   /** Types a command at the prompt and waits for its end and the next prompt. */

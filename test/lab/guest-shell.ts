@@ -1,3 +1,4 @@
+import { GUEST_CRASH } from "../../lab/guest-session.ts";
 import { Machine, type MachineInput, type MachineStatistics, type WaitOptions } from "../../src/index.ts";
 import { StallError } from "./scenario-program.ts";
 
@@ -12,9 +13,6 @@ export interface CommandResult {
 const BOOT = { timeoutMs: 240_000 };
 const COMMAND = { timeoutMs: 120_000 };
 const END = { timeoutMs: 60_000 };
-
-/** What a guest's kernel prints when its processors do not do what its code says; see run-scenarios.ts. */
-const CRASH = /BUG: |Kernel panic - not syncing|stack guard page was hit/;
 
 /** How far back it is looked for, in characters. */
 const CRASH_WINDOW = 1000;
@@ -63,7 +61,7 @@ export class GuestShell {
     const crash = new Promise<never>((_, reject) => {
       stop = serial.onOutput(() => {
         const text = serial.text.slice(-CRASH_WINDOW);
-        const found = this.mayCrash ? null : CRASH.exec(text);
+        const found = this.mayCrash ? null : GUEST_CRASH.exec(text);
         if (found !== null) reject(new StallError(`The guest's kernel crashed: ${text.slice(found.index)}`));
       });
     });

@@ -40,3 +40,18 @@ t.test("GuestSession reports a VMM that cannot be started", async (t) => {
   const session = new GuestSession("/nonexistent/vmm");
   await t.rejects(session.booted(), { message: /ended with status 127/ });
 });
+
+t.test("GuestSession.booted() gives up a guest that falls silent", async (t) => {
+  const session = new GuestSession("bash -c 'echo half a li; exec sleep 60'");
+  await session.waitFor(/half/, "its first word", 10_000);
+  await t.rejects(session.booted(200), { message: /said nothing for 0\.2 s before the shell prompt[\s\S]*half a li/ });
+  session.kill();
+  await session.ended(10_000);
+});
+
+t.test("GuestSession.booted() gives up a guest whose kernel crashed", async (t) => {
+  const session = new GuestSession("bash -c 'echo BUG: unable to handle page fault; exec sleep 60'");
+  await t.rejects(session.booted(), { message: /kernel crashed before the shell prompt/ });
+  session.kill();
+  await session.ended(10_000);
+});
