@@ -1,135 +1,170 @@
-import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { Machine, type MachineInput, type MachineStatistics } from "../src/index.ts";
-import { cpuTime } from "./process.ts";
+import type { MachineStatistics } from "../src/index.ts";
+import { type LinuxGuest, type LinuxGuestSpec, startQemu, startTsvmm } from "./linux-guest.ts";
+import { type CpuTime, cpuTime } from "./process.ts";
+import { byThreadName, TraceCounter, type TraceEvent } from "./trace-counter.ts";
 
 /*
  * Counts that need a Linux guest, and so a KVM that runs one: the nested lab, or a real host. Speed is not looked at: the lab is emulated.
  */
 
-const USAGE = `node dist/bench/lab.js boot|path|idle --kernel FILE [--disk FILE] [--initramfs FILE] [--cpus N] [--cmdline TEXT]
+const USAGE = `node dist/bench/lab.js boot|path|idle --kernel FILE [--vmm tsvmm|qemu] [--disk FILE] [--initramfs FILE] [--cpus N]
+      [--cmdline TEXT] [--device BDF] [--prompt REGEX] [--show]
   boot  exits until the serial console shows the guest's first userspace line: [--until REGEX]
-  path  exits, and turns of the device thread, while the guest's shell runs a command that makes N requests:
-        --device BDF --command CMD --requests N [--warm-up CMD] [--prompt REGEX]
-  idle  share of a processor that all threads take while the booted guest does nothing: [--seconds N] [--prompt REGEX]
-Each prints JSON.
+  path  exits and system calls while the guest's shell runs a command that makes N requests: --command CMD --requests N
+        ({N} in it is the number)
+  idle  share of a processor that all threads take while the booted guest does nothing, and exits and system calls meanwhile: [--seconds N]
+Each prints JSON; --show the guest's console on standard error. Root only: the kernel counts, by tracefs.
 `;
 
-/** Exits and accesses, or how many came in a while. */
-export interface Counts {
-  readonly exits: Readonly<Record<string, number>>;
-  readonly accesses: Readonly<Record<string, number>>;
+/** What the kernel counted, by thread. */
+type Counts = Readonly<Record<string, number>>;
+
+interface Reading {
+  readonly exits: Counts;
+  readonly systemCalls: Counts;
+  readonly own: MachineStatistics | undefined;
 }
 
-const countsOf = ({ exits, accesses }: MachineStatistics): Counts => ({ exits, accesses });
+const NOTHING: Reading = { exits: {}, systemCalls: {}, own: undefined };
 
-const sumOf = (counts: Readonly<Record<string, number>>): number => Object.values(counts).reduce((a, b) => a + b, 0);
+interface Difference {
+  /** Returns of KVM_RUN to userspace. */
+  readonly exits: Counts;
+  readonly systemCalls: Counts;
+  /** What the VMM itself counted: exits by kind, accesses by device. */
+  readonly exitsByKind?: Counts;
+  readonly accesses?: Counts;
+}
 
-/** What came between two readings; what stayed the same is left out. */
-function difference(
-  before: Readonly<Record<string, number>>,
-  after: Readonly<Record<string, number>>,
-): Record<string, number> {
+const sumOf = (counts: Counts): number => Object.values(counts).reduce((a, b) => a + b, 0);
+
+/** What came between two readings; what stayed the same is left out, and the rest sorted, the most first. */
+function difference(before: Counts, after: Counts): Record<string, number> {
   const changed = Object.entries(after).map(([name, count]) => [name, count - (before[name] ?? 0)] as const);
-  return Object.fromEntries(changed.filter(([, count]) => count !== 0));
+  return Object.fromEntries(changed.filter(([, count]) => count !== 0).sort(([, a], [, b]) => b - a));
 }
 
-/**
- * Boots a Linux guest and counts userspace exits until the serial console shows a line.
- *
- * @param until The guest's first userspace line.
- */
-export async function bootExits(input: MachineInput, until: RegExp): Promise<Counts & { readonly total: number }> {
-  await using machine = await Machine.start(input);
-  await machine.serial.waitFor(until, { timeoutMs: 600_000 });
-  const counts = countsOf(await machine.statistics());
-  const accesses = Object.fromEntries(Object.entries(counts.accesses).sort(([, a], [, b]) => b - a));
-  return { total: sumOf(counts.exits) - (counts.exits["interrupted"] ?? 0), exits: counts.exits, accesses };
-}
+/** Looks at a guest's counters before and after something. */
+class Counters {
+  readonly #exits = new TraceCounter("kvm/kvm_userspace_exit" satisfies TraceEvent);
+  readonly #systemCalls = new TraceCounter("raw_syscalls/sys_enter" satisfies TraceEvent);
 
-/** How often each thread of this process was put on a processor, by its name; a thread that was not has made no system call. */
-function turns(): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const tid of readdirSync("/proc/self/task")) {
-    const name = readFileSync(`/proc/self/task/${tid}/comm`, "latin1").trim();
-    const count = Number(readFileSync(`/proc/self/task/${tid}/schedstat`, "latin1").trim().split(" ")[2]);
-    found.set(`${name} ${tid}`, count);
+  /** Since the guest's threads were made. */
+  async sinceStart(guest: LinuxGuest): Promise<Difference> {
+    return this.#between(NOTHING, await this.#read(guest));
   }
-  return found;
+
+  async during(guest: LinuxGuest, work: () => Promise<unknown>): Promise<Difference> {
+    const before = await this.#read(guest);
+    await work();
+    return this.#between(before, await this.#read(guest));
+  }
+
+  #between(before: Reading, after: Reading): Difference {
+    return {
+      exits: difference(before.exits, after.exits),
+      systemCalls: difference(before.systemCalls, after.systemCalls),
+      ...(after.own !== undefined && {
+        exitsByKind: difference(before.own?.exits ?? {}, after.own.exits),
+        accesses: difference(before.own?.accesses ?? {}, after.own.accesses),
+      }),
+    };
+  }
+
+  async #read(guest: LinuxGuest): Promise<Reading> {
+    const own = await guest.statistics();
+    return {
+      exits: byThreadName(guest.pid, this.#exits.counts()),
+      systemCalls: byThreadName(guest.pid, this.#systemCalls.counts()),
+      own,
+    };
+  }
+
+  close(): void {
+    this.#exits.close();
+    this.#systemCalls.close();
+  }
 }
 
-export interface DataPath extends Counts {
-  readonly requests: number;
-  /** Exits in all, for each request. Every one is a KVM_RUN system call of a vCPU thread. */
-  readonly exitsPerRequest: number;
-  /** Turns of the device thread: 0 when no system call was made on behalf of the guest outside the vCPUs. */
-  readonly deviceThreadTurns: number;
+interface Work {
+  readonly start: (spec: LinuxGuestSpec) => Promise<LinuxGuest>;
+  readonly spec: LinuxGuestSpec;
+  readonly prompt: RegExp;
+  readonly counters: Counters;
+}
+
+async function withGuest<T>({ start, spec }: Work, use: (guest: LinuxGuest) => Promise<T>): Promise<T> {
+  const guest = await start(spec);
+  try {
+    return await use(guest);
+  } finally {
+    await guest.end();
+  }
+}
+
+/** From the start until the serial console shows a line. */
+async function boot(work: Work, until: RegExp): Promise<object> {
+  return await withGuest(work, async (guest) => {
+    await guest.waitFor(until);
+    const counts = await work.counters.sinceStart(guest);
+    return { totalExits: sumOf(counts.exits), ...counts };
+  });
 }
 
 /**
- * Has a guest do I/O and counts what of it this program noticed.
+ * Has a guest do I/O and counts what of it reached userspace. The command is typed at the shell, which takes some hundred exits: so it
+ * runs with one request first, and the difference counts.
  *
- * The command is typed at the shell, so the characters and the prompt, a handful of exits, are in the counts: ask for many requests.
- *
- * @param prompt What the guest's shell shows when it is ready.
- * @param warmUp Run before, not counted.
+ * @param command The guest's shell command; `{N}` in it stands for the number of requests.
  */
-export async function dataPath(
-  input: MachineInput,
-  work: { readonly prompt: RegExp; readonly warmUp: string; readonly command: string; readonly requests: number },
-): Promise<DataPath> {
-  await using machine = await Machine.start(input);
-  const type = async (line: string): Promise<void> => {
-    machine.serial.write(`${line}\n`);
-    await machine.serial.waitFor(work.prompt, { timeoutMs: 600_000 });
-  };
-  await machine.serial.waitFor(work.prompt, { timeoutMs: 600_000 });
-  await type(work.warmUp);
-  const before = countsOf(await machine.statistics());
-  const turnsBefore = turns();
-  await type(work.command);
-  const turnsAfter = turns();
-  const after = countsOf(await machine.statistics());
-  const exits = difference(before.exits, after.exits);
-  const deviceThreadTurns = [...turnsAfter]
-    .filter(([name]) => name.startsWith("devices "))
-    .reduce((sum, [name, count]) => sum + count - (turnsBefore.get(name) ?? 0), 0);
-  return {
-    requests: work.requests,
-    exitsPerRequest: sumOf(exits) / work.requests,
-    deviceThreadTurns,
-    exits,
-    accesses: difference(before.accesses, after.accesses),
-  };
-}
-
-export interface Idle {
-  readonly seconds: number;
-  /** Of one processor, of all threads of this process. */
-  readonly percent: number;
-  readonly exits: Readonly<Record<string, number>>;
+async function dataPath(work: Work, command: string, requests: number): Promise<object> {
+  return await withGuest(work, async (guest) => {
+    await guest.waitFor(work.prompt);
+    const run = async (count: number): Promise<void> => {
+      guest.write(`${command.replaceAll("{N}", String(count))}\n`);
+      await guest.waitFor(work.prompt);
+    };
+    await run(requests); // until then drivers and caches are new to it
+    const [one, many] = [
+      await work.counters.during(guest, () => run(1)),
+      await work.counters.during(guest, () => run(requests)),
+    ];
+    const perRequest = (kind: "exits" | "systemCalls"): number =>
+      Math.round((1000 * (sumOf(many[kind]) - sumOf(one[kind]))) / (requests - 1)) / 1000;
+    return {
+      requests,
+      exitsPerRequest: perRequest("exits"),
+      systemCallsPerRequest: perRequest("systemCalls"),
+      one,
+      many,
+    };
+  });
 }
 
 /** What follows a guest's start, its timers and daemons, is over after so long. */
 const SETTLE_MS = 20_000;
 
 /** Boots a guest to its shell's prompt, lets it settle and looks on. */
-export async function idle(input: MachineInput, prompt: RegExp, seconds: number): Promise<Idle> {
-  await using machine = await Machine.start(input);
-  await machine.serial.waitFor(prompt, { timeoutMs: 600_000 });
-  await sleep(SETTLE_MS);
-  const before = countsOf(await machine.statistics());
-  const cpuBefore = cpuTime(process.pid).all;
-  await sleep(seconds * 1000);
-  const percent = (cpuTime(process.pid).all - cpuBefore) / (seconds * 10);
-  return { seconds, percent, exits: difference(before.exits, countsOf(await machine.statistics()).exits) };
+async function idle(work: Work, seconds: number): Promise<object> {
+  return await withGuest(work, async (guest) => {
+    await guest.waitFor(work.prompt);
+    await sleep(SETTLE_MS);
+    const before = cpuTime(guest.pid);
+    const counts = await work.counters.during(guest, () => sleep(seconds * 1000));
+    const after = cpuTime(guest.pid);
+    const percent = (kind: keyof CpuTime): number => Math.round((after[kind] - before[kind]) / (seconds / 10)) / 100;
+    return { seconds, percent: percent("all"), percentWithoutVcpus: percent("withoutVcpus"), ...counts };
+  });
 }
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      vmm: { type: "string", default: "tsvmm" },
+      show: { type: "boolean", default: false },
       kernel: { type: "string" },
       initramfs: { type: "string" },
       disk: { type: "string" },
@@ -138,7 +173,6 @@ async function main(): Promise<void> {
       cmdline: { type: "string", default: "console=ttyS0 root=/dev/vda1 rw quiet" },
       until: { type: "string", default: "Run /init|init:|The guest" },
       prompt: { type: "string", default: "guest:.*# " },
-      "warm-up": { type: "string", default: "true" },
       command: { type: "string", default: "true" },
       requests: { type: "string", default: "1" },
       seconds: { type: "string", default: "60" },
@@ -147,28 +181,30 @@ async function main(): Promise<void> {
   const [what] = positionals;
   if (what === undefined || !["boot", "path", "idle"].includes(what)) throw new Error("which: boot, path or idle?");
   if (values.kernel === undefined) throw new Error("--kernel is needed");
-  const prompt = new RegExp(values.prompt);
-  const input: MachineInput = {
+  if (values.vmm !== "tsvmm" && values.vmm !== "qemu") throw new Error("--vmm is tsvmm or qemu");
+  const spec: LinuxGuestSpec = {
     kernel: values.kernel,
+    initramfs: values.initramfs,
+    disk: values.disk,
     cmdline: values.cmdline,
-    cpus: { count: Number(values.cpus) },
-    disks: values.disk === undefined ? [] : [{ path: values.disk }],
-    devices: values.device.map((path) => ({ path })),
-    ...(values.initramfs === undefined ? {} : { initramfs: values.initramfs }),
+    cpus: Number(values.cpus),
+    devices: values.device,
+    onConsole: (text) => void (values.show && process.stderr.write(text)),
   };
-  const work = {
-    prompt,
-    warmUp: values["warm-up"],
-    command: values.command,
-    requests: Number(values.requests),
-  };
-  const result =
-    what === "path"
-      ? await dataPath(input, work)
-      : what === "idle"
-        ? await idle(input, prompt, Number(values.seconds))
-        : await bootExits(input, new RegExp(values.until));
-  process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`);
+  const counters = new Counters();
+  try {
+    const start = values.vmm === "qemu" ? startQemu : startTsvmm;
+    const work: Work = { start, spec, prompt: new RegExp(values.prompt), counters };
+    const result =
+      what === "path"
+        ? await dataPath(work, values.command, Number(values.requests))
+        : what === "idle"
+          ? await idle(work, Number(values.seconds))
+          : await boot(work, new RegExp(values.until));
+    process.stdout.write(`${JSON.stringify({ vmm: values.vmm, cpus: spec.cpus, ...result }, undefined, 2)}\n`);
+  } finally {
+    counters.close();
+  }
 }
 
 if (process.argv[1] === import.meta.filename) {

@@ -20,7 +20,7 @@ export const boot: Row = row(
 
 export const path: Row = row(
   "data-path",
-  "Userspace exits and turns of the device thread for each NVMe request in steady state.",
+  "Userspace exits and system calls of all threads for each NVMe request in steady state.",
   "a Linux guest and a passed-through NVMe function",
 );
 
