@@ -51,7 +51,8 @@ export class TextChannel {
   }
 
   /**
-   * Waits until the output since the last match matches `pattern`, and consumes it.
+   * Waits until the output since the last match matches `pattern`, and consumes it. What comes next may be there already, so a pattern
+   * that ends in `$` can miss what it waits for.
    *
    * @returns The match.
    * @throws WaitError after `timeoutMs`, or when the machine ends first.
