@@ -9,6 +9,8 @@ import { KvmVfioDevice } from "../kvm/vfio-device.ts";
 import type { Vm } from "../kvm/vm.ts";
 import { type Bdf, parseBdf } from "../pci/bdf.ts";
 import type { PciFunction } from "../pci/function.ts";
+import { hostInterrupts } from "../vfio/host-interrupts.ts";
+import { HOST_ROOT, textFile } from "../vfio/host-tree.ts";
 import { MemoryFaults } from "../vfio/memory-faults.ts";
 import { type OpenedPassthrough, openPassthrough } from "../vfio/open.ts";
 import type { PassthroughFunction } from "../vfio/passthrough.ts";
@@ -139,7 +141,12 @@ export class Passthrough {
   }
 
   statistics(): readonly FunctionStatistics[] {
-    return this.functions.map(({ spec, function: fn }) => functionStatistics(spec.id, fn));
+    const table = this.functions.length === 0 ? "" : (textFile(HOST_ROOT.proc, "interrupts") ?? "");
+    return this.functions.map(({ spec, function: fn }) => {
+      const { name, counters } = functionStatistics(spec.id, fn);
+      const vectors = [...hostInterrupts(table, fn.name)].map(([vector, count]) => [`interrupts.${vector}`, count]);
+      return { name, counters: { ...counters, ...Object.fromEntries(vectors) } };
+    });
   }
 
   /** Gives all functions back, the container with RAM's mappings after them, and KVM's VFIO device at last. */
