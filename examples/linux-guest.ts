@@ -17,7 +17,7 @@ if (kernel === undefined || initramfs === undefined) {
 const machine = await Machine.start({ kernel, initramfs, cmdline: "console=ttyS0 quiet", cpus: { count: 2 } });
 machine.on("exit", ({ text }) => console.log(`the machine has ended: ${text}`));
 
-const patience = { timeoutMs: 120_000 };
+const patience = { timeoutMs: 240_000 };
 // Not /[#$] $/: a shell may ask its terminal for the cursor's place at once, and the prompt is then not the last that came.
 await machine.serial.waitFor(/[#$] /, patience);
 machine.serial.write("echo cpus=$(nproc)\n");

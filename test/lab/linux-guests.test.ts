@@ -203,12 +203,7 @@ t.test(
     t.equal(seen["wrote"], 0);
     t.equal(seen["written"], "written by the guest\n", "what the guest wrote is in the image");
     const queues = interrupts(seen["interrupts"], /nvme0q/);
-    t.ok(queues.length >= 2 && queues.every(({ kind }) => /PCI-MSI/.test(kind)), "by its vectors");
-    const counts = queues.map(({ count }) => count);
-    t.ok(
-      (counts[0] ?? 0) > 0 && counts.slice(1).some((count) => count > 0),
-      `the admin queue's and an I/O queue's came: ${counts}; a CPU that read nothing has none`,
-    );
+    t.ok(queues.length >= 2 && queues.every(({ kind, count }) => /PCI-MSI/.test(kind) && count > 0), "by its vectors");
     t.equal(seen["registers"], "0x010000ED\n0xEDCBA987\n0x00000078\n", "identity, the inverse, 5!");
     t.same({ status: seen["status"], ends: seen["ends"] }, { status: 0, ends: [0, 0] });
   },
