@@ -1,7 +1,15 @@
 import type { Assembler } from "../support/assembler.ts";
 import { at, mem32 } from "../support/assembler-encoding.ts";
 import { multibootImage } from "../support/multiboot-image.ts";
-import { openFunction, readConfig, writeConfig } from "../support/pci-guest.ts";
+import {
+  enableInterrupts,
+  LOCAL_APIC,
+  MSI_VECTOR,
+  openFunction,
+  readConfig,
+  tables,
+  writeConfig,
+} from "../support/pci-guest.ts";
 
 /*
  * A bare-metal driver of QEMU's e1000e (8086:10d3; registers as in the 82574L datasheet) that lets the card raise two MSI-X vectors by its
@@ -10,9 +18,6 @@ import { openFunction, readConfig, writeConfig } from "../support/pci-guest.ts";
  */
 
 const DEBUG_EXIT = 0xf4;
-const LOCAL_APIC = 0xfee0_0000;
-/** Of the first MSI-X vector; the second has the next one. */
-const VECTOR = 0x50;
 
 /** Offset of the MSI-X capability, and what BAR 3 holds: the table and the pending bits. */
 const CAPABILITY = 0xa0;
@@ -63,10 +68,10 @@ export function maskedVectorsGuest(slot: number): Uint8Array {
     readConfig(a, slot, CAPABILITY).and("eax", 0xff);
     expect(2, 0x11);
 
-    a.lidt(mem32(at("idtr"))).mov(mem32(LOCAL_APIC + 0xf0), 0x1ff);
+    enableInterrupts(a);
     for (const entry of [0, 1]) {
       a.mov(mem32("esi", ENTRY_BYTES * entry), LOCAL_APIC).mov(mem32("esi", ENTRY_BYTES * entry + 4), 0);
-      a.mov(mem32("esi", ENTRY_BYTES * entry + 8), VECTOR + entry);
+      a.mov(mem32("esi", ENTRY_BYTES * entry + 8), MSI_VECTOR + entry);
       maskEntry(entry, false);
     }
     writeConfig(a, slot, CAPABILITY, ENABLE);
@@ -114,15 +119,7 @@ export function maskedVectorsGuest(slot: number): Uint8Array {
       a.label(`${count}Handler`).inc(mem32(at(count)));
       a.mov(mem32(LOCAL_APIC + 0xb0), 0).iret();
     }
-    a.align(8).label("gdt").dq(0n, 0x00cf_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn);
-    a.label("gdtr").dw(0x17).dd(at("gdt"));
-    a.align(8)
-      .label("idt")
-      .space(8 * VECTOR);
-    for (const count of ["received", "transmitted"]) a.dw(at(`${count}Handler`), 0x08, 0x8e00, 0x0010);
-    a.label("idtr")
-      .dw(8 * (VECTOR + 2) - 1)
-      .dd(at("idt"));
+    tables(a, ["receivedHandler", "transmittedHandler"]);
     a.align(4).label("received").dd(0).label("transmitted").dd(0);
   }).bytes;
 }

@@ -35,7 +35,7 @@ export async function runScenarioProgram(
     } catch (error) {
       const isStall = error instanceof WaitError || error instanceof StallError;
       status = isStall ? EX_TEMPFAIL : 1;
-      line = { name, isStall, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+      line = { name, error: error instanceof Error ? (error.stack ?? error.message) : String(error) };
     }
     const seconds = Math.round((performance.now() - started) / 1000);
     appendFileSync(resultsFile, `${JSON.stringify({ ...line, seconds })}\n`);

@@ -6,8 +6,8 @@ import { at, mem8, mem32 } from "./assembler-encoding.ts";
 const CONFIG_ADDRESS = 0xcf8;
 const CONFIG_DATA = 0xcfc;
 const DEBUG_EXIT = 0xf4;
-const LOCAL_APIC = 0xfee0_0000;
-/** Where {@link enableInterrupts} lets interrupts arrive. */
+export const LOCAL_APIC = 0xfee0_0000;
+/** Where {@link enableInterrupts} lets interrupts arrive; further handlers of {@link tables} have the vectors behind it. */
 export const MSI_VECTOR = 0x40;
 const STACK = 0x30_0000;
 
@@ -51,7 +51,7 @@ export function openFunction(a: Assembler, slot: number): Assembler {
   return readConfig(a, slot, 0x10).and("eax", -16).mov("ebx", "eax");
 }
 
-/** Local APIC on, and vector {@link MSI_VECTOR} to the label `handler`. Interrupts stay off until an STI. */
+/** Local APIC on, and vectors from {@link MSI_VECTOR} on to the handlers of {@link tables}. Interrupts stay off until an STI. */
 export function enableInterrupts(a: Assembler): Assembler {
   return a.lidt(mem32(at("idtr"))).mov(mem32(LOCAL_APIC + 0xf0), 0x1ff);
 }
@@ -73,16 +73,16 @@ export function handler(a: Assembler, flag: string, acknowledge: (a: Assembler) 
   return a.pop("eax").iret();
 }
 
-/** Tables that the code above needs; the guest's code lies below 0x110000. */
-export function tables(a: Assembler): Assembler {
+/** Tables that the code above needs, with labels of interrupt handlers; the guest's code lies below 0x110000. */
+export function tables(a: Assembler, handlers: readonly string[] = ["handler"]): Assembler {
   a.align(8).label("gdt").dq(0n, 0x00cf_9b00_0000_ffffn, 0x00cf_9300_0000_ffffn);
   a.label("gdtr").dw(0x17).dd(at("gdt"));
   a.align(8)
     .label("idt")
     .space(8 * MSI_VECTOR);
-  a.dw(at("handler"), 0x08, 0x8e00, 0x0010);
+  for (const handler of handlers) a.dw(at(handler), 0x08, 0x8e00, 0x0010);
   return a
     .label("idtr")
-    .dw(8 * MSI_VECTOR + 7)
+    .dw(8 * (MSI_VECTOR + handlers.length) - 1)
     .dd(at("idt"));
 }
