@@ -22,3 +22,7 @@ export class HostError extends Error {
     this.advice = advice;
   }
 }
+
+/** The name node gives an error of the system: `ENOENT`; the whole text for others. */
+export const errnoOf = (error: unknown): string =>
+  error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);

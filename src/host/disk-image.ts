@@ -1,6 +1,6 @@
 import { fstatSync, readFileSync, type Stats, statSync } from "node:fs";
 import type { Report } from "../base/backends.ts";
-import { HostError } from "../base/errors.ts";
+import { errnoOf, HostError } from "../base/errors.ts";
 import { alignDown, type Fd, fd, KIB } from "../base/units.ts";
 import { BLOCK, FALLOC, FCNTL, FLOCK } from "./constants.ts";
 import { check, ERRNO, errnoName } from "./errors.ts";
@@ -85,7 +85,7 @@ function kindOf(path: string): Stats {
   try {
     found = statSync(path); // throwIfNoEntry: newer Nodes count more than ENOENT as no entry
   } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
+    if (errnoOf(error) === "ENOENT") {
       throw new HostError(
         `Cannot use ${path} as a disk: there is no such file`,
         "make one, for example with truncate -s 1G",

@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { HostError } from "../base/errors.ts";
-import { errnoOf, type HostRoot, textFile } from "./host-tree.ts";
+import { errnoOf, HostError } from "../base/errors.ts";
+import { type HostRoot, textFile } from "./host-tree.ts";
 import { type HostFunction, isVfioDriver, readFunction } from "./sysfs.ts";
 
 const VFIO_DRIVER = "vfio-pci";

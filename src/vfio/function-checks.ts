@@ -1,7 +1,8 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { errnoOf } from "../base/errors.ts";
 import type { HostCheck } from "./host-check.ts";
-import { entries, errnoOf, type HostRoot, textFile } from "./host-tree.ts";
+import { entries, type HostRoot, textFile } from "./host-tree.ts";
 import { kernelArgument } from "./platform-checks.ts";
 import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "./sysfs.ts";
 

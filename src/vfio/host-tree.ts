@@ -59,7 +59,3 @@ export function hexFile(directory: string, name: string): number | undefined {
   const text = textFile(directory, name);
   return text !== undefined && /^0x[0-9a-f]+$/i.test(text) ? Number(text) : undefined;
 }
-
-/** The name node gives an error of the system: `ENOENT`; the whole text for others. */
-export const errnoOf = (error: unknown): string =>
-  error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);

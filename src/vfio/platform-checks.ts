@@ -1,5 +1,6 @@
 import { closeSync, constants, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
+import { errnoOf } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import {
   GROUP_BUSY_ADVICE,
@@ -9,7 +10,7 @@ import {
   UNSAFE_INTERRUPTS_ADVICE,
 } from "./advice.ts";
 import type { HostCheck } from "./host-check.ts";
-import { entries, errnoOf, type HostRoot, linkTarget, textFile } from "./host-tree.ts";
+import { entries, type HostRoot, linkTarget, textFile } from "./host-tree.ts";
 
 /** How much memory this process may lock. */
 export interface MemoryLock {

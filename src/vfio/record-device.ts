@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Report } from "../base/backends.ts";
-import { HostError } from "../base/errors.ts";
+import { errnoOf, HostError } from "../base/errors.ts";
 import type { VfioFiles } from "../base/mappings.ts";
 import { PAGE_SIZE } from "../base/units.ts";
 import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_CAPABILITY_LIST, PCI_INTERRUPT_PIN } from "../pci/ids.ts";
@@ -10,7 +10,6 @@ import { type DeviceBackend, INTERRUPT_KINDS } from "./backend.ts";
 import type { VfioLibc } from "./calls.ts";
 import { VfioContainer } from "./container.ts";
 import { VfioDevice } from "./device.ts";
-import { errnoOf } from "./host-tree.ts";
 import {
   type DeviceRecording,
   hexLines,

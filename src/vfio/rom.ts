@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { HostError } from "../base/errors.ts";
+import { errnoOf, HostError } from "../base/errors.ts";
 import type { Fd, Width } from "../base/units.ts";
 import { VFIO_PCI_ROM_REGION_INDEX } from "./abi.ts";
 import type {
@@ -11,7 +11,6 @@ import type {
   RegionInfo,
   ResetMethod,
 } from "./backend.ts";
-import { errnoOf } from "./host-tree.ts";
 
 /** What the guest sees as a function's expansion ROM: the device's own, none, or a file's content. */
 export type RomChoice =

@@ -1,6 +1,7 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { join, sep } from "node:path";
-import { entries, errnoOf, type HostRoot, linkName, linkTarget, realPath, textFile } from "./host-tree.ts";
+import { errnoOf } from "../base/errors.ts";
+import { entries, type HostRoot, linkName, linkTarget, realPath, textFile } from "./host-tree.ts";
 import type { HostFunction } from "./sysfs.ts";
 
 const CLASS_BRIDGE = 0x06;
