@@ -3,7 +3,7 @@ import { parseArgs } from "node:util";
 import type { MachineStatistics } from "../src/index.ts";
 import { type LinuxGuest, type LinuxGuestSpec, startQemu, startTsvmm } from "./linux-guest.ts";
 import { type CpuTime, cpuTime } from "./process.ts";
-import { byThreadName, TraceCounter, type TraceEvent } from "./trace-counter.ts";
+import { byThreadName, TraceCounter } from "./trace-counter.ts";
 
 /*
  * Counts that need a Linux guest, and so a KVM that runs one: the nested lab, or a real host. Speed is not looked at: the lab is emulated.
@@ -48,8 +48,8 @@ function difference(before: Counts, after: Counts): Record<string, number> {
 
 /** Looks at a guest's counters before and after something. */
 class Counters {
-  readonly #exits = new TraceCounter("kvm/kvm_userspace_exit" satisfies TraceEvent);
-  readonly #systemCalls = new TraceCounter("raw_syscalls/sys_enter" satisfies TraceEvent);
+  readonly #exits = new TraceCounter("kvm/kvm_userspace_exit");
+  readonly #systemCalls = new TraceCounter("raw_syscalls/sys_enter");
 
   /** Since the guest's threads were made. */
   async sinceStart(guest: LinuxGuest): Promise<Difference> {

@@ -1,5 +1,5 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
+import { GuestSession } from "../lab/guest-session.ts";
+import { shellQuote } from "../lab/run.ts";
 import { Machine, type MachineStatistics } from "../src/index.ts";
 
 /** A Linux guest that one of the VMMs runs. Paths are files of the host; `devices` addresses of functions that vfio-pci has. */
@@ -53,19 +53,8 @@ export async function startTsvmm(spec: LinuxGuestSpec): Promise<LinuxGuest> {
 /** The same machine, as far as QEMU has it: a PC with PCI Express, its firmware left out by PVH, virtio disk, no display. */
 export function qemuCommand(spec: LinuxGuestSpec): readonly string[] {
   return [
-    ...[
-      "qemu-system-x86_64",
-      "-accel",
-      "kvm",
-      "-cpu",
-      "host",
-      "-M",
-      "q35",
-      "-smp",
-      `${spec.cpus}`,
-      "-m",
-      `${MEMORY_MIB}M`,
-    ],
+    ...["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35"],
+    ...["-smp", `${spec.cpus}`, "-m", `${MEMORY_MIB}M`],
     ...["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-name", "guest,debug-threads=on"],
     ...["-kernel", spec.kernel, "-append", spec.cmdline],
     ...(spec.initramfs === undefined ? [] : ["-initrd", spec.initramfs]),
@@ -76,40 +65,16 @@ export function qemuCommand(spec: LinuxGuestSpec): readonly string[] {
   ];
 }
 
-export async function startQemu(spec: LinuxGuestSpec): Promise<LinuxGuest> {
-  const [program = "", ...args] = qemuCommand(spec);
-  const child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
-  const closed = once(child, "close");
-  await once(child, "spawn");
-  let unseen = "";
-  let look: () => void = () => undefined;
-  child.stdout.on("data", (bytes: Buffer) => {
-    const text = bytes.toString("latin1");
-    spec.onConsole(text);
-    unseen += text;
-    look();
-  });
-  const waitFor = (pattern: RegExp): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`the guest did not show ${pattern}: ${unseen}`)), TIMEOUT_MS);
-      look = () => {
-        const match = pattern.exec(unseen);
-        if (match === null) return;
-        unseen = unseen.slice(match.index + match[0].length);
-        clearTimeout(timer);
-        look = () => undefined;
-        resolve();
-      };
-      look();
-    });
-  return {
-    pid: child.pid ?? 0,
-    write: (text) => void child.stdin.write(text),
-    waitFor,
+export function startQemu(spec: LinuxGuestSpec): Promise<LinuxGuest> {
+  const session = new GuestSession(qemuCommand(spec).map(shellQuote).join(" "), spec.onConsole);
+  return Promise.resolve({
+    pid: session.pid ?? 0,
+    write: (text) => session.type(text),
+    waitFor: (pattern) => session.waitFor(pattern, `${pattern}`, TIMEOUT_MS),
     statistics: async () => undefined,
-    end: async () => {
-      child.kill("SIGKILL");
-      await closed;
+    end: () => {
+      session.kill();
+      return session.ended(TIMEOUT_MS);
     },
-  };
+  });
 }

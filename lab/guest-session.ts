@@ -100,7 +100,12 @@ export class GuestSession {
    * @param silenceMs How long the guest may print nothing meanwhile.
    * @throws HostError when the VMM ends or the time is up first.
    */
-  async waitFor(pattern: RegExp, what: string, timeoutMs: number, silenceMs?: number): Promise<RegExpExecArray> {
+  async waitFor(
+    pattern: RegExp,
+    what: string,
+    timeoutMs: number,
+    silenceMs: number = timeoutMs,
+  ): Promise<RegExpExecArray> {
     const startedMs = Date.now();
     const deadline = startedMs + timeoutMs;
     for (;;) {
@@ -112,8 +117,8 @@ export class GuestSession {
       if (this.#status !== undefined) throw this.#failure(`the VMM ended with status ${this.#status} before ${what}`);
       const now = Date.now();
       if (now >= deadline) throw this.#failure(`${what} did not come within ${timeoutMs / 1000} s`);
-      const silenceEnds = silenceMs === undefined ? deadline : Math.max(this.#lastOutputMs, startedMs) + silenceMs;
-      if (now >= silenceEnds) throw this.#failure(`it said nothing for ${(silenceMs ?? 0) / 1000} s before ${what}`);
+      const silenceEnds = Math.max(this.#lastOutputMs, startedMs) + silenceMs;
+      if (now >= silenceEnds) throw this.#failure(`it said nothing for ${silenceMs / 1000} s before ${what}`);
       await this.#change(Math.min(deadline, silenceEnds));
     }
   }

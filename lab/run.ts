@@ -136,6 +136,7 @@ function writeShare(options: LabOptions, modules: string, token: string): void {
       .map(({ bdf }) => bdf)
       .join(" "),
     LAB_DRIVERS: options.drivers ?? "vfio",
+    LAB_LOST_STATUSES: LOST_STATUSES.join(" "),
   };
   const lines = Object.entries(environment).map(([name, value]) => `export ${name}=${shellQuote(value)}\n`);
   writeFileSync(join(share, "environment"), lines.join(""));

@@ -24,7 +24,7 @@ token=$(cat /lab/token)
 # A line that begins with the byte 0x1e and the run's token is for the lab; everything else is what a scenario printed.
 say() { printf '\036%s %s\n' "$token" "$*" >&3; }
 
-# LAB_MODULES (the kernel's modules in the outer machine's cache), LAB_DEVICES, LAB_DRIVERS, and the outer PATH and HOME.
+# LAB_MODULES (the kernel's modules in the outer machine's cache), LAB_DEVICES, LAB_DRIVERS, LAB_LOST_STATUSES, and the outer PATH and HOME.
 . /lab/environment
 mkdir -p /lib/modules
 [ -e "/lib/modules/$(uname -r)" ] || ln -s "$LAB_MODULES" "/lib/modules/$(uname -r)"
@@ -56,7 +56,7 @@ for scenario in /lab/scenarios/*; do
   until rmdir $cgroup 2>/dev/null; do sleep 0.1; done
   say end "$name" "$(cat /run/status)"
   # Out of time, or lost by its own account: this machine may be what is sick, so the others get a fresh one.
-  case $(cat /run/status) in 75|124|137) break ;; esac
+  case " $LAB_LOST_STATUSES " in *" $(cat /run/status) "*) break ;; esac
 done
 
 sync
