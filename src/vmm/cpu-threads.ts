@@ -133,7 +133,7 @@ export class CpuThreads {
     );
   }
 
-  /** Brings the threads to where Node can end them, and blocks until they are there: a thread in KVM_RUN would hang a process that exits. */
+  /** Brings the threads to where Node can end them and waits for it: one in KVM_RUN would hang a process that exits. */
   release(): void {
     this.#kickAll();
     for (const { link } of this.#threads) link?.waitLoaded();

@@ -38,7 +38,7 @@ export class WorkerLink<ToWorker, FromWorker> {
     this.#worker.postMessage(message);
   }
 
-  /** Blocks until the thread's code is loaded, or two seconds are over: for a process that is about to exit, which ends its workers from outside. */
+  /** Blocks until the thread's code is loaded, at most two seconds: for a process that exits, and so ends its workers from outside. */
   waitLoaded(): void {
     Atomics.wait(this.#loaded, 0, 0, LOAD_TIMEOUT);
   }
