@@ -16,7 +16,7 @@ interface Tier {
   readonly about: string;
   readonly folders: readonly string[];
   readonly needs: readonly Prerequisite[];
-  /** Folders whose files share a process. */
+  /** Files that share a process with the others of their folder. */
   readonly shared: RegExp;
   /** Processes at a time. */
   readonly jobs: number;
@@ -54,8 +54,8 @@ const TIERS: readonly Tier[] = [
       { program: "iasl", package: "acpica-tools", purpose: "an independent ACPI compiler" },
       { program: "lspci", package: "pciutils", purpose: "an independent reader of configuration spaces" },
     ],
-    // What `host` does is about the process: its signals, terminal and descriptors.
-    shared: /^(?!unit\/host$)/,
+    // What these do is about the process: its signals, terminal and descriptors, which some count.
+    shared: /^(?!unit\/(host\/|vfio\/user-))/,
     jobs: 2,
     timeoutSeconds: 240,
   },
@@ -105,7 +105,9 @@ function batchesOf(tier: Tier, files: readonly string[]): readonly Batch[] {
   const batches = new Map<string, string[]>();
   for (const file of files) {
     const folder = relative(compiled, dirname(file));
-    const name = tier.shared.test(folder) ? join("test", folder) : join("test", relative(compiled, file));
+    const name = tier.shared.test(relative(compiled, file))
+      ? join("test", folder)
+      : join("test", relative(compiled, file));
     const batch = batches.get(name);
     if (batch === undefined) batches.set(name, [file]);
     else batch.push(file);

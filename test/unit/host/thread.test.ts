@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import t from "tap";
@@ -58,12 +59,13 @@ t.test("kick() reaches a worker that blocked the signal and answers false once i
   );
   const next = (): Promise<unknown> =>
     new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+  const ended = once(worker, "exit"); // it may follow the last message at once
   const threadId = Number(await next());
   t.not(threadId, currentThreadId());
   t.equal(kick(threadId), true);
   worker.postMessage("look");
   t.equal(await next(), 1);
-  await new Promise((resolve) => worker.once("exit", resolve));
+  await ended;
   t.equal(kick(threadId), false);
 });
 
