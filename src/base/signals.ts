@@ -78,6 +78,12 @@ export interface FdWatcher {
   ): FdWatch;
 }
 
+/** The same for eventfds that nobody reads. */
+export interface RingWatcher {
+  /** Calls `onRing` on the device thread once for all signals since the last call, until {@link FdWatch.close}. */
+  watchRings(fd: Fd, onRing: () => void): FdWatch;
+}
+
 /** One watched descriptor. Closing the watch does not close the descriptor. */
 export interface FdWatch {
   setInterest(interest: "input" | "output" | "both" | "none"): void;

@@ -1,4 +1,4 @@
-import type { Doorbell, Doorbells, FdWatch, FdWatcher } from "../base/signals.ts";
+import type { Doorbell, Doorbells, FdWatch, RingWatcher } from "../base/signals.ts";
 import type { Gpa, Width } from "../base/units.ts";
 import { EventFd } from "../host/eventfd.ts";
 import type { Vm } from "./vm.ts";
@@ -12,9 +12,9 @@ export type DoorbellPort = Pick<Vm, "assignIoeventfd" | "deassignIoeventfd">;
  */
 export class IoEventFds implements Doorbells {
   readonly #vm: DoorbellPort;
-  readonly #watcher: FdWatcher;
+  readonly #watcher: RingWatcher;
 
-  constructor(vm: DoorbellPort, watcher: FdWatcher) {
+  constructor(vm: DoorbellPort, watcher: RingWatcher) {
     this.#vm = vm;
     this.#watcher = watcher;
   }
@@ -28,10 +28,7 @@ export class IoEventFds implements Doorbells {
     const event = EventFd.create();
     let watch: FdWatch | undefined;
     try {
-      watch = this.#watcher.watch(event.fd, "input", () => {
-        event.drain(); // before the call: a ring during it comes again
-        onRing();
-      });
+      watch = this.#watcher.watchRings(event.fd, onRing);
       this.#vm.assignIoeventfd(event.fd, address, width);
     } catch (error) {
       watch?.close();

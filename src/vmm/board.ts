@@ -2,7 +2,7 @@ import type { Clock, Report } from "../base/backends.ts";
 import { Bus, type BusDevice } from "../base/bus.ts";
 import { SpecError } from "../base/errors.ts";
 import { invariant } from "../base/invariant.ts";
-import type { FdWatcher, InterruptLine } from "../base/signals.ts";
+import type { FdWatcher, InterruptLine, RingWatcher } from "../base/signals.ts";
 import { type Fd, hex } from "../base/units.ts";
 import { DiskFile } from "../host/disk-file.ts";
 import type { GuestRam } from "../host/guest-ram.ts";
@@ -58,7 +58,7 @@ export interface BoardParts {
   readonly vm: Fd;
   readonly memory: GuestRam;
   readonly layout: MemoryLayout;
-  readonly watcher: FdWatcher;
+  readonly watcher: FdWatcher & RingWatcher;
   readonly characters: CharDevices;
   readonly report: Report;
   readonly onGuestEvent: (event: GuestEvent) => void;

@@ -22,11 +22,14 @@ export interface DeviceLoopParts {
   readonly now: () => number;
 }
 
-/** Looks at the mailboxes between two looks at the clock: a look costs some 20 ns for a vCPU, the clock 50. */
-const LOOKS_PER_TICK = 32;
+/** Looks at a mailbox between two looks at the clock and at the descriptors, while polling: a look costs some 20 ns, those 500. */
+const LOOKS_PER_TICK = 128;
 
-/** Descriptors are looked at so often while polling, in microseconds: a doorbell's ring waits that long at most. A look costs half of one. */
-const DESCRIPTOR_INTERVAL = 10;
+/** Yields are rarer than that, so that an access rarely comes during one. */
+const TICKS_PER_YIELD = 4;
+
+/** Descriptors are looked at so often while polling, in microseconds, however short a tick is: a doorbell's ring waits that long. */
+const DESCRIPTOR_INTERVAL = 2;
 
 /** A busy vCPU keeps collected work for so long, in microseconds. */
 const FLUSH_INTERVAL = 50;
@@ -35,9 +38,9 @@ const FLUSH_INTERVAL = 50;
  * The device thread's life: serve accesses, dispatch descriptors, sleep when there is neither.
  *
  * After work it keeps looking for more for a while, since accesses come in runs (a driver's probe, a burst of console output), requests
- * follow their completions, and a wake-up through epoll costs ten times the work. It yields between looks: with a processor to spare that
- * is nothing, and without one the vCPU, whose next access it waits for, gets on with it. Other programs would too, for a whole time slice:
- * the window is told how long each yield took.
+ * follow their completions, and a wake-up through epoll costs ten times the work. It yields after work and now and then: with a processor
+ * to spare that is nothing, as the guest needs longer for its next access, and without one the vCPU, whose next access it waits for, gets
+ * on with it. Other programs would too, for a whole time slice: the window is told how long each yield took.
  */
 export function runDeviceLoop(parts: DeviceLoopParts): void {
   const { mailboxes, waiter, handle, flush, isDone, window, yieldProcessor, now } = parts;
@@ -45,9 +48,13 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
   let descriptorsDue = 0;
   let flushDue = 0;
   let isPolling = false; // false for what a wake-up was for
+  let ticks = 0; // without work, since the last yield
+  const looksPerTick = Math.ceil(LOOKS_PER_TICK / mailboxes.vcpuCount);
   while (!isDone()) {
-    let done = 0;
-    for (let look = 0; look < LOOKS_PER_TICK; look++) done += mailboxes.serve(handle);
+    let done = mailboxes.serve(handle);
+    for (let look = window.microseconds > 0 ? looksPerTick : 0; look > 0 && done === 0; look--) {
+      done = mailboxes.serve(handle);
+    }
     const time = now();
     if (time < lastWork + window.microseconds || done > 0) {
       if (time >= flushDue) {
@@ -61,10 +68,15 @@ export function runDeviceLoop(parts: DeviceLoopParts): void {
       if (done > 0) {
         lastWork = time;
         if (isPolling) window.found();
-      } else {
-        isPolling = true;
+      }
+      if (window.microseconds === 0) continue;
+      isPolling = true;
+      ticks = done > 0 ? TICKS_PER_YIELD : ticks + 1;
+      if (ticks >= TICKS_PER_YIELD) {
+        ticks = 0;
+        const before = now();
         yieldProcessor();
-        window.yielded(now() - time);
+        window.yielded(now() - before);
       }
       continue;
     }

@@ -130,7 +130,7 @@ export class MailboxClient {
     const base = this.#base;
     words[base + KIND] = kind;
     words[base + WIDTH] = width;
-    words[base + ADDRESS_LOW] = address % 0x1_0000_0000;
+    words[base + ADDRESS_LOW] = address; // which keeps the low 32 bits
     words[base + ADDRESS_HIGH] = address / 0x1_0000_0000;
     words[base + DATA] = value;
     const sequence = (Atomics.load(words, base + REQUEST) + 1) | 0;
@@ -172,11 +172,11 @@ export type AccessHandler = (vcpu: number, kind: Access, address: number, width:
 /** The device thread's end. */
 export class MailboxServer {
   readonly #words: Int32Array;
-  readonly #vcpuCount: number;
+  readonly vcpuCount: number;
 
   constructor(shared: SharedArrayBuffer) {
     this.#words = new Int32Array(shared);
-    this.#vcpuCount = shared.byteLength / (WORDS_PER_LINE * 4) - 1;
+    this.vcpuCount = shared.byteLength / (WORDS_PER_LINE * 4) - 1;
   }
 
   /** True when some vCPU waits for an answer. */
@@ -191,7 +191,7 @@ export class MailboxServer {
   serve(handle: AccessHandler): number {
     const words = this.#words;
     let served = 0;
-    for (let vcpu = 0; vcpu < this.#vcpuCount; vcpu++) {
+    for (let vcpu = 0; vcpu < this.vcpuCount; vcpu++) {
       const base = (vcpu + 1) * WORDS_PER_LINE;
       const sequence = Atomics.load(words, base + REQUEST);
       if (sequence === Atomics.load(words, base + REPLY)) continue;

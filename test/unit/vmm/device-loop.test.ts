@@ -1,6 +1,6 @@
 import t from "tap";
 import { runDeviceLoop } from "../../../src/vmm/device-loop.ts";
-import { createMailboxes, MailboxServer } from "../../../src/vmm/mailbox.ts";
+import { type AccessHandler, createMailboxes, MailboxServer } from "../../../src/vmm/mailbox.ts";
 import { calibrateWindow, PollWindow } from "../../../src/vmm/polling.ts";
 
 /** Word of a vCPU's request in its line; the layout is drawn in mailbox.ts. */
@@ -70,6 +70,67 @@ t.test("runDeviceLoop() looks at the descriptors while a busy vCPU keeps it poll
   });
   t.ok(timeouts.length > 10, `${timeouts.length} looks at the descriptors`);
   t.notOk(timeouts.includes(-1), "it never slept");
+});
+
+t.test("runDeviceLoop() yields at once after an access, and while polling less often than it looks", async (t) => {
+  const shared = createMailboxes(1);
+  const words = new Int32Array(shared);
+  let time = 0;
+  let looks = 0;
+  let isDone = false;
+  const yields: number[] = [];
+  Atomics.add(words, REQUEST, 1);
+  runDeviceLoop({
+    mailboxes: new MailboxServer(shared),
+    waiter: {
+      wait: (timeoutMs) => {
+        if (timeoutMs === -1) isDone = true;
+        looks++;
+        return 0;
+      },
+    },
+    handle: () => 0,
+    flush: () => undefined,
+    isDone: () => isDone,
+    window: new PollWindow(300, true),
+    yieldProcessor: () => yields.push(looks),
+    now: () => {
+      time += 3;
+      return time;
+    },
+  });
+  t.equal(yields[0], 1, "after the pass that did it");
+  t.ok(yields.length >= 5, `${yields.length} yields`);
+  t.ok(looks > 3 * yields.length, `${looks} looks at the descriptors`);
+});
+
+t.test("runDeviceLoop() looks but once before it sleeps where polling is off", async (t) => {
+  const shared = createMailboxes(1);
+  Atomics.add(new Int32Array(shared), REQUEST, 1);
+  let passes = 0;
+  let sleeps = 0;
+  class Counting extends MailboxServer {
+    override serve(handle: AccessHandler): number {
+      passes++;
+      return super.serve(handle);
+    }
+  }
+  runDeviceLoop({
+    mailboxes: new Counting(shared),
+    waiter: {
+      wait: (timeoutMs) => {
+        if (timeoutMs === -1) sleeps++;
+        return 0;
+      },
+    },
+    handle: () => 0,
+    flush: () => undefined,
+    isDone: () => sleeps === 1,
+    window: new PollWindow(0, true),
+    yieldProcessor: () => t.fail("nobody waits for a thread that is about to sleep"),
+    now: () => 0,
+  });
+  t.equal(passes, 2, "the access, and nothing more");
 });
 
 t.test("runDeviceLoop() sleeps for as long as it takes once nothing comes for the polling window", async (t) => {
