@@ -136,7 +136,7 @@ export class CpuThreads {
   /** Brings the threads to where Node can end them and waits for it: one in KVM_RUN would hang a process that exits. */
   release(): void {
     this.#kickAll();
-    for (const { link } of this.#threads) link?.waitLoaded();
+    for (const { link } of this.#threads) link?.waitFor("loaded");
   }
 
   /** Asks every vCPU to leave, without waiting. */

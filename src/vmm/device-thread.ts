@@ -83,10 +83,14 @@ export class DeviceThread {
     await this.#link.ended;
   }
 
-  /** Brings the thread to where Node can end it, and blocks until it is there: for a process that exits. */
+  /**
+   * Brings the thread to where Node can end it, and blocks until it is there: for a process that exits. Its devices are given back then,
+   * and its disks' threads have ended.
+   */
   release(): void {
+    if (this.#isGone) return;
     this.send({ kind: "stop" });
-    this.#link.waitLoaded();
+    this.#link.waitFor("finished");
   }
 
   send(message: ToDeviceThread): void {

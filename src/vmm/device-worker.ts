@@ -12,11 +12,12 @@ import { CharDevices } from "./char-devices.ts";
 import { runDeviceLoop } from "./device-loop.ts";
 import { ACCESS, type AccessHandler, MailboxServer } from "./mailbox.ts";
 import {
-  announceLoaded,
+  announceStage,
   type DeviceStatistics,
   type DeviceWorkerData,
   type FromDeviceThread,
   type LoadingWorker,
+  STAGE,
   type ToDeviceThread,
 } from "./messages.ts";
 import { toPlainError } from "./plain-error.ts";
@@ -33,7 +34,7 @@ import { calibrateWindow, PollWindow } from "./polling.ts";
 const data = workerData as DeviceWorkerData & LoadingWorker;
 const port = parentPort as NonNullable<typeof parentPort>;
 
-announceLoaded(data);
+announceStage(data, STAGE.loaded);
 
 const post = (message: FromDeviceThread): void => port.postMessage(message);
 const report: Report = (level, text, details) =>
@@ -182,4 +183,5 @@ for (;;) {
 closeBoard();
 characters?.close();
 epoll.close();
+announceStage(data, STAGE.finished);
 port.close();

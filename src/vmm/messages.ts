@@ -31,14 +31,20 @@ export interface LogMessage {
 
 /** What every worker is given beside its own data. */
 export interface LoadingWorker {
-  /** One word: 1 once the thread's code is loaded. */
-  readonly loaded: Int32Array;
+  /** One word, how far the thread is: 0 until its code is loaded, then one of {@link STAGE}. */
+  readonly stage: Int32Array;
 }
 
-/** Called by a worker's entry file when everything it imports is there. */
-export function announceLoaded({ loaded }: LoadingWorker): void {
-  Atomics.store(loaded, 0, 1);
-  Atomics.notify(loaded, 0);
+export const STAGE = {
+  loaded: 1,
+  /** It has given back everything it had, and threads of its own have ended. */
+  finished: 2,
+} as const;
+
+/** Called by a worker's entry file, when everything it imports is there and when it is done. */
+export function announceStage({ stage }: LoadingWorker, reached: (typeof STAGE)[keyof typeof STAGE]): void {
+  Atomics.store(stage, 0, reached);
+  Atomics.notify(stage, 0);
 }
 
 /** Given to a worker when it is made; what it needs before the machine is known. */

@@ -9,10 +9,11 @@ import type { RunPage } from "../kvm/run-page.ts";
 import { Vcpu } from "../kvm/vcpu.ts";
 import { ACCESS, MailboxClient } from "./mailbox.ts";
 import {
-  announceLoaded,
+  announceStage,
   type FromVcpu,
   type LoadingWorker,
   type LogLevel,
+  STAGE,
   type ToVcpu,
   type VcpuStop,
   type VcpuWorkerData,
@@ -38,7 +39,7 @@ import {
 const data = workerData as VcpuWorkerData & LoadingWorker;
 const port = parentPort as NonNullable<typeof parentPort>;
 
-announceLoaded(data);
+announceStage(data, STAGE.loaded);
 
 const post = (message: FromVcpu): void => port.postMessage(message);
 const log = (level: LogLevel, text: string, details: Readonly<Record<string, unknown>>): void =>

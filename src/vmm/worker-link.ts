@@ -1,8 +1,8 @@
 import { SHARE_ENV, Worker } from "node:worker_threads";
-import type { LoadingWorker } from "./messages.ts";
+import { type LoadingWorker, STAGE } from "./messages.ts";
 
-/** How long an exiting process waits for a thread whose code is being loaded, in milliseconds. */
-const LOAD_TIMEOUT = 2000;
+/** How long an exiting process waits for a thread that loads its code or gives back what it has, in milliseconds. */
+const STAGE_TIMEOUT = 2000;
 
 /**
  * A worker thread with typed messages. The control thread holds one for each.
@@ -12,7 +12,7 @@ const LOAD_TIMEOUT = 2000;
  */
 export class WorkerLink<ToWorker, FromWorker> {
   readonly #worker: Worker;
-  readonly #loaded = new Int32Array(new SharedArrayBuffer(4));
+  readonly #stage = new Int32Array(new SharedArrayBuffer(4));
   /** Resolves when the thread is gone. */
   readonly ended: Promise<void>;
 
@@ -25,7 +25,7 @@ export class WorkerLink<ToWorker, FromWorker> {
    */
   constructor(entry: string, data: object, onMessage: (message: FromWorker) => void, onCrash: (error: Error) => void) {
     this.#worker = new Worker(new URL(entry, import.meta.url), {
-      workerData: { ...data, loaded: this.#loaded } satisfies LoadingWorker,
+      workerData: { ...data, stage: this.#stage } satisfies LoadingWorker,
       env: SHARE_ENV,
     });
     // Cast: the worker's entry file posts nothing else.
@@ -38,9 +38,14 @@ export class WorkerLink<ToWorker, FromWorker> {
     this.#worker.postMessage(message);
   }
 
-  /** Blocks until the thread's code is loaded, at most two seconds: for a process that exits, and so ends its workers from outside. */
-  waitLoaded(): void {
-    Atomics.wait(this.#loaded, 0, 0, LOAD_TIMEOUT);
+  /** Blocks until the thread is that far, at most two seconds: for a process that exits, and so ends its workers from outside. */
+  waitFor(stage: keyof typeof STAGE): void {
+    const deadline = performance.now() + STAGE_TIMEOUT;
+    for (let left = STAGE_TIMEOUT; left > 0; left = deadline - performance.now()) {
+      const reached = Atomics.load(this.#stage, 0);
+      if (reached >= STAGE[stage]) return;
+      Atomics.wait(this.#stage, 0, reached, left);
+    }
   }
 }
 

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t from "tap";
+import { blockGuest, VIRTIO_BLK_T_OUT } from "../../bench/guests/block.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 import { multibootImage } from "../support/multiboot-image.ts";
 
@@ -18,9 +19,11 @@ const program = fileURLToPath(new URL("../support/leaving-program.js", import.me
 /** Threads are made and load their code within so many milliseconds of a start. */
 const STARTING_MS = 120;
 
+const DISK_BYTES = 1 << 20;
+
 /** How a process ended that leaves machines; its signal is `SIGABRT` where Node ended a thread in the midst of loading native code. */
-function leave(how: "exit" | "stop", milliseconds: number): unknown {
-  const { status, signal, stderr } = spawnSync(process.execPath, [program, kernel, how, String(milliseconds)], {
+function leave(how: "exit" | "flush" | "stop", milliseconds: number, image = kernel, disk = ""): unknown {
+  const { status, signal, stderr } = spawnSync(process.execPath, [program, image, how, String(milliseconds), disk], {
     encoding: "utf8",
     timeout: 60_000,
   });
@@ -35,6 +38,18 @@ t.test("Machine.stop() takes a machine apart at every moment of its start", { sk
 t.test("process.exit() ends a process at every moment of a machine's start", { skip }, (t) => {
   for (let delay = 0; delay < STARTING_MS; delay += 6) {
     t.same(leave("exit", delay), { status: 7, signal: null, stderr: "" }, `after ${delay} ms`);
+  }
+  t.end();
+});
+
+t.test("process.exit() ends a process while the thread for a disk's first flush starts", { skip }, (t) => {
+  const disk = join(folder, "disk.img");
+  const flushing = join(folder, "flushing.elf");
+  writeFileSync(disk, new Uint8Array(DISK_BYTES));
+  const writes = { type: VIRTIO_BLK_T_OUT, sizeBytes: 4096, depth: 1, count: 100_000 } as const;
+  writeFileSync(flushing, blockGuest([{ ...writes, isRandom: false, waits: false, flushes: true }], DISK_BYTES));
+  for (let delay = 0; delay < STARTING_MS; delay += 4) {
+    t.same(leave("flush", delay, flushing, disk), { status: 7, signal: null, stderr: "" }, `after ${delay} ms`);
   }
   t.end();
 });
