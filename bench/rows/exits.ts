@@ -8,9 +8,9 @@ import type { Context, Line, Row } from "../row.ts";
 import { median } from "../samples.ts";
 import { intervals } from "../tsc.ts";
 
-const SHAPE = { count: 2000, blocks: 7 };
-/** Blocks at the start of each kind that do not count: the code is still being compiled. */
-const WARM_UP = 2;
+const SHAPE = { count: 2000, blocks: 9 };
+/** Blocks at the start of each kind that do not count: the code is still being compiled, by threads that take the processors meanwhile. */
+const WARM_UP = 4;
 /** Where the floor's guest, which has no devices, reads and writes memory. */
 const NOWHERE = 0xd000_0000;
 
