@@ -1,6 +1,8 @@
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import type { MachineStatistics } from "../src/index.ts";
+import { hostInterrupts } from "../src/vfio/host-interrupts.ts";
 import { type LinuxGuest, type LinuxGuestSpec, startQemu, startTsvmm } from "./linux-guest.ts";
 import { type CpuTime, cpuTime } from "./process.ts";
 import { byThreadName, TraceCounter } from "./trace-counter.ts";
@@ -12,8 +14,8 @@ import { byThreadName, TraceCounter } from "./trace-counter.ts";
 const USAGE = `node dist/bench/lab.js boot|path|idle --kernel FILE [--vmm tsvmm|qemu] [--disk FILE] [--initramfs FILE] [--cpus N]
       [--cmdline TEXT] [--device BDF] [--prompt REGEX] [--show]
   boot  exits until the serial console shows the guest's first userspace line: [--until REGEX]
-  path  exits and system calls while the guest's shell runs a command that makes N requests: --command CMD --requests N
-        ({N} in it is the number)
+  path  exits and system calls while the guest's shell does I/O on the devices all the time: --command CMD, which is repeated without an
+        end, and the host's interrupts meanwhile: [--seconds N]
   idle  share of a processor that all threads take while the booted guest does nothing, and exits and system calls meanwhile: [--seconds N]
 Each prints JSON; --show the guest's console on standard error. Root only: the kernel counts, by tracefs.
 `;
@@ -46,6 +48,9 @@ function difference(before: Counts, after: Counts): Record<string, number> {
   return Object.fromEntries(changed.filter(([, count]) => count !== 0).sort(([, a], [, b]) => b - a));
 }
 
+/** An answer's afterwork, polling for more, is over after so long. */
+const ANSWER_MS = 2000;
+
 /** Looks at a guest's counters before and after something. */
 class Counters {
   readonly #exits = new TraceCounter("kvm/kvm_userspace_exit");
@@ -53,13 +58,18 @@ class Counters {
 
   /** Since the guest's threads were made. */
   async sinceStart(guest: LinuxGuest): Promise<Difference> {
-    return this.#between(NOTHING, await this.#read(guest));
+    const counts = this.#read(guest.pid);
+    return this.#between(NOTHING, { ...counts, own: await guest.statistics() });
   }
 
+  /** What the VMM itself has counted is asked for some time before and right after, so that answering is not counted. */
   async during(guest: LinuxGuest, work: () => Promise<unknown>): Promise<Difference> {
-    const before = await this.#read(guest);
+    const ownBefore = await guest.statistics();
+    await sleep(ANSWER_MS);
+    const before = this.#read(guest.pid);
     await work();
-    return this.#between(before, await this.#read(guest));
+    const after = this.#read(guest.pid);
+    return this.#between({ ...before, own: ownBefore }, { ...after, own: await guest.statistics() });
   }
 
   #between(before: Reading, after: Reading): Difference {
@@ -73,12 +83,10 @@ class Counters {
     };
   }
 
-  async #read(guest: LinuxGuest): Promise<Reading> {
-    const own = await guest.statistics();
+  #read(pid: number): Omit<Reading, "own"> {
     return {
-      exits: byThreadName(guest.pid, this.#exits.counts()),
-      systemCalls: byThreadName(guest.pid, this.#systemCalls.counts()),
-      own,
+      exits: byThreadName(pid, this.#exits.counts()),
+      systemCalls: byThreadName(pid, this.#systemCalls.counts()),
     };
   }
 
@@ -113,33 +121,23 @@ async function boot(work: Work, until: RegExp): Promise<object> {
   });
 }
 
-/**
- * Has a guest do I/O and counts what of it reached userspace. The command is typed at the shell, which takes some hundred exits: so it
- * runs with one request first, and the difference counts.
- *
- * @param command The guest's shell command; `{N}` in it stands for the number of requests.
- */
-async function dataPath(work: Work, command: string, requests: number): Promise<object> {
+/** The host's interrupts of all passed-through functions so far: one for each request, where one is made at a time. */
+function interruptsOf(devices: readonly string[]): number {
+  const table = readFileSync("/proc/interrupts", "latin1");
+  return devices.reduce((sum, bdf) => [...hostInterrupts(table, bdf).values()].reduce((a, b) => a + b, sum), 0);
+}
+
+/** Has a guest do I/O in the background, where it says nothing at its serial console, and counts what of it reaches userspace. */
+async function dataPath(work: Work, command: string, seconds: number): Promise<object> {
+  const { devices } = work.spec;
   return await withGuest(work, async (guest) => {
     await guest.waitFor(work.prompt);
-    const run = async (count: number): Promise<void> => {
-      guest.write(`${command.replaceAll("{N}", String(count))}\n`);
-      await guest.waitFor(work.prompt);
-    };
-    await run(requests); // until then drivers and caches are new to it
-    const [one, many] = [
-      await work.counters.during(guest, () => run(1)),
-      await work.counters.during(guest, () => run(requests)),
-    ];
-    const perRequest = (kind: "exits" | "systemCalls"): number =>
-      Math.round((1000 * (sumOf(many[kind]) - sumOf(one[kind]))) / (requests - 1)) / 1000;
-    return {
-      requests,
-      exitsPerRequest: perRequest("exits"),
-      systemCallsPerRequest: perRequest("systemCalls"),
-      one,
-      many,
-    };
+    guest.write(`while :; do ${command}; done >/dev/null 2>&1 &\n`);
+    await guest.waitFor(work.prompt);
+    await sleep(SETTLE_MS);
+    const before = interruptsOf(devices);
+    const counts = await work.counters.during(guest, () => sleep(seconds * 1000));
+    return { seconds, interrupts: interruptsOf(devices) - before, ...counts };
   });
 }
 
@@ -174,7 +172,6 @@ async function main(): Promise<void> {
       until: { type: "string", default: "Run /init|init:|The guest" },
       prompt: { type: "string", default: "guest:.*# " },
       command: { type: "string", default: "true" },
-      requests: { type: "string", default: "1" },
       seconds: { type: "string", default: "60" },
     },
   });
@@ -197,7 +194,7 @@ async function main(): Promise<void> {
     const work: Work = { start, spec, prompt: new RegExp(values.prompt), counters };
     const result =
       what === "path"
-        ? await dataPath(work, values.command, Number(values.requests))
+        ? await dataPath(work, values.command, Number(values.seconds))
         : what === "idle"
           ? await idle(work, Number(values.seconds))
           : await boot(work, new RegExp(values.until));
