@@ -28,13 +28,14 @@ export interface BatchRules {
   readonly jobs: number;
   /** Longest a batch may take: against hangs. */
   readonly timeoutSeconds: number;
-  /** How much longer it has until it is killed, so that tap can tell which test hangs. */
-  readonly graceSeconds?: number;
+  /** Calls `act` after so many milliseconds unless told not to by what it returns; the clock's by default. */
+  readonly after?: (milliseconds: number, act: () => void) => () => void;
   readonly env: NodeJS.ProcessEnv;
   /** Called as soon as a batch is done. */
   readonly onDone: (run: BatchRun) => void;
 }
 
+/** How much longer a batch has until it is killed, so that tap can tell which test hangs. */
 const GRACE_SECONDS = 5;
 const SHOWN_LINES = 40;
 /** How tap ends a process in which an assertion failed. */
@@ -51,8 +52,13 @@ export async function runBatches(batches: readonly Batch[], rules: BatchRules): 
   await Promise.all(Array.from({ length: rules.jobs }, work));
 }
 
+function afterTime(milliseconds: number, act: () => void): () => void {
+  const timer = setTimeout(act, milliseconds);
+  return () => clearTimeout(timer);
+}
+
 async function runBatch(batch: Batch, rules: BatchRules): Promise<BatchRun> {
-  const { timeoutSeconds, graceSeconds = GRACE_SECONDS, env } = rules;
+  const { timeoutSeconds, after = afterTime, env } = rules;
   const output: string[] = [];
   const errors: string[] = [];
   let hasTimedOut = false;
@@ -66,12 +72,12 @@ async function runBatch(batch: Batch, rules: BatchRules): Promise<BatchRun> {
       hasTimedOut = true;
       child.kill("SIGKILL"); // a thread in a native call lets a process do nothing else
     };
-    const limit = setTimeout(kill, (timeoutSeconds + graceSeconds) * 1000);
+    const forgetLimit = after((timeoutSeconds + GRACE_SECONDS) * 1000, kill);
     child.stdout.setEncoding("utf8").on("data", (text: string) => output.push(text));
     child.stderr.setEncoding("utf8").on("data", (text: string) => errors.push(text));
     child.on("error", (error) => resolve(error.message));
     child.on("close", (code, signal) => {
-      clearTimeout(limit);
+      forgetLimit();
       resolve(code === 0 ? "" : `ended with ${signal ?? `status ${code}`}`);
     });
   });
