@@ -23,6 +23,31 @@ export class HostError extends Error {
   }
 }
 
+/** What to do about errors that mean the same whatever was called. */
+const ADVICE_FOR_ANY_CALL: Readonly<Record<string, string>> = {
+  EMFILE: "raise the limit of open files: ulimit -n",
+  ENFILE: "the host has no open files left: raise fs.file-max",
+};
+
+/** Advice for an errno's name that holds for any call; `undefined` where it depends on the call. */
+export const adviceForAnyCall = (errno: string): string | undefined => ADVICE_FOR_ANY_CALL[errno];
+
 /** The name node gives an error of the system: `ENOENT`; the whole text for others. */
 export const errnoOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);
+
+/** A failed call of node's own modules as the host's affair: `Cannot open /x: EMFILE (raise …)`; `undefined` for any other error. */
+export function hostErrorOf(error: unknown): HostError | undefined {
+  if (!(error instanceof Error) || !("syscall" in error) || typeof error.syscall !== "string") return undefined;
+  const path = "path" in error && typeof error.path === "string" ? ` ${error.path}` : "";
+  const errno = errnoOf(error);
+  return new HostError(`Cannot ${error.syscall}${path}: ${errno}`, adviceForAnyCall(errno));
+}
+
+/** Why a file that the user named cannot be opened: the user's affair, but for limits of the host that any file would have met. */
+export function openError(where: string, path: string, error: unknown): SpecError | HostError {
+  const errno = errnoOf(error);
+  const text = `Cannot open ${path}: ${errno}`;
+  const advice = adviceForAnyCall(errno);
+  return advice === undefined ? new SpecError(where, text) : new HostError(text, advice);
+}

@@ -1,4 +1,4 @@
-import { HostError, SpecError } from "../base/errors.ts";
+import { HostError, hostErrorOf, SpecError } from "../base/errors.ts";
 
 /** Styles for one output stream; they do nothing where colours are not wanted. */
 export interface Style {
@@ -52,7 +52,8 @@ export function describeError(error: unknown, style: Style): { readonly text: st
   if (error instanceof SpecError) {
     return { text: `${name} ${shortened(printable(error.message))}`, status: EXIT_STATUS.badInput };
   }
-  if (error instanceof HostError) return { text: `${name} ${error.message}`, status: EXIT_STATUS.hostFailure };
+  const ofHost = error instanceof HostError ? error : hostErrorOf(error);
+  if (ofHost !== undefined) return { text: `${name} ${ofHost.message}`, status: EXIT_STATUS.hostFailure };
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { text: `${name} internal error, please report it\n${stack}`, status: EXIT_STATUS.hostFailure };
 }

@@ -1,4 +1,4 @@
-import { HostError } from "../base/errors.ts";
+import { adviceForAnyCall, HostError } from "../base/errors.ts";
 import { libc } from "./libc.ts";
 
 /** Linux errno values this program meets, x86-64. */
@@ -63,7 +63,7 @@ export class SyscallError extends HostError {
 
   /** `new SyscallError("open /dev/kvm", "open", "EACCES", "add the user to group kvm")` reads `Cannot open /dev/kvm: open failed with EACCES (add …)`. */
   constructor(action: string, call: string, errno: string, advice?: string) {
-    super(`Cannot ${action}: ${call} failed with ${errno}`, advice);
+    super(`Cannot ${action}: ${call} failed with ${errno}`, advice ?? adviceForAnyCall(errno));
     this.action = action;
     this.call = call;
     this.errno = errno;

@@ -25,8 +25,7 @@ export class EventFd {
   /** @throws SyscallError */
   static create(): EventFd {
     const flags = EVENTFD.EFD_CLOEXEC | EVENTFD.EFD_NONBLOCK;
-    const advice = { EMFILE: "raise the limit of open files: ulimit -n" };
-    return new EventFd(check(libc.eventfd(0, flags), "make an eventfd", "eventfd", advice), true);
+    return new EventFd(check(libc.eventfd(0, flags), "make an eventfd", "eventfd"), true);
   }
 
   /** Uses an eventfd that another thread made and closes. */

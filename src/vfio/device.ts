@@ -29,7 +29,6 @@ import { queryRegion, type VfioRegion } from "./region.ts";
 
 const SET_IRQS_ADVICE: AdviceByErrno = {
   ENOSPC: "the host has no interrupt vectors left: give guests fewer queues, or fewer devices",
-  EMFILE: "raise the limit of open files: ulimit -n",
 };
 
 /** The kernel maps device memory in pages of this size where addresses allow. */

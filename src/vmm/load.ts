@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import { SpecError } from "../base/errors.ts";
+import { openError, SpecError } from "../base/errors.ts";
 import type { ImageFile, LoadPlan } from "../base/load-plan.ts";
 import { fd, gpa } from "../base/units.ts";
 import { planBoot } from "../boot/plan-boot.ts";
@@ -17,8 +17,7 @@ function openImage(option: string, path: string): OpenImage {
   try {
     descriptor = openSync(path, "r");
   } catch (error) {
-    // Cast: node's fs throws errors with a code.
-    throw new SpecError(option, `Cannot open ${path}: ${(error as NodeJS.ErrnoException).code}`);
+    throw openError(option, path, error);
   }
   const status = fstatSync(descriptor);
   if (!status.isFile()) {

@@ -1,10 +1,11 @@
-import { HostError, SpecError } from "../base/errors.ts";
+import { HostError, hostErrorOf, SpecError } from "../base/errors.ts";
 import type { PlainError } from "./messages.ts";
 
 /** Makes an error plain data, so that it can cross threads. */
 export function toPlainError(error: unknown): PlainError {
   if (error instanceof SpecError) return { name: error.name, message: error.message, path: error.path };
-  if (error instanceof HostError) return { name: error.name, message: error.message };
+  const ofHost = error instanceof HostError ? error : hostErrorOf(error);
+  if (ofHost !== undefined) return { name: ofHost.name, message: ofHost.message };
   if (error instanceof Error) {
     return { name: error.name, message: error.message, ...(error.stack === undefined ? {} : { stack: error.stack }) };
   }

@@ -1,20 +1,19 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import type { EntropyBackend } from "../base/backends.ts";
-import { SpecError } from "../base/errors.ts";
+import { openError } from "../base/errors.ts";
 
 /** A file that bytes nobody can predict are read from: /dev/urandom, or a hardware generator's node. */
 export class RandomSource implements EntropyBackend {
   readonly #path: string;
   readonly #descriptor: number;
 
-  /** @throws SpecError when it cannot be opened. */
+  /** @throws SpecError or HostError when it cannot be opened. */
   constructor(path: string) {
     this.#path = path;
     try {
       this.#descriptor = openSync(path, "r");
     } catch (error) {
-      // Cast: node's fs throws errors with a code.
-      throw new SpecError("--rng", `Cannot open ${path}: ${(error as NodeJS.ErrnoException).code}`);
+      throw openError("--rng", path, error);
     }
   }
 

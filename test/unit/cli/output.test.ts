@@ -24,6 +24,11 @@ t.test(
       text: "tsvmm: Cannot open /dev/kvm (load the module)",
       status: 1,
     });
+    const limited = Object.assign(new Error("too many"), { code: "EMFILE", syscall: "open", path: "/x" });
+    t.same(describeError(limited, plain), {
+      text: "tsvmm: Cannot open /x: EMFILE (raise the limit of open files: ulimit -n)",
+      status: 1,
+    });
     const ours = describeError(new TypeError("oops"), plain);
     t.match(ours.text, /^tsvmm: internal error, please report it\nTypeError: oops\n {4}at /);
     t.equal(ours.status, 1);
