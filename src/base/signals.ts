@@ -25,7 +25,7 @@ export interface MsiRoute {
   readonly name: string;
   readonly isMasked: boolean;
   readonly isPending: boolean;
-  /** The eventfd behind the route, for VFIO_DEVICE_SET_IRQS. It stays the same until {@link release}. -1 in pure tests. */
+  /** The eventfd behind the route, for VFIO_DEVICE_SET_IRQS. It stays the same until {@link release}. -1 where the host has none left. */
   readonly eventFd: Fd;
   setMessage(message: MsiMessage): void;
   mask(): void;
@@ -37,7 +37,7 @@ export interface MsiRoute {
 
 /** Hands out routes; owns the table that KVM_SET_GSI_ROUTING replaces as a whole. */
 export interface MsiRouter {
-  /** Routes take a GSI lazily, at the first unmask; a route that finds none left stays silent and is reported once. */
+  /** Routes take a GSI lazily, at the first unmask; a route that finds none left, or no eventfd, stays silent and is reported once. */
   allocate(name: string): MsiRoute;
   /** Runs `work` and pushes the table once afterwards, however many routes it changed. Nests. */
   batch(work: () => void): void;
@@ -54,6 +54,7 @@ export interface Doorbells {
    * Calls `onRing` on the device thread after a guest write of any value to `address` (MMIO).
    *
    * @param width Bytes the write must have; 0 for any width.
+   * @throws HostError when there is no room for more; the write traps then.
    */
   register(address: Gpa, width: Width | 0, onRing: () => void): Doorbell;
 }
@@ -78,7 +79,7 @@ export interface FdWatcher {
   ): FdWatch;
 }
 
-/** The same for eventfds that nobody reads. */
+/** The same, edge-triggered: for eventfds that nobody reads, and listening sockets whose connections are all taken in one go. */
 export interface RingWatcher {
   /** Calls `onRing` on the device thread once for all signals since the last call, until {@link FdWatch.close}. */
   watchRings(fd: Fd, onRing: () => void): FdWatch;

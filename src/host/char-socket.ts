@@ -1,12 +1,12 @@
 import { unlinkSync } from "node:fs";
 import type { CharBackend, Report } from "../base/backends.ts";
-import type { FdWatch, FdWatcher } from "../base/signals.ts";
-import { type Fd, fd, KIB } from "../base/units.ts";
+import type { FdWatch, FdWatcher, RingWatcher } from "../base/signals.ts";
+import { type Fd, KIB } from "../base/units.ts";
 import { ByteQueue } from "./byte-queue.ts";
 import { CharStream } from "./char-stream.ts";
-import { POLL, POLLFD, SOCKET } from "./constants.ts";
+import { POLL, POLLFD } from "./constants.ts";
 import { libc } from "./libc.ts";
-import { listenAt } from "./unix-socket.ts";
+import { acceptAt, listenAt } from "./unix-socket.ts";
 
 /** The newest output that waits for a client. */
 const KEPT_BYTES: number = 64 * KIB;
@@ -31,7 +31,7 @@ export class CharSocket implements CharBackend {
   constructor(options: {
     readonly name: string;
     readonly path: string;
-    readonly watcher: FdWatcher;
+    readonly watcher: FdWatcher & RingWatcher;
     readonly report: Report;
   }) {
     this.#name = options.name;
@@ -39,7 +39,7 @@ export class CharSocket implements CharBackend {
     this.#watcher = options.watcher;
     this.#report = options.report;
     this.#listener = listenAt(options.path, 1);
-    this.#listenerWatch = this.#watcher.watch(this.#listener, "input", () => this.#accept());
+    this.#listenerWatch = options.watcher.watchRings(this.#listener, () => this.#acceptAll());
   }
 
   write(bytes: Uint8Array): void {
@@ -70,9 +70,15 @@ export class CharSocket implements CharBackend {
     }
   }
 
-  #accept(): void {
-    const socket = libc.accept4(this.#listener, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);
-    if (socket < 0) return; // it went away meanwhile
+  #acceptAll(): void {
+    for (let socket = this.#accept(); socket !== undefined; socket = this.#accept()) this.#meet(socket);
+  }
+
+  #accept(): Fd | undefined {
+    return acceptAt(this.#listener, this.#path, (level, text) => this.#report(level, `${this.#name}: ${text}`));
+  }
+
+  #meet(socket: Fd): void {
     // A client may have left unnoticed: nobody waits for its input while the guest takes none.
     if (this.#client !== undefined && hasHungUp(this.#client.socket)) this.#hangUp();
     if (this.#client !== undefined) {
@@ -80,7 +86,7 @@ export class CharSocket implements CharBackend {
       this.#report("info", `${this.#name}: a second client at ${this.#path} was turned away`);
       return;
     }
-    this.#serve(fd(socket));
+    this.#serve(socket);
   }
 
   #serve(socket: Fd): void {

@@ -46,8 +46,8 @@ export class EpollLoop implements FdWatcher, RingWatcher {
   }
 
   /**
-   * Watches an eventfd that nobody reads: calls `onRing` once for all signals between two waits, which spares each a system call. A signal
-   * that comes before the wait, or during the call, is seen by the next wait.
+   * Watches edge-triggered an eventfd that nobody reads: calls `onRing` once for all signals between two waits, which spares each a system
+   * call. A signal that comes before the wait, or during the call, is seen by the next wait. So is a connection at a listening socket.
    *
    * @throws SyscallError
    */

@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads";
 import type { BlockStatus, Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../base/signals.ts";
 import { ERRNO, errnoName } from "./errors.ts";
 import { EventFd } from "./eventfd.ts";
@@ -25,7 +26,7 @@ export class StorageThread {
   readonly #submitted: Done[] = []; // in the ring's order
   #completion: EventFd | undefined;
   #watch: FdWatch | undefined;
-  readonly #reported: Set<number> = new Set();
+  readonly #reported: Set<string> = new Set();
   #isClosed = false;
   #hasFailed = false; // the worker ended by an exception
 
@@ -42,7 +43,10 @@ export class StorageThread {
       done("ioError");
       return;
     }
-    if (this.#completion === undefined) this.#start();
+    if (this.#completion === undefined && !this.#start()) {
+      done("ioError");
+      return;
+    }
     if (this.#waiting.length === 0 && this.#ring.submit(job)) this.#submitted.push(done);
     else this.#waiting.push({ job, done });
   }
@@ -76,8 +80,16 @@ export class StorageThread {
     return true;
   }
 
-  #start(): void {
-    const completion = EventFd.create();
+  /** False when the host lacks what it needs: the job at hand fails, the next one tries again. */
+  #start(): boolean {
+    let completion: EventFd;
+    try {
+      completion = EventFd.create();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#reportOnce("error", error.message);
+      return false;
+    }
     this.#completion = completion;
     this.#watch = this.#watcher.watch(completion.fd, "input", () => {
       completion.drain();
@@ -97,6 +109,7 @@ export class StorageThread {
       this.#report("error", `${this.#name}: the storage worker ended: ${error.message}`);
       this.#failAll();
     });
+    return true;
   }
 
   /** Delivers finished jobs in order and moves waiting ones into the ring. */
@@ -114,11 +127,15 @@ export class StorageThread {
   #status(errno: number): BlockStatus {
     if (errno === 0) return "ok";
     if (errno === ERRNO.EOPNOTSUPP) return "unsupported";
-    if (!this.#reported.has(errno)) {
-      this.#reported.add(errno); // once each: a guest can ask for the same thing for ever
-      this.#report("warn", `${this.#name}: a storage call failed with ${errnoName(errno)}`);
-    }
+    this.#reportOnce("warn", `a storage call failed with ${errnoName(errno)}`);
     return "ioError";
+  }
+
+  /** A guest can ask for the same thing for ever. */
+  #reportOnce(level: "warn" | "error", text: string): void {
+    if (this.#reported.has(text)) return;
+    this.#reported.add(text);
+    this.#report(level, `${this.#name}: ${text}`);
   }
 
   #failAll(): void {

@@ -1,8 +1,9 @@
 import { lstatSync, unlinkSync } from "node:fs";
+import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { SOCKADDR_UN, SOCKET } from "./constants.ts";
-import { check, ERRNO } from "./errors.ts";
+import { check, ERRNO, errnoName, SyscallError } from "./errors.ts";
 import { libc } from "./libc.ts";
 
 const PATH_BYTES: number = SOCKADDR_UN.size - SOCKADDR_UN.sun_path;
@@ -51,6 +52,25 @@ export function listenAt(path: string, backlog: number): Fd {
   } catch (error) {
     libc.close(listener);
     throw error;
+  }
+}
+
+/**
+ * Takes the next connection at a listener, nonblocking; the caller closes it. To be called until nobody is there, from an edge-triggered
+ * watch: a client for whom no descriptor is left would keep a level-triggered one awake.
+ *
+ * @returns `undefined` when nobody is there. A client that cannot be let in is reported, and waits for the next call.
+ */
+export function acceptAt(listener: Fd, path: string, report: Report): Fd | undefined {
+  for (;;) {
+    const socket = libc.accept4(listener, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);
+    if (socket >= 0) return fd(socket);
+    const errno = libc.errno();
+    if (errno === ERRNO.EINTR) continue;
+    if (errno !== ERRNO.EAGAIN) {
+      report("warn", new SyscallError(`let a client in at ${path}`, "accept4", errnoName(errno)).message);
+    }
+    return undefined;
   }
 }
 

@@ -1,7 +1,8 @@
 import type { Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
 import { invariant } from "../base/invariant.ts";
 import type { MsiMessage, MsiRoute, MsiRouter } from "../base/signals.ts";
-import type { Fd, Gsi } from "../base/units.ts";
+import { type Fd, fd, type Gsi } from "../base/units.ts";
 import { EventFd } from "../host/eventfd.ts";
 import { RoutingTable } from "./routing-table.ts";
 import type { Vm } from "./vm.ts";
@@ -20,6 +21,7 @@ export class IrqRouting implements MsiRouter {
   readonly #vm: RoutingPort;
   readonly #report: Report;
   readonly #table: RoutingTable;
+  readonly #makeEvent: () => EventFd;
   readonly #waiting = new Set<Route>(); // to be connected at the end of the batch
   #batchDepth = 0;
   #hasReportedShortage = false;
@@ -31,8 +33,9 @@ export class IrqRouting implements MsiRouter {
    * @param limit How many routes KVM has: KVM_CAP_IRQ_ROUTING.
    * @throws SyscallError
    */
-  constructor(vm: RoutingPort, limit: number, report: Report) {
+  constructor(vm: RoutingPort, limit: number, report: Report, makeEvent: () => EventFd = EventFd.create) {
     this.#vm = vm;
+    this.#makeEvent = makeEvent;
     this.#report = report;
     this.#table = new RoutingTable(limit);
     this.#settle();
@@ -43,12 +46,20 @@ export class IrqRouting implements MsiRouter {
     return this.#pushes;
   }
 
-  /** @throws SyscallError when the process has no descriptor left for the route's eventfd. */
+  /** Implements MsiRouter. A guest unmasks as many vectors as its devices have: a host without descriptors left must not end it. */
   allocate(name: string): MsiRoute {
-    return new Route(name, this.#vm, this.#table, {
+    const link: RouterLink = {
       changed: (route) => this.#changed(route),
-      shortage: () => this.#shortage(name),
-    });
+      shortage: () => this.#shortage(`No interrupt route is left for ${name}: it and later ones stay silent`, name),
+    };
+    let event: EventFd | undefined;
+    try {
+      event = this.#makeEvent();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#shortage(`${name} and later interrupts stay silent: ${error.message}`, name);
+    }
+    return new Route(name, event, this.#vm, this.#table, link);
   }
 
   batch(work: () => void): void {
@@ -79,10 +90,10 @@ export class IrqRouting implements MsiRouter {
     }
   }
 
-  #shortage(name: string): void {
+  #shortage(text: string, route: string): void {
     if (this.#hasReportedShortage) return;
     this.#hasReportedShortage = true;
-    this.#report("error", `No interrupt route is left for ${name}: it and later ones stay silent`, { route: name });
+    this.#report("error", text, { route });
   }
 }
 
@@ -97,7 +108,7 @@ class Route implements MsiRoute {
   readonly #vm: RoutingPort;
   readonly #table: RoutingTable;
   readonly #link: RouterLink;
-  readonly #event: EventFd = EventFd.create();
+  readonly #event: EventFd | undefined;
   // The guest's side.
   #isMasked = true;
   #message: MsiMessage | undefined;
@@ -107,8 +118,10 @@ class Route implements MsiRoute {
   #isPending = false; // taken out of the eventfd while disconnected, not yet delivered
   #isReleased = false;
 
-  constructor(name: string, vm: RoutingPort, table: RoutingTable, link: RouterLink) {
+  /** @param event Undefined where the host has none: the route stays silent. */
+  constructor(name: string, event: EventFd | undefined, vm: RoutingPort, table: RoutingTable, link: RouterLink) {
     this.name = name;
+    this.#event = event;
     this.#vm = vm;
     this.#table = table;
     this.#link = link;
@@ -123,12 +136,12 @@ class Route implements MsiRoute {
    * guest that reads it, and would lag behind a guest that reads at once.
    */
   get isPending(): boolean {
-    if (!this.#isConnected && !this.#isReleased && this.#event.drain() > 0) this.#isPending = true;
+    if (!this.#isConnected && !this.#isReleased && (this.#event?.drain() ?? 0) > 0) this.#isPending = true;
     return this.#isPending;
   }
 
   get eventFd(): Fd {
-    return this.#event.fd;
+    return this.#event?.fd ?? fd(-1);
   }
 
   setMessage(message: MsiMessage): void {
@@ -157,7 +170,7 @@ class Route implements MsiRoute {
   /** A write to the eventfd either way: KVM takes it while connected, it waits there otherwise. */
   signal(): void {
     this.#check("signal");
-    this.#event.signal();
+    this.#event?.signal();
   }
 
   release(): void {
@@ -168,10 +181,11 @@ class Route implements MsiRoute {
     this.#gsi = undefined;
     this.#isPending = false;
     this.#isReleased = true;
-    this.#event.close();
+    this.#event?.close();
   }
 
   #wantConnection(message: MsiMessage): void {
+    if (this.#event === undefined) return;
     this.#gsi ??= this.#table.takeGsi();
     if (this.#gsi === undefined) {
       this.#link.shortage();
@@ -190,15 +204,15 @@ class Route implements MsiRoute {
   connect(): void {
     if (this.#isMasked || this.#isConnected || this.#gsi === undefined) return;
     const wasPending = this.isPending;
-    this.#vm.assignIrqfd(this.#event.fd, this.#gsi);
+    this.#vm.assignIrqfd(this.eventFd, this.#gsi);
     this.#isConnected = true;
     this.#isPending = false;
-    if (wasPending) this.#event.signal();
+    if (wasPending) this.#event?.signal();
   }
 
   #disconnect(): void {
     if (!this.#isConnected || this.#gsi === undefined) return;
-    this.#vm.deassignIrqfd(this.#event.fd, this.#gsi);
+    this.#vm.deassignIrqfd(this.eventFd, this.#gsi);
     this.#isConnected = false;
   }
 

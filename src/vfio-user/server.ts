@@ -1,12 +1,11 @@
 import { unlinkSync } from "node:fs";
 import type { Report } from "../base/backends.ts";
 import type { FdWatch } from "../base/signals.ts";
-import { type Fd, fd } from "../base/units.ts";
-import { SOCKET } from "../host/constants.ts";
+import type { Fd } from "../base/units.ts";
 import { DescriptorSocket } from "../host/descriptor-socket.ts";
 import { libc } from "../host/libc.ts";
 import { NodeLoop } from "../host/node-loop.ts";
-import { listenAt } from "../host/unix-socket.ts";
+import { acceptAt, listenAt } from "../host/unix-socket.ts";
 import { PCI_STATUS, PCI_STATUS_INTERRUPT } from "../pci/ids.ts";
 import { UserWire } from "../vfio/user-wire.ts";
 import { ClientMemory } from "./client-memory.ts";
@@ -76,7 +75,7 @@ export class DeviceServer {
           this.#interrupts.isIntxDisabled = isDisabled;
         },
       });
-      this.#loop.epoll.watch(this.#listener, "input", () => this.#accept());
+      this.#loop.epoll.watchRings(this.#listener, () => this.#acceptAll());
     } catch (error) {
       libc.close(this.#listener);
       this.#loop.close();
@@ -114,9 +113,15 @@ export class DeviceServer {
     await this.#loop.closed;
   }
 
-  #accept(): void {
-    const accepted = libc.accept4(this.#listener, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);
-    if (accepted < 0) return; // it has hung up already
+  #acceptAll(): void {
+    for (;;) {
+      const accepted = acceptAt(this.#listener, this.path, this.#report);
+      if (accepted === undefined) return;
+      this.#meet(accepted);
+    }
+  }
+
+  #meet(accepted: Fd): void {
     // A machine that resets hangs up and comes back at once: what it sent before may be all that is to be read.
     this.#client?.connection.pump();
     if (this.#client !== undefined) {
@@ -124,7 +129,7 @@ export class DeviceServer {
       libc.close(accepted);
       return;
     }
-    const wire = new UserWire(new DescriptorSocket(fd(accepted)));
+    const wire = new UserWire(new DescriptorSocket(accepted));
     const connection = new Connection({
       wire,
       model: this.#model,

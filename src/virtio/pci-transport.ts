@@ -1,4 +1,5 @@
 import type { Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
 import type { GuestMemory } from "../base/guest-memory.ts";
 import type { Doorbell, Doorbells, InterruptLine, MsiRouter } from "../base/signals.ts";
 import { type Gpa, gpa, type Width } from "../base/units.ts";
@@ -195,10 +196,19 @@ export class VirtioPciFunction implements PciFunction {
     for (const doorbell of this.#doorbells) doorbell.unregister();
     this.#doorbells = [];
     if (address === undefined) return;
-    this.#doorbells = this.#device.queueSizes.map((_, queue) => {
+    this.#doorbells = this.#device.queueSizes.flatMap((_, queue) => {
       const doorbell = gpa(address + PAGE_NOTIFY + NOTIFY_OFF_MULTIPLIER * queue);
-      // Any width: KVM finds such a doorbell by the address alone, without decoding the guest's instruction.
-      return this.#options.doorbells.register(doorbell, 0, () => this.#common.notify(queue));
+      try {
+        // Any width: KVM finds such a doorbell by the address alone, without decoding the guest's instruction.
+        return [this.#options.doorbells.register(doorbell, 0, () => this.#common.notify(queue))];
+      } catch (error) {
+        if (!(error instanceof HostError)) throw error;
+        this.#reportOnce("not all queues have doorbells: notifications exit, which takes longer", {
+          queue,
+          error: error.message,
+        });
+        return [];
+      }
     });
   }
 

@@ -1,5 +1,5 @@
 import type { CharBackend, Report } from "../base/backends.ts";
-import type { FdWatcher } from "../base/signals.ts";
+import type { FdWatcher, RingWatcher } from "../base/signals.ts";
 import { CharFile } from "../host/char-file.ts";
 import { CharApi, CharNull } from "../host/char-null.ts";
 import { CharPty } from "../host/char-pty.ts";
@@ -24,7 +24,12 @@ export class CharDevices {
   readonly #inputs = new Map<Channel, CharApi>();
 
   /** @throws HostError when a file, socket or pty cannot be had; nothing stays open then. */
-  constructor(spec: MachineSpec, watcher: FdWatcher, report: Report, post: (message: FromDeviceThread) => void) {
+  constructor(
+    spec: MachineSpec,
+    watcher: FdWatcher & RingWatcher,
+    report: Report,
+    post: (message: FromDeviceThread) => void,
+  ) {
     const open = (channel: Channel, choice: CharSpec): CharBackend | undefined => {
       const common = { name: channel, watcher, report };
       switch (choice.kind) {

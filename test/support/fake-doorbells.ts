@@ -1,8 +1,11 @@
+import { HostError } from "../../src/base/errors.ts";
 import type { Doorbell, Doorbells } from "../../src/base/signals.ts";
 import type { Gpa, Width } from "../../src/base/units.ts";
 
 /** Doorbells kept in a list; {@link ring} plays the guest's write. */
 export class FakeDoorbells implements Doorbells {
+  /** How many there may be. */
+  room: number = Number.POSITIVE_INFINITY;
   readonly #rings: { readonly address: number; readonly width: Width | 0; readonly onRing: () => void }[] = [];
 
   /** Addresses with a doorbell, ascending. */
@@ -11,6 +14,7 @@ export class FakeDoorbells implements Doorbells {
   }
 
   register(address: Gpa, width: Width | 0, onRing: () => void): Doorbell {
+    if (this.#rings.length >= this.room) throw new HostError("Cannot ring: no room");
     const entry = { address, width, onRing };
     this.#rings.push(entry);
     return {

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
 import type { Test } from "tap";
 import { type Fd, fd } from "../../src/base/units.ts";
-import { FCNTL, TERMIOS, TERMIOS_STATE } from "../../src/host/constants.ts";
+import { FCNTL, RESOURCE, RLIMIT, TERMIOS, TERMIOS_STATE } from "../../src/host/constants.ts";
 import { libc } from "../../src/host/libc.ts";
 import type { HostBench } from "./host-bench.ts";
 
@@ -75,4 +75,18 @@ export function readNow(descriptor: Fd): string {
 export function type(descriptor: Fd, text: string): void {
   const data = Buffer.from(text, "latin1");
   if (libc.write(descriptor, data, data.length) !== data.length) throw new Error("The text does not fit");
+}
+
+/** Does something while this process gets no new descriptor: every call that makes one fails with EMFILE. */
+export function withoutDescriptors(work: () => void): void {
+  const before = new Uint8Array(RLIMIT.size);
+  libc.getrlimit(RESOURCE.RLIMIT_NOFILE, before);
+  const none = before.slice();
+  new DataView(none.buffer).setBigUint64(RLIMIT.rlim_cur, 0n, true);
+  libc.setrlimit(RESOURCE.RLIMIT_NOFILE, none);
+  try {
+    work();
+  } finally {
+    libc.setrlimit(RESOURCE.RLIMIT_NOFILE, before);
+  }
 }

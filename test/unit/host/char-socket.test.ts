@@ -4,7 +4,7 @@ import { CharSocket } from "../../../src/host/char-socket.ts";
 import { libc } from "../../../src/host/libc.ts";
 import { connectTo, listenAt } from "../../../src/host/unix-socket.ts";
 import { bytes, HostBench, text } from "../../support/host-bench.ts";
-import { readNow, type } from "../../support/host-descriptors.ts";
+import { readNow, type, withoutDescriptors } from "../../support/host-descriptors.ts";
 
 function makeSocket(t: Test, bench: HostBench): { readonly socket: CharSocket; readonly path: string } {
   const path = bench.path("serial.sock");
@@ -49,6 +49,25 @@ t.test("CharSocket keeps the newest 64 KiB of output until a client comes", asyn
   t.ok(got.startsWith("..."));
   t.ok(got.endsWith(".end"));
   libc.close(client);
+});
+
+t.test("CharSocket keeps a client waiting, and itself asleep, while no descriptor is left", async (t) => {
+  const bench = new HostBench(t);
+  const { socket, path } = makeSocket(t, bench);
+  const got = listen(socket);
+  const first = connectTo(path);
+  withoutDescriptors(() => bench.turnWhileReady());
+  t.match(bench.reported, [
+    /^warn: serial: Cannot let a client in at .*: accept4 failed with EMFILE \(raise the limit/,
+  ]);
+  t.equal(bench.loop.wait(0), 0, "not told again and again");
+  type(first, "1");
+  const second = connectTo(path);
+  bench.turnWhileReady();
+  t.equal(got(), "1", "let in with the next");
+  t.equal(libc.read(second, new Uint8Array(1), 1), 0, "hung up on");
+  libc.close(first);
+  libc.close(second);
 });
 
 t.test("CharSocket turns a second client away and serves the next one when the first has left", async (t) => {

@@ -1,11 +1,12 @@
 import t from "tap";
+import { SyscallError } from "../../../src/host/errors.ts";
 import { EventFd } from "../../../src/host/eventfd.ts";
 import { IrqRouting } from "../../../src/kvm/irq-routing.ts";
 
 const MESSAGE = { addressLow: 0xfee0_0000, addressHigh: 0, data: 0x41 };
 
 /** A machine that only writes down what it is asked, in order; irqfds take nothing out of their eventfds. */
-function setUp(limit = 4096) {
+function setUp(limit = 4096, makeEvent?: () => EventFd) {
   const calls: string[] = [];
   const reports: string[] = [];
   const port = {
@@ -13,7 +14,7 @@ function setUp(limit = 4096) {
     assignIrqfd: (_trigger: number, gsi: number) => calls.push(`assign ${gsi}`),
     deassignIrqfd: (_trigger: number, gsi: number) => calls.push(`deassign ${gsi}`),
   };
-  const routing = new IrqRouting(port, limit, (_level, text) => reports.push(text));
+  const routing = new IrqRouting(port, limit, (_level, text) => reports.push(text), makeEvent);
   calls.length = 0; // the table of the bare machine
   return { routing, calls, reports, take: () => calls.splice(0) };
 }
@@ -155,5 +156,31 @@ t.test("MsiRoute that finds no GSI stays silent and is reported once", (t) => {
   t.same(reports, ["No interrupt route is left for second: it and later ones stay silent"]);
   routes[1]?.signal();
   t.equal(routes[1]?.isPending, true);
+  t.end();
+});
+
+t.test("MsiRoute that gets no eventfd stays silent and is reported once; the machine goes on", (t) => {
+  const events = [EventFd.create()];
+  const { routing, reports, take } = setUp(4096, () => {
+    const event = events.pop();
+    if (event === undefined) throw new SyscallError("make an eventfd", "eventfd", "EMFILE");
+    return event;
+  });
+  const routes = ["first", "second", "third"].map((name) => routing.allocate(name));
+  for (const route of routes) {
+    route.setMessage(MESSAGE);
+    route.unmask();
+  }
+  t.same(take(), ["table of 39", "assign 24"]);
+  t.equal(routes[1]?.eventFd, -1, "nothing for the host to signal");
+  t.match(reports, [/^second and later interrupts stay silent: Cannot make an eventfd: .*EMFILE \(raise the limit/]);
+  t.equal(reports.length, 1);
+  const silent = routes[1];
+  silent?.signal();
+  t.equal(silent?.isPending, false);
+  silent?.mask();
+  silent?.unmask();
+  for (const route of routes) route.release();
+  t.same(take(), ["deassign 24"]);
   t.end();
 });

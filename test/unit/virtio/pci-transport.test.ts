@@ -134,6 +134,21 @@ t.test("A device reset lowers the pin", async (t) => {
   t.equal(driver.isr, 0);
 });
 
+t.test("VirtioPciFunction hears of queues by trapped writes where the host has no doorbells left", async (t) => {
+  const { driver, pci, doorbells, device, reports } = plug();
+  doorbells.room = 1;
+  pci.barPlaced(0, undefined);
+  pci.barPlaced(0, gpa(BAR_ADDRESS));
+  t.equal(doorbells.addresses.length, 1);
+  t.match(reports, [/^virtio0: not all queues have doorbells/]);
+  const [, second] = driver.start();
+  second?.add([buffer]);
+  second?.notify();
+  t.equal(device.chains.length, 1);
+  pci.barPlaced(0, undefined);
+  t.same(doorbells.addresses, []);
+});
+
 t.test("VirtioPciFunction.barPlaced() moves one doorbell for each queue with the BAR", async (t) => {
   const { driver, pci, doorbells, device } = plug();
   const notify = driver.place(2).offset;
