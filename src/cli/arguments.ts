@@ -13,6 +13,8 @@ export interface ArgumentRules {
   readonly operands?: string[];
   /** The command that lists the options. */
   readonly help?: string;
+  /** What to say of options that are known from elsewhere. */
+  readonly foreign?: ReadonlyMap<string, string>;
 }
 
 /**
@@ -42,7 +44,7 @@ export function readArguments(
     }
     const { name, attached } = splitArgument(argument);
     const row = findOption(name, options);
-    if (row === undefined) throw new SpecError("", unknownText(name, options, rules.help));
+    if (row === undefined) throw new SpecError("", unknownText(name, options, rules));
     const { form } = row;
     if (!("value" in form)) {
       if (attached !== undefined) throw new SpecError(row.name, "takes no value");
@@ -76,7 +78,10 @@ function findOption(name: string, options: readonly OptionRow[]): OptionRow | un
   return options.find((row) => row.name === spelled || row.short === spelled);
 }
 
-function unknownText(name: string, options: readonly OptionRow[], help = "tsvmm --help"): string {
+function unknownText(name: string, options: readonly OptionRow[], rules: ArgumentRules): string {
+  const { help = "tsvmm --help", foreign } = rules;
+  const advice = foreign?.get(name);
+  if (advice !== undefined) return `unknown option '${name}': ${advice}`;
   const found = didYouMean(
     name.replace(/^-+/, ""),
     options.map((row) => row.name.slice(2)),

@@ -48,7 +48,7 @@ function splitItem(text: string): Item {
  *
  * @param defaultKey The key that the first item has when it names none: `--memory 512M`.
  * @returns The values by the keys' first names, quotes taken off.
- * @throws SpecError for unknown keys, keys given twice, and items without a value.
+ * @throws SpecError for unknown and refused keys, keys given twice, and items without a value.
  */
 export function readKeys(
   option: string,
@@ -70,6 +70,7 @@ export function readKeys(
     if (row === undefined) {
       throw new SpecError(option, `unknown key '${key}' (keys: ${names.join(", ")})${didYouMean(key, names)}`);
     }
+    if (row.refusedBecause !== undefined) throw new SpecError(`${option} ${key}`, row.refusedBecause);
     if (item.value === "") throw new SpecError(option, `${key} needs a value: ${key}=${row.value}`);
     if (values.has(row.name)) throw new SpecError(option, `${row.name} is given twice`);
     values.set(row.name, item.value);

@@ -8,6 +8,8 @@ export interface KeyRow {
   readonly help: string;
   /** Another VMM's key with a value of its own kind: taken, but not taught. */
   readonly isHidden?: boolean;
+  /** Another VMM's key that nothing here answers to: why it is refused, whatever its value. */
+  readonly refusedBecause?: string;
 }
 
 /**

@@ -1,13 +1,32 @@
 import type { KeyRow, OptionRow } from "./option-table.ts";
 
+const refused = (name: string, refusedBecause: string): KeyRow => ({
+  ...{ name, value: "", help: "", isHidden: true, refusedBecause },
+});
+
+const NO_HOTPLUG = "nothing can be added to a running guest: leave it away";
+const NO_QUEUES = "a disk has one queue of 256 requests: leave it away";
+const NO_LIMITS = "requests are not throttled: leave it away";
+
 export const MEMORY_KEYS: readonly KeyRow[] = [
   { name: "size", value: "SIZE", help: "K, M, G and T are powers of 1024" },
   { name: "hugepages", value: "on|off", help: "take huge pages, which the host must have reserved" },
   { name: "prefault", value: "on|off", help: "touch every page before the start" },
   { name: "shared", value: "on|off", help: "accepted for compatibility: memory is always shared" },
+  refused("hugepage_size", "huge pages have 2 MiB: write hugepages=on alone"),
+  refused("mergeable", "memory is shared with devices and cannot be merged: leave it away"),
+  refused("thp", "transparent huge pages are always asked for: leave it away"),
+  ...["hotplug_size", "hotplug_method", "hotplugged_size"].map((name) => refused(name, NO_HOTPLUG)),
 ];
 
-export const CPU_KEYS: readonly KeyRow[] = [{ name: "boot", value: "N", help: "how many there are at the start" }];
+export const CPU_KEYS: readonly KeyRow[] = [
+  { name: "boot", value: "N", help: "how many there are at the start" },
+  refused("max", NO_HOTPLUG),
+  refused("topology", "guests see one socket with a core for each CPU: leave it away"),
+  refused("affinity", "threads are not pinned: use taskset, or a cpuset for the whole program"),
+  refused("max_phys_bits", "guests see as many address bits as the host has: leave it away"),
+  refused("kvm_hyperv", "guests see KVM's own interfaces: leave it away"),
+];
 
 export const DISK_KEYS: readonly KeyRow[] = [
   { name: "path", value: "PATH", help: "raw image file or block device" },
@@ -16,6 +35,14 @@ export const DISK_KEYS: readonly KeyRow[] = [
   { name: "serial", value: "TEXT", help: "serial number the guest reads, 20 characters at most" },
   { name: "id", value: "NAME", help: "name in messages" },
   { name: "image_type", value: "raw", help: "accepted for compatibility" },
+  ...["num_queues", "queue_size", "queue_affinity"].map((name) => refused(name, NO_QUEUES)),
+  ...["bw_size", "bw_refill_time", "ops_size", "ops_refill_time", "rate_limit_group"].map((name) =>
+    refused(name, NO_LIMITS),
+  ),
+  ...["vhost_user", "socket"].map((name) => refused(name, "disks are files and block devices: give path=PATH")),
+  refused("iommu", "guests have no IOMMU of their own here: leave it away"),
+  refused("pci_segment", "guests have segment 0 only: leave it away"),
+  refused("pci_device_id", "disks take the first free slots: leave it away"),
 ];
 
 export const DEVICE_KEYS: readonly KeyRow[] = [

@@ -4,6 +4,7 @@ import type { CharSpec, MachineSpec } from "../vmm/spec.ts";
 import { completeSpec, type DiskInput, type MachineInput, type UserDeviceInput } from "../vmm/spec-check.ts";
 import { type ArgumentValues, readArguments } from "./arguments.ts";
 import { readDevice } from "./device-keys.ts";
+import { FOREIGN_OPTIONS } from "./foreign-options.ts";
 import { readKeys } from "./key-values.ts";
 import { CPU_KEYS, DISK_KEYS, MEMORY_KEYS, OPTIONS, RNG_KEYS, USER_DEVICE_KEYS } from "./options.ts";
 import { didYouMean } from "./suggest.ts";
@@ -45,7 +46,7 @@ const OPTION_OF: Readonly<Record<string, string>> = {
  * @throws SpecError with the option's name as its path.
  */
 export function parseRun(argv: readonly string[], home: string): RunRequest {
-  const values = readArguments(argv, OPTIONS);
+  const values = readArguments(argv, OPTIONS, { foreign: FOREIGN_OPTIONS });
   const log = readLogSettings(values, home);
   const input = readMachine(values, home);
   try {

@@ -1,5 +1,6 @@
 import t from "tap";
 import { SpecError } from "../../../src/base/errors.ts";
+import { FOREIGN_OPTIONS } from "../../../src/cli/foreign-options.ts";
 import { OPTIONS } from "../../../src/cli/options.ts";
 import { parseRun, type RunRequest } from "../../../src/cli/parse.ts";
 import { deadSocket } from "../../support/socket-pair.ts";
@@ -192,7 +193,7 @@ t.test("parseRun() takes a command line that begins with a dash or holds an equa
 
 t.test("parseRun() refuses options it does not know or cannot use", async (t) => {
   t.equal(refused("--memroy", "512M"), "unknown option '--memroy'; did you mean '--memory'?");
-  t.equal(refused("--firmware", "x"), "unknown option '--firmware'; tsvmm --help lists them");
+  t.equal(refused("--frobnicate", "x"), "unknown option '--frobnicate'; tsvmm --help lists them");
   t.equal(refused("-x"), "unknown option '-x'; tsvmm --help lists them");
   t.equal(refused("--no-reboot=yes"), "--no-reboot: takes no value");
   t.equal(refused("--cpus", "1", "--cpus", "2"), "--cpus: is given twice");
@@ -206,6 +207,27 @@ t.test("parseRun() refuses options it does not know or cannot use", async (t) =>
     /^'rw' belongs to no option: put the whole command line in quotes/,
   );
   t.equal(refused("-v", "-q"), "--quiet: contradicts --verbose");
+});
+
+t.test("parseRun() says what does the job of options and keys that people bring from other VMMs", async (t) => {
+  t.equal(
+    refused("--net", "tap=tap0,mac=12:34:56:78:90:ab"),
+    "unknown option '--net': there is no virtual network card; pass one of the host's through with --device",
+  );
+  t.equal(refused("--api-socket=/tmp/x"), refused("--api-socket", "/tmp/x"));
+  t.equal(refused("-m", "512"), "unknown option '-m': write --memory 512M");
+  t.equal(refused("-smp", "4"), "unknown option '-smp': write --cpus 4");
+  t.equal(refused("-kernel", "x"), "unknown option '-kernel'; did you mean '--kernel'?");
+  t.equal(refused("--cpus", "boot=2,max=4"), "--cpus max: nothing can be added to a running guest: leave it away");
+  t.match(refused("--memory", "size=1G,mergeable=on"), /^--memory mergeable: memory is shared with devices/);
+  t.match(refused("--disk", `path=${home}/a.raw,num_queues=4`), /^--disk num_queues: a disk has one queue/);
+  t.notMatch(refused("--memory", "mergable=on"), /did you mean/, "what is refused is not proposed");
+  const own = OPTIONS.flatMap(({ name, short }) => [name, short]);
+  for (const [name, advice] of FOREIGN_OPTIONS) {
+    t.notOk(own.includes(name), `${name} is not one of ours`);
+    // What an advice proposes exists.
+    for (const [word] of advice.matchAll(/(?<![\w=])--[a-z-]+/g)) t.ok(own.includes(word), `${name}: ${word}`);
+  }
 });
 
 t.test("parseRun() asks for a kernel, and says what is wrong with the one given", async (t) => {
@@ -224,7 +246,7 @@ t.test("parseRun() says in one line what is wrong with a value, under the option
     ["--cpus", "0", /^--cpus: 0 is not a whole number from 1 to 254$/],
     ["--cpus", "255", /^--cpus: 255 is not/],
     ["--cpus", "four", /^--cpus: 'four' is not a whole number$/],
-    ["--cpus", "boot=2,max=4", /^--cpus: unknown key 'max' \(keys: boot\)$/],
+    ["--cpus", "boot=2,least=4", /^--cpus: unknown key 'least' \(keys: boot\)$/],
     ["--memory", "512X", /^--memory: '512X' is not a size/],
     ["--memory", "8M", /^--memory: 8388608 bytes are too few: a machine has 16M at least$/],
     ["--memory", "100T", /^--memory: .* are too many/],
