@@ -9,6 +9,8 @@ export interface BusDevice {
   readonly name: string;
   read(offset: number, width: Width): number;
   write(offset: number, width: Width, value: number): void;
+  /** What is at an offset, in the words of the specification: `LSR`. For people; `undefined` where it has no name. */
+  describe?(offset: number): string | undefined;
 }
 
 /** A device's claim on a range of a bus. */
@@ -91,6 +93,14 @@ export class Bus {
     const sum = new Map(this.#pastAccesses);
     for (const range of this.#ranges) addTo(sum, range);
     return sum;
+  }
+
+  /** What is at an address, for people: `COM1 LSR`, `nvme0 BAR 0 +0x1c`, `nobody`. */
+  describe(address: number): string {
+    const range = this.#find(address);
+    if (range === undefined) return "nobody";
+    const { device, base } = range;
+    return `${device.name} ${device.describe?.(address - base) ?? `+${hex(address - base)}`}`;
   }
 
   /** The range that holds `address`. */

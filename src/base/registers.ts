@@ -49,6 +49,12 @@ export class RegisterBank<Name extends string> {
     this.#rowAt = rowAt;
   }
 
+  /** The register at an offset, for people: `LSR`, `BAR 0 byte 1`; `undefined` in a hole. */
+  nameAt(offset: number): string | undefined {
+    const row = this.#rowAt[offset];
+    return row === undefined || row[0] === offset ? row?.[2] : `${row[2]} byte ${offset - row[0]}`;
+  }
+
   read(handler: RegisterHandler<Name>, offset: number, width: Width): number {
     const exact = this.#rowAt[offset];
     if (exact !== undefined && exact[0] === offset && exact[1] === width) {

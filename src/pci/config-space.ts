@@ -229,7 +229,7 @@ export class ConfigSpace implements BusDevice {
     this.#bytes[offset] = id;
     this.#bytes[offset + 1] = 0;
     this.#bytes.set(body, offset + 2);
-    const last = this.#standardList().at(-1);
+    const last = this.capabilities().at(-1);
     this.set8(last === undefined ? PCI_CAPABILITY_LIST : last + 1, offset);
     this.set16(PCI_STATUS, this.get16(PCI_STATUS) | PCI_STATUS_CAP_LIST);
     return offset;
@@ -251,7 +251,7 @@ export class ConfigSpace implements BusDevice {
     // Nothing leads to 0x100: it is where every walk starts, and a null header there may lead on already.
     const next = offset === EXTENDED_START ? this.get32(EXTENDED_START) >>> 20 : 0;
     if (offset !== EXTENDED_START) {
-      const last = this.#extendedList().at(-1) ?? EXTENDED_START;
+      const last = this.extendedCapabilities().at(-1) ?? EXTENDED_START;
       this.set32(last, ((this.get32(last) & 0x000f_ffff) | (offset << 20)) >>> 0);
     }
     this.set32(offset, ((id & 0xffff) | ((version & 0xf) << 16) | (next << 20)) >>> 0);
@@ -261,12 +261,35 @@ export class ConfigSpace implements BusDevice {
 
   /** Offset of the first capability of that id, `undefined` when there is none. */
   findCapability(id: number): number | undefined {
-    return this.#standardList().find((offset) => this.get8(offset) === id);
+    return this.capabilities().find((offset) => this.get8(offset) === id);
   }
 
   /** Offset of the first extended capability of that id, `undefined` when there is none. */
   findExtendedCapability(id: number): number | undefined {
-    return this.#extendedList().find((offset) => this.get16(offset) === id);
+    return this.extendedCapabilities().find((offset) => this.get16(offset) === id);
+  }
+
+  /** Where capabilities begin, in the order of their list. */
+  capabilities(): readonly number[] {
+    const offsets: number[] = [];
+    let offset = this.get8(PCI_CAPABILITY_LIST) & 0xfc;
+    while (offset >= PCI_STD_HEADER_SIZEOF && offsets.length < MAX_CAPABILITIES) {
+      offsets.push(offset);
+      offset = this.get8(offset + 1) & 0xfc;
+    }
+    return offsets;
+  }
+
+  /** The same of extended capabilities; none in a space of 256 bytes. */
+  extendedCapabilities(): readonly number[] {
+    const offsets: number[] = [];
+    if (this.sizeBytes === PCI_CFG_SPACE_SIZE || this.get32(EXTENDED_START) === 0) return offsets;
+    let offset = EXTENDED_START;
+    while (offset >= EXTENDED_START && offsets.length < MAX_EXTENDED_CAPABILITIES) {
+      offsets.push(offset);
+      offset = (this.get32(offset) >>> 20) & 0xffc;
+    }
+    return offsets;
   }
 
   /** Remembers the state after power-on, for {@link restore}. The root calls it when the function is plugged. */
@@ -331,26 +354,5 @@ export class ConfigSpace implements BusDevice {
     }
     this.#claimed.fill(1, offset, offset + room);
     return offset;
-  }
-
-  #standardList(): readonly number[] {
-    const offsets: number[] = [];
-    let offset = this.get8(PCI_CAPABILITY_LIST) & 0xfc;
-    while (offset >= PCI_STD_HEADER_SIZEOF && offsets.length < MAX_CAPABILITIES) {
-      offsets.push(offset);
-      offset = this.get8(offset + 1) & 0xfc;
-    }
-    return offsets;
-  }
-
-  #extendedList(): readonly number[] {
-    const offsets: number[] = [];
-    if (this.sizeBytes === PCI_CFG_SPACE_SIZE || this.get32(EXTENDED_START) === 0) return offsets;
-    let offset = EXTENDED_START;
-    while (offset >= EXTENDED_START && offsets.length < MAX_EXTENDED_CAPABILITIES) {
-      offsets.push(offset);
-      offset = (this.get32(offset) >>> 20) & 0xffc;
-    }
-    return offsets;
   }
 }

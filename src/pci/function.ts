@@ -28,6 +28,9 @@ export interface PciFunction {
   readBar(index: BarIndex, offset: number, width: Width): number;
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void;
 
+  /** What is at an offset of a BAR, where the function knows: `MSI-X entry 3 data`. For people. */
+  describeBar?(index: BarIndex, offset: number): string | undefined;
+
   /**
    * Says where a BAR answers now: `undefined` while its decode is off. Called after the bus range was attached and before it is
    * detached, so that memory slots and doorbells live strictly inside the range's life. For I/O BARs the address is a port.

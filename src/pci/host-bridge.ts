@@ -88,6 +88,13 @@ export class ConfigPorts implements BusDevice {
     }
   }
 
+  describe(offset: number): string {
+    if (offset < 4) return "address";
+    if ((this.#address & CONFIG_ENABLE) === 0) return "data, not enabled";
+    const { bus, device, fn, register } = this.#target(offset);
+    return this.#root.describe(bus, device, fn, register);
+  }
+
   /** The address register as after power-on. */
   reset(): void {
     this.#address = 0;
@@ -123,5 +130,9 @@ export class Ecam implements BusDevice {
   write(offset: number, width: Width, value: number): void {
     const device = (offset >>> 15) & 0x1f;
     this.#root.configWrite(offset >>> 20, device, (offset >>> 12) & 7, offset & 0xfff, width, value);
+  }
+
+  describe(offset: number): string {
+    return this.#root.describe(offset >>> 20, (offset >>> 15) & 0x1f, (offset >>> 12) & 7, offset & 0xfff);
   }
 }

@@ -4,6 +4,7 @@ import { allOnes, type Gsi, gpa, gsi, hex, TWO_POW_32, type Width } from "../bas
 import { type BarMove, type BarPlace, BarSet } from "./bar.ts";
 import { BarPlacement, isInside, type PciWindows } from "./bar-placement.ts";
 import { type Bdf, formatBdf } from "./bdf.ts";
+import { nameConfigRegister } from "./config-names.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "./function.ts";
 import { PCI_BASE_ADDRESS_0, PCI_COMMAND, PCI_INTERRUPT_LINE, PCI_INTERRUPT_PIN, PCI_ROM_ADDRESS } from "./ids.ts";
 
@@ -158,6 +159,13 @@ export class PciRoot {
     this.#find(bus, device, functionNumber)?.config.write(offset, width, value);
   }
 
+  /** What a configuration access is about, for people: `00:02.0 disk0 BAR 0`, `00:05.0 empty`. */
+  describe(bus: number, device: number, functionNumber: number, offset: number): string {
+    const bdf = formatBdf({ segment: 0, bus, device, function: functionNumber }).replace("0000:", "");
+    const found = this.#find(bus, device, functionNumber);
+    return found === undefined ? `${bdf} empty` : `${bdf} ${found.name} ${nameConfigRegister(found.config, offset)}`;
+  }
+
   /** The GSI that pin 1 to 4 of a slot drives. */
   interruptGsi(slot: number, pin: number): Gsi {
     return this.#gsiOf(slot, pin);
@@ -277,6 +285,7 @@ function barState(pciFunction: PciFunction, request: BarRequest): BarState {
     name: `${pciFunction.name} ${barName(index)}`,
     read: (offset, width) => pciFunction.readBar(index, offset, width),
     write: (offset, width, value) => pciFunction.writeBar(index, offset, width, value),
+    describe: (offset) => pciFunction.describeBar?.(index, offset),
   };
   return { request, device, attached: undefined, isReported: false };
 }

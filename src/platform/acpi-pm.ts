@@ -92,6 +92,10 @@ export class AcpiPm implements BusDevice {
     this.#setEventStatus(0);
   }
 
+  describe(offset: number): string | undefined {
+    return REGISTERS.nameAt(offset);
+  }
+
   read(offset: number, width: Width): number {
     return REGISTERS.read(this, offset, width);
   }

@@ -64,6 +64,10 @@ export class I8042 implements BusDevice {
     this.#onReset = onReset;
   }
 
+  describe(offset: number): string | undefined {
+    return REGISTERS.nameAt(offset);
+  }
+
   read(offset: number, width: Width): number {
     return REGISTERS.read(this, offset, width);
   }

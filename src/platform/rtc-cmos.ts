@@ -1,7 +1,7 @@
 import type { Clock } from "../base/backends.ts";
 import type { BusDevice } from "../base/bus.ts";
 import { RegisterBank } from "../base/registers.ts";
-import { GIB, KIB, MIB, type Width } from "../base/units.ts";
+import { GIB, hex, KIB, MIB, type Width } from "../base/units.ts";
 
 type CmosPort = "index" | "data";
 
@@ -107,6 +107,10 @@ export class RtcCmos implements BusDevice {
     const highUnits = Math.min(Math.floor(memory.highBytes / (64 * KIB)), 0xff_ffff);
     this.#bytes.setUint8(0x5b, highUnits & 0xff);
     this.#bytes.setUint16(0x5c, highUnits >>> 8, true);
+  }
+
+  describe(offset: number): string | undefined {
+    return offset === 1 ? `data of register ${hex(this.#index)}` : REGISTERS.nameAt(offset);
   }
 
   read(offset: number, width: Width): number {

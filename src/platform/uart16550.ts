@@ -133,6 +133,11 @@ export class Uart16550 implements BusDevice {
     this.#updateLine();
   }
 
+  describe(offset: number): string | undefined {
+    const isDivisor = offset < 2 && (this.#lineControl & LCR_DLAB) !== 0;
+    return isDivisor ? (offset === 0 ? "DLL" : "DLM") : REGISTERS.nameAt(offset);
+  }
+
   read(offset: number, width: Width): number {
     return REGISTERS.read(this, offset, width);
   }

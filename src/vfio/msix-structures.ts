@@ -1,6 +1,6 @@
 import type { Width } from "../base/units.ts";
 import type { BarIndex } from "../pci/function.ts";
-import type { BarOffset, MsixCapability } from "../pci/msix.ts";
+import { type BarOffset, type MsixCapability, nameTableEntry } from "../pci/msix.ts";
 import type { BarHole } from "./bar-areas.ts";
 
 /** Where one of the two structures of MSI-X lies in the BARs, and how its bytes are reached. */
@@ -37,6 +37,13 @@ export class MsixStructures {
   /** What may not be mapped of a BAR. */
   holes(index: BarIndex): readonly BarHole[] {
     return this.#structures.filter((structure) => structure.bar === index);
+  }
+
+  /** What is there, for people; `undefined` beside both structures. */
+  describe(index: BarIndex, offset: number): string | undefined {
+    const structure = this.#overlapping(index, offset, 1);
+    if (structure?.reason !== "MSI-X table") return structure?.reason;
+    return nameTableEntry(offset - structure.offset);
   }
 
   /**

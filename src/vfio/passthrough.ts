@@ -115,6 +115,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
     return emulated ?? this.#readDevice(index, offset, width);
   }
 
+  describeBar(index: BarIndex, offset: number): string | undefined {
+    return this.#structures?.describe(index, offset);
+  }
+
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void {
     this.#writes[index] = (this.#writes[index] ?? 0) + 1;
     if (index === ROM_BAR || this.#isAsleep) return;

@@ -2,7 +2,7 @@ import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { GuestMemory } from "../base/guest-memory.ts";
 import type { Doorbell, Doorbells, InterruptLine, MsiRouter } from "../base/signals.ts";
-import { type Gpa, gpa, type Width } from "../base/units.ts";
+import { type Gpa, gpa, hex, type Width } from "../base/units.ts";
 import { ConfigSpace } from "../pci/config-space.ts";
 import type { BarIndex, BarRequest, PciFunction } from "../pci/function.ts";
 import {
@@ -13,7 +13,7 @@ import {
   PCI_STATUS,
   PCI_STATUS_INTERRUPT,
 } from "../pci/ids.ts";
-import { MsixCapability } from "../pci/msix.ts";
+import { MsixCapability, nameTableEntry } from "../pci/msix.ts";
 import { COMMON_CONFIG, CommonConfig } from "./common-config.ts";
 import type { VirtioDevice } from "./device.ts";
 
@@ -188,6 +188,27 @@ export class VirtioPciFunction implements PciFunction {
       case PAGE_MSIX_TABLE:
         this.#msix.writeTable(at, width, value);
         return;
+    }
+  }
+
+  describeBar(index: BarIndex, offset: number): string | undefined {
+    if (index !== BAR) return undefined;
+    const at = offset & 0xfff;
+    switch (offset - at) {
+      case PAGE_COMMON:
+        return COMMON_CONFIG.nameAt(at);
+      case PAGE_ISR:
+        return "ISR status";
+      case PAGE_DEVICE:
+        return `device configuration +${hex(at)}`;
+      case PAGE_NOTIFY:
+        return `notification of queue ${Math.floor(at / NOTIFY_OFF_MULTIPLIER)}`;
+      case PAGE_MSIX_TABLE:
+        return nameTableEntry(at);
+      case PAGE_MSIX_PBA:
+        return "MSI-X pending bits";
+      default:
+        return undefined;
     }
   }
 

@@ -2,14 +2,10 @@ import type { Clock, Report } from "../base/backends.ts";
 import { Bus, type BusDevice } from "../base/bus.ts";
 import { SpecError } from "../base/errors.ts";
 import { invariant } from "../base/invariant.ts";
-import type { FdWatcher, InterruptLine, RingWatcher } from "../base/signals.ts";
+import type { FdWatcher, RingWatcher } from "../base/signals.ts";
 import { type Fd, hex } from "../base/units.ts";
 import { DiskFile } from "../host/disk-file.ts";
 import type { GuestRam } from "../host/guest-ram.ts";
-import { IoEventFds } from "../kvm/ioeventfd.ts";
-import { IrqLines, ResampledIrqLines } from "../kvm/irq-lines.ts";
-import { IrqRouting } from "../kvm/irq-routing.ts";
-import { MemorySlots } from "../kvm/memory-slots.ts";
 import { Vm } from "../kvm/vm.ts";
 import type { PciFunction } from "../pci/function.ts";
 import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../pci/host-bridge.ts";
@@ -51,6 +47,8 @@ import { Removals } from "./removals.ts";
 import { type UserDeviceParts, UserDevices } from "./user-devices.ts";
 import { RandomSource } from "./random-source.ts";
 import type { DiskSpec, MachineSpec } from "./spec.ts";
+import type { Trace } from "./trace.ts";
+import { makeWires, type Wires } from "./wires.ts";
 
 export interface BoardParts {
   readonly spec: MachineSpec;
@@ -61,6 +59,7 @@ export interface BoardParts {
   readonly watcher: FdWatcher & RingWatcher;
   readonly characters: CharDevices;
   readonly report: Report;
+  readonly trace?: Trace | undefined;
   readonly onGuestEvent: (event: GuestEvent) => void;
 }
 
@@ -81,10 +80,7 @@ export class Board {
 
   readonly #parts: BoardParts;
   readonly #vm: Vm;
-  readonly #slots: MemorySlots;
-  readonly #routing: IrqRouting;
-  readonly #lines: IrqLines;
-  readonly #doorbells: IoEventFds;
+  readonly #wires: Wires;
   readonly #deferral: Deferral;
   readonly #root: PciRoot;
   readonly #pm: AcpiPm;
@@ -106,10 +102,8 @@ export class Board {
     const unclaimed = (bus: string, address: number, width: number): void => this.#reportUnclaimed(bus, address, width);
     this.ports = new Bus("port", unclaimed);
     this.mmio = new Bus("MMIO", unclaimed);
-    this.#slots = new MemorySlots(this.#vm, this.#vm.checkExtension("NR_MEMSLOTS"));
-    this.#routing = new IrqRouting(this.#vm, this.#vm.checkExtension("IRQ_ROUTING"), parts.report);
-    this.#lines = new IrqLines(this.#vm);
-    this.#doorbells = new IoEventFds(this.#vm, parts.watcher);
+    const { watcher, report, trace } = parts;
+    this.#wires = makeWires({ vm: this.#vm, watcher, report, trace, buses: this });
     this.#deferral = this.#own(new Deferral(parts.watcher), (deferral) => deferral.close());
     const { layout } = parts;
     this.#root = new PciRoot({
@@ -189,12 +183,8 @@ export class Board {
     for (const region of memory.regions) {
       const host = memory.hostAddress(region.gpa, region.sizeBytes);
       if (host === undefined) continue; // a region is contiguous by construction
-      this.#own(this.#slots.mapSlot("RAM", region.gpa, host, region.sizeBytes, false), (slot) => slot.unmap());
+      this.#own(this.#wires.slots.mapSlot("RAM", region.gpa, host, region.sizeBytes, false), (slot) => slot.unmap());
     }
-  }
-
-  #line(gsi: Parameters<IrqLines["line"]>[0], name: string): InterruptLine {
-    return this.#lines.line(gsi, name);
   }
 
   #addPlatform(): AcpiPm {
@@ -210,7 +200,7 @@ export class Board {
     attach(PORTS.postCode, 1, new PostCodePort());
     const pm = new AcpiPm(
       clock,
-      this.#line(GSIS.acpiEvents, "ACPI events"),
+      this.#wires.line(GSIS.acpiEvents, "ACPI events"),
       {
         powerOff: () => onGuestEvent({ kind: "powerOff" }),
         reset,
@@ -221,7 +211,7 @@ export class Board {
     attach(PORTS.acpi, ACPI_PM_SIZE, pm);
     const serial = characters.serial;
     if (serial !== undefined) {
-      const port: SerialPort = new SerialPort("COM1", this.#line(GSIS.com1, "COM1"), serial, () =>
+      const port: SerialPort = new SerialPort("COM1", this.#wires.line(GSIS.com1, "COM1"), serial, () =>
         this.#dirty.add(port),
       );
       attach(PORTS.com1, UART_SIZE, port.uart);
@@ -266,8 +256,8 @@ export class Board {
   /** What functions of the host and of other processes are wired to. */
   #passthroughParts(): Omit<UserDeviceParts, "devices" | "onLost"> {
     const { memory, watcher, report } = this.#parts;
-    const lines = new ResampledIrqLines(this.#vm);
-    return { memory, slots: this.#slots, mmio: this.mmio, router: this.#routing, lines, watcher, report };
+    const { slots, router, resampled: lines } = this.#wires;
+    return { memory, slots, mmio: this.mmio, router, lines, watcher, report };
   }
 
   #openUserDevices(): readonly PassthroughFunction[] {
@@ -333,9 +323,8 @@ export class Board {
   #plugVirtio(name: string, device: VirtioDevice): void {
     const { memory, report } = this.#parts;
     const slot = this.#freeSlot();
-    const line = this.#lines.line(intxGsi(slot, 1), name);
-    const router = this.#routing;
-    const doorbells = this.#doorbells;
+    const { router, doorbells } = this.#wires;
+    const line = this.#wires.line(intxGsi(slot, 1), name);
     const defer = (work: () => void): void => this.#deferral.defer(work);
     this.#plug(new VirtioPciFunction({ name, device, memory, router, doorbells, line, report, defer }), slot);
   }

@@ -13,10 +13,13 @@ import type {
 } from "./messages.ts";
 import { fromPlainError } from "./plain-error.ts";
 import type { MachinePlan } from "./plan.ts";
+import { giveTraceCredit, makeTraceCredit } from "./trace-credit.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
-  readonly data: DeviceWorkerData;
+  readonly data: Omit<DeviceWorkerData, "traceCredit">;
+  /** Whether {@link onLog} is told of every step of guest and devices, at level `trace`. */
+  readonly isTraced: boolean;
   readonly doorbell: EventFd;
   readonly onLog: (message: LogMessage) => void;
   readonly onGuestEvent: (event: GuestEvent) => void;
@@ -32,6 +35,7 @@ export class DeviceThread {
   readonly #link: WorkerLink<ToDeviceThread, FromDeviceThread>;
   readonly #parts: DeviceThreadParts;
   readonly #statistics = new Map<number, Deferred<DeviceStatistics>>();
+  readonly #traceCredit: Int32Array | undefined;
   #built: Deferred<MachinePlan> | undefined;
   #dismantled: Deferred<DeviceStatistics> | undefined;
   #nextToken = 0;
@@ -39,9 +43,10 @@ export class DeviceThread {
 
   constructor(parts: DeviceThreadParts) {
     this.#parts = parts;
+    this.#traceCredit = parts.isTraced ? makeTraceCredit() : undefined;
     this.#link = new WorkerLink(
       "device-worker.js",
-      parts.data,
+      { ...parts.data, traceCredit: this.#traceCredit } satisfies DeviceWorkerData,
       (message) => this.#receive(message),
       (error) => this.#fail(error),
     );
@@ -101,7 +106,9 @@ export class DeviceThread {
   #receive(message: FromDeviceThread): void {
     switch (message.kind) {
       case "log":
-        return this.#parts.onLog(message);
+        this.#parts.onLog(message);
+        if (this.#traceCredit !== undefined && message.level === "trace") giveTraceCredit(this.#traceCredit);
+        return undefined;
       case "built":
         return this.#built?.resolve(message.plan);
       case "dismantled":

@@ -22,6 +22,8 @@ import {
 } from "./messages.ts";
 import { toPlainError } from "./plain-error.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
+import { type Trace, traceAccesses } from "./trace.ts";
+import { traceGate } from "./trace-credit.ts";
 
 /*
  * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in epoll. Messages of
@@ -40,6 +42,9 @@ const post = (message: FromDeviceThread): void => port.postMessage(message);
 const report: Report = (level, text, details) =>
   post({ kind: "log", level, text, ...(details === undefined ? {} : { details }) });
 
+const { traceCredit } = data;
+const trace = traceCredit === undefined ? undefined : makeTrace(traceGate(traceCredit));
+
 setThreadName("devices");
 const epoll = new EpollLoop();
 const doorbell = EventFd.attach(data.doorbell);
@@ -51,6 +56,13 @@ let isDone = false;
 const departed = new Set<string>();
 
 const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
+
+function makeTrace(waitForTurn: () => void): Trace {
+  return (text, details) => {
+    waitForTurn();
+    post({ kind: "log", level: "trace", text, ...(details === undefined ? {} : { details: { trace: details } }) });
+  };
+}
 
 epoll.watchRings(doorbell.fd, () => {
   for (let envelope = receiveMessageOnPort(port); envelope !== undefined; envelope = receiveMessageOnPort(port)) {
@@ -96,6 +108,7 @@ function build({ kvm, vm, ram, layout }: Extract<ToDeviceThread, { kind: "build"
       watcher: epoll,
       characters,
       report,
+      trace,
       onGuestEvent: (event) => {
         if (event.kind === "deviceWanted") departed.add(event.device);
         post({ kind: "guest", event });
@@ -118,7 +131,7 @@ function closeBoard(): void {
 
 /** An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the same way. */
 let hasFailed = false;
-const handle: AccessHandler = (_vcpu, kind, address, width, value) => {
+const handleAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
   if (board === undefined || hasFailed) return allOnes(width);
   try {
     switch (kind) {
@@ -143,6 +156,8 @@ const handle: AccessHandler = (_vcpu, kind, address, width, value) => {
     return allOnes(width);
   }
 };
+
+const handle = trace === undefined ? handleAccess : traceAccesses(handleAccess, () => board, trace);
 
 const now = (): number => performance.now() * 1000;
 

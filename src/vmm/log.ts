@@ -1,7 +1,7 @@
 import { createRequire } from "node:module";
 import type { LogLevel } from "./messages.ts";
 
-/** Lowest level shown; `silent` shows nothing. */
+/** Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a Machine then too. */
 export type LogThreshold = LogLevel | "silent";
 
 export interface LogSettings {
@@ -60,7 +60,7 @@ function openSink(settings: LogSettings): Sink {
     const colorize = process.stderr.isTTY && process.env["NO_COLOR"] === undefined;
     return pino(
       options,
-      pretty({ destination: 2, sync: true, colorize, translateTime: "HH:MM:ss.l", ignore: "pid,hostname" }),
+      pretty({ destination: 2, sync: true, colorize, translateTime: "HH:MM:ss.l", ignore: "pid,hostname,trace" }),
     );
   }
   return pino(options, pino.destination({ dest: settings.file ?? 2, sync: true, append: true }));

@@ -128,6 +128,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     const pollMicroseconds = spec.pollMicroseconds ?? (availableParallelism() > 1 ? "auto" : "never");
     this.#devices = new DeviceThread({
       data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
+      isTraced: options.log?.level === "trace",
       doorbell: this.#doorbell,
       onLog: (message) => this.#log(message.level, message.text, message.details),
       onGuestEvent: (event) => this.#guestEvent(event),

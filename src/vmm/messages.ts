@@ -54,6 +54,8 @@ export interface DeviceWorkerData {
   readonly spec: MachineSpec;
   /** `auto`: adaptive; `never`: a host with one CPU, where polling keeps the vCPU from running. */
   readonly pollMicroseconds: number | "auto" | "never";
+  /** Log every step of guest and devices; absent where nobody looks at it. */
+  readonly traceCredit?: Int32Array | undefined;
 }
 
 export interface VcpuWorkerData {
