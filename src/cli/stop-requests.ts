@@ -19,27 +19,39 @@ export interface ProcessEvents {
 
 /** How long a machine may take to stop in order. */
 const GRACE_MS = 2000;
+/** Signals that come this soon after the first are the same request: timeout(1) and npm send theirs to a process and to its group. */
+const SAME_REQUEST_MS = 200;
 
 /**
  * Turns signals and errors that nobody caught into an orderly stop of the machine, and ends the process if that does not work.
  *
- * A first signal stops the machine. If it has not stopped after two seconds, or on a second signal, the process ends by that signal:
+ * A first signal stops the machine. If it has not stopped after two seconds, or on a second request, the process ends by that signal:
  * the listeners of `exit` run first (they give the terminal back), and then the signal is raised again with its default action, as
  * `process.exit()` would wait for threads that do not come back.
  */
 export class StopRequests {
   readonly #process: ProcessEvents;
   readonly #report: (error: Error) => void;
+  readonly #now: () => number;
   readonly #listeners: readonly [StopSignal | "uncaughtException", (argument: Error) => void][];
   #machine: Stoppable | undefined;
   #signal: StopSignal | undefined;
+  #signalledAt = 0;
   #error: Error | undefined;
   #deadline: NodeJS.Timeout | undefined;
 
-  /** @param report Shows an error that nobody caught. */
-  constructor(process: ProcessEvents, report: (error: Error) => void) {
+  /**
+   * @param report Shows an error that nobody caught.
+   * @param now Milliseconds that never go back.
+   */
+  constructor(
+    process: ProcessEvents,
+    report: (error: Error) => void,
+    now: () => number = performance.now.bind(performance),
+  ) {
     this.#process = process;
     this.#report = report;
+    this.#now = now;
     this.#listeners = [
       ["SIGHUP", () => this.#onSignal("SIGHUP")],
       ["SIGINT", () => this.#onSignal("SIGINT")],
@@ -68,8 +80,12 @@ export class StopRequests {
   }
 
   #onSignal(signal: StopSignal): void {
-    if (this.#signal !== undefined) return this.#giveUp(signal);
+    if (this.#signal !== undefined) {
+      if (this.#now() - this.#signalledAt >= SAME_REQUEST_MS) this.#giveUp(signal);
+      return;
+    }
     this.#signal = signal;
+    this.#signalledAt = this.#now();
     this.#deadline = setTimeout(() => this.#giveUp(signal), GRACE_MS);
     this.#stop();
   }

@@ -60,10 +60,20 @@ t.test("StopRequests keeps a signal that comes before there is a machine", async
 
 t.test("StopRequests ends the process by its signal when a second one comes, after the exit listeners", async (t) => {
   const process = new FakeProcess();
-  const requests = new StopRequests(process, () => t.fail("nothing to report"));
+  let milliseconds = 1000;
+  const requests = new StopRequests(
+    process,
+    () => t.fail("nothing to report"),
+    () => milliseconds,
+  );
   requests.attach(new FakeMachine());
   process.emit("SIGINT", "SIGINT");
   t.same(process.killed, []);
+  milliseconds += 20;
+  process.emit("SIGINT", "SIGINT");
+  process.emit("SIGTERM", "SIGTERM");
+  t.same(process.killed, [], "one request, which a wrapper has sent to the process and to its group");
+  milliseconds += 400;
   process.emit("SIGINT", "SIGINT");
   t.same(process.exits, [130]);
   t.same(process.killed, [[42, "SIGINT"]]);
