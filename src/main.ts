@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { findCommand } from "./cli/commands.ts";
-import { describeError, styleFor } from "./cli/output.ts";
+import { describeError, EXIT_STATUS, styleFor } from "./cli/output.ts";
 
 /** `TSVMM_OPTIONS`: options added behind those of the command line, split at spaces, as NODE_OPTIONS is for node. */
 function extraArguments(): string[] {
@@ -19,6 +19,7 @@ for (const stream of [process.stdout, process.stderr]) {
 
 /** A function, since a bundle in CommonJS has no `await` at its top. */
 async function main(): Promise<void> {
+  process.exitCode = EXIT_STATUS.hostFailure; // until something better is known: nothing that is left waiting ends as a success
   try {
     const { command, rest } = findCommand([...process.argv.slice(2), ...extraArguments()]);
     process.exitCode = await command.run(rest);

@@ -1,11 +1,11 @@
-import { statSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { writeFileSync } from "node:fs";
 import { HostError, SpecError } from "../base/errors.ts";
 import type { DeviceRecording } from "../vfio/recording.ts";
 import { describeGroup, type HostFunction, isVfioDriver, listFunctions } from "../vfio/sysfs.ts";
 import { DeviceUsage } from "../vfio/usage.ts";
 import { judge, type Verdict } from "../vfio/verdict.ts";
 import { formatSize, printable, wrapText } from "./output.ts";
+import { checkOutputFile } from "./output-file.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
 
@@ -189,7 +189,8 @@ async function record(word: string, operands: readonly string[], surroundings: S
   const [pciFunction] = findFunctions([word], surroundings);
   if (pciFunction === undefined) return;
   // Before the function is opened, which resets it.
-  if (file !== "-") checkOutput(file);
+  if (file === "") throw new SpecError("--record", "a file is needed, or - for standard output");
+  if (file !== "-") checkOutputFile("--record", file);
   const { formatRecording } = await import("../vfio/recording.ts");
   const recording = await recordFunction(pciFunction, surroundings);
   if (file === "-") return surroundings.print(formatRecording(recording));
@@ -200,23 +201,6 @@ async function record(word: string, operands: readonly string[], surroundings: S
     throw new HostError(`Cannot write the recording to ${printable(file)}: ${code}`);
   }
   surroundings.remark(`${pciFunction.bdf} is recorded in ${printable(file)}\n`);
-}
-
-/** @throws SpecError for what can be no file. */
-function checkOutput(file: string): void {
-  if (file === "") throw new SpecError("--record", "a file is needed, or - for standard output");
-  const found = (path: string): ReturnType<typeof statSync> => {
-    try {
-      return statSync(path, { throwIfNoEntry: false });
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException; // cast: node's fs throws errors with a code
-      throw new SpecError("--record", `cannot look at ${path}: ${code}`);
-    }
-  };
-  const folder = found(dirname(file));
-  if (folder === undefined) throw new SpecError("--record", `there is no directory ${dirname(file)}`);
-  if (!folder.isDirectory()) throw new SpecError("--record", `${dirname(file)} is not a directory`);
-  if (found(file)?.isDirectory() === true) throw new SpecError("--record", `${file} is a directory: a file is needed`);
 }
 
 async function recordFunction(pciFunction: HostFunction, surroundings: Surroundings): Promise<DeviceRecording> {

@@ -179,7 +179,7 @@ export const OPTIONS: readonly OptionRow[] = [
     name: "--log-file",
     group: "This program",
     form: { kind: "value", value: "PATH" },
-    help: "append the log to a file, as JSON lines",
+    help: "append the log to a file, as JSON lines unless told",
   },
   {
     name: "--log-format",
@@ -198,7 +198,7 @@ export const OPTIONS: readonly OptionRow[] = [
     short: "-v",
     group: "This program",
     form: { kind: "count" },
-    help: "log more; -vv: still more; -vvv: every step of guest and devices, best with 2>FILE or --log-file",
+    help: "log more; -vv: still more; -vvv: every step of guest and devices, best with --log-file",
   },
   { name: "--quiet", short: "-q", group: "This program", form: { kind: "flag" }, help: "log errors only" },
   { name: "--help", short: "-h", group: "This program", form: { kind: "flag" }, help: "print this text" },

@@ -7,6 +7,7 @@ import { readDevice } from "./device-keys.ts";
 import { FOREIGN_OPTIONS } from "./foreign-options.ts";
 import { readKeys } from "./key-values.ts";
 import { CPU_KEYS, DISK_KEYS, MEMORY_KEYS, OPTIONS, RNG_KEYS, USER_DEVICE_KEYS } from "./options.ts";
+import { checkOutputFile } from "./output-file.ts";
 import { didYouMean } from "./suggest.ts";
 import { readChoice, readInteger, readPath, readSize, readSwitch } from "./values.ts";
 
@@ -37,6 +38,7 @@ const OPTION_OF: Readonly<Record<string, string>> = {
   rng: "--rng",
   debugExitPort: "--debug-exit",
   pollMicroseconds: "--poll",
+  log: "--log-file",
 };
 
 /**
@@ -56,7 +58,7 @@ export function parseRun(argv: readonly string[], home: string): RunRequest {
       log,
       isDryRun: values.has("--dry-run"),
       isVerbose: values.has("--verbose"),
-      summary: summary === undefined ? undefined : readPath(summary, home),
+      summary: summary === undefined ? undefined : readOutput("--summary", summary, home),
     };
   } catch (error) {
     throw inOptions(error);
@@ -173,16 +175,23 @@ function readPoll(text: string): number {
   return readInteger("--poll", text);
 }
 
+/** The path of a file to be written. @throws SpecError when it cannot be one */
+function readOutput(option: string, text: string, home: string): string {
+  if (text === "") throw new SpecError(option, "a path is needed");
+  const path = readPath(text, home);
+  checkOutputFile(option, path);
+  return path;
+}
+
 function readLogSettings(values: ArgumentValues, home: string): LogSettings {
   const verbosity = values.get("--verbose")?.length ?? 0;
   if (verbosity > 0 && values.has("--quiet")) throw new SpecError("--quiet", "contradicts --verbose");
   const format = values.get("--log-format")?.[0];
   const file = values.get("--log-file")?.[0];
-  if (file === "") throw new SpecError("--log-file", "a path is needed");
   const levels = ["warn", "info", "debug", "trace"] as const;
   return {
     level: values.has("--quiet") ? "error" : (levels[Math.min(verbosity, levels.length - 1)] ?? "warn"),
     format: format === undefined ? "auto" : readChoice("--log-format", format, ["pretty", "json"]),
-    ...(file === undefined ? {} : { file: readPath(file, home) }),
+    ...(file === undefined ? {} : { file: readOutput("--log-file", file, home) }),
   };
 }

@@ -1,4 +1,6 @@
+import { closeSync, openSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
+import { errnoOf, openError } from "../base/errors.ts";
 import type { LogLevel } from "./messages.ts";
 
 /** Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a Machine then too. */
@@ -6,15 +8,17 @@ export type LogThreshold = LogLevel | "silent";
 
 export interface LogSettings {
   readonly level: LogThreshold;
-  /** `auto`: pretty where standard error is a terminal, JSON lines otherwise. */
+  /** `auto`: pretty on standard error where that is a terminal, JSON lines otherwise. */
   readonly format: "auto" | "pretty" | "json";
-  /** Appends JSON lines to a file instead of standard error. */
+  /** Appends to a file instead of standard error. */
   readonly file?: string;
 }
 
 /** A place for log lines. Only the control thread has one; workers send {@link LogMessage}s. */
 export interface Logger {
   log(level: LogLevel, text: string, details?: Readonly<Record<string, unknown>>): void;
+  /** Closes the file; lines that come later are dropped. */
+  close(): void;
 }
 
 const RANK: Readonly<Record<LogThreshold, number>> = {
@@ -27,41 +31,89 @@ const RANK: Readonly<Record<LogThreshold, number>> = {
 };
 
 /** The part of pino we use. */
-type Sink = Readonly<Record<LogLevel, (details: object, text: string) => void>>;
+type Pino = Readonly<Record<LogLevel, (details: object, text: string) => void>>;
 
 /**
  * A pino logger that is loaded by its first line: importing pino takes about 30 ms, and most runs log nothing.
  *
- * Lines are written synchronously to descriptor 2, so that the last one before a crash is there.
+ * Lines are written synchronously, so that the last one before a crash is there.
+ *
+ * @throws SpecError or HostError when the file cannot be opened.
  */
 export function createLogger(settings: LogSettings): Logger {
-  let sink: Sink | undefined;
+  const output = new LogOutput(settings.level === "silent" ? undefined : settings.file);
+  let pino: Pino | undefined;
   return {
     log(level, text, details = {}) {
       if (RANK[level] < RANK[settings.level]) return;
-      sink ??= openSink(settings);
-      sink[level](details, text);
+      pino ??= loadPino(settings, output);
+      pino[level](details, text);
     },
+    close: () => output.close(),
   };
 }
 
-function openSink(settings: LogSettings): Sink {
+const STDERR = 2;
+/** How often a full pipe that does not block is tried again, and how many milliseconds lie between: a second in all. */
+const RETRIES = 100;
+const RETRY_MS = 10;
+
+/** Where lines go: a log that cannot be written is said once, and never in the way of the machine. */
+class LogOutput {
+  readonly #path: string | undefined;
+  #descriptor: number;
+  #isBroken = false;
+
+  constructor(path: string | undefined) {
+    this.#path = path;
+    try {
+      this.#descriptor = path === undefined ? STDERR : openSync(path, "a");
+    } catch (error) {
+      throw openError("log.file", path ?? "", error);
+    }
+  }
+
+  write(line: string): void {
+    if (this.#descriptor < 0 || this.#isBroken) return;
+    const bytes = Buffer.from(line);
+    try {
+      for (let done = 0; done < bytes.length; ) done += this.#writeSome(bytes, done);
+    } catch (error) {
+      this.#isBroken = true;
+      if (this.#path === undefined) return; // nobody is there to be told
+      const text = `tsvmm: Cannot write the log to ${this.#path}: ${errnoOf(error)}: what follows is lost\n`;
+      new LogOutput(undefined).write(text);
+    }
+  }
+
+  #writeSome(bytes: Buffer, start: number): number {
+    for (let left = RETRIES; ; left--) {
+      try {
+        return writeSync(this.#descriptor, bytes, start);
+      } catch (error) {
+        if (errnoOf(error) !== "EAGAIN" || left === 0) throw error;
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
+      }
+    }
+  }
+
+  close(): void {
+    if (this.#path !== undefined && this.#descriptor >= 0) closeSync(this.#descriptor);
+    this.#descriptor = -1;
+  }
+}
+
+function loadPino(settings: LogSettings, output: LogOutput): Pino {
   const require = createRequire(import.meta.url);
   // Cast: require answers `any`; this is pino's CommonJS export.
   const pino = require("pino") as typeof import("pino").default;
   const options = { base: null, level: settings.level };
-  const isPretty =
-    settings.file === undefined &&
-    (settings.format === "pretty" || (settings.format === "auto" && process.stderr.isTTY));
-  if (isPretty) {
-    // Cast: as above, pino-pretty's CommonJS export.
-    const pretty = require("pino-pretty") as typeof import("pino-pretty");
-    // The guest may have the terminal in raw mode, where a bare line feed does not return the carriage.
-    const colorize = process.stderr.isTTY && process.env["NO_COLOR"] === undefined;
-    return pino(
-      options,
-      pretty({ destination: 2, sync: true, colorize, translateTime: "HH:MM:ss.l", ignore: "pid,hostname,trace" }),
-    );
-  }
-  return pino(options, pino.destination({ dest: settings.file ?? 2, sync: true, append: true }));
+  const { file, format } = settings;
+  const isPretty = format === "pretty" || (format === "auto" && file === undefined && process.stderr.isTTY);
+  if (!isPretty) return pino(options, output);
+  // Cast: as above, pino-pretty's CommonJS export.
+  const { prettyFactory } = require("pino-pretty") as typeof import("pino-pretty");
+  const colorize = file === undefined && process.stderr.isTTY && process.env["NO_COLOR"] === undefined;
+  const prettify = prettyFactory({ colorize, translateTime: "HH:MM:ss.l", ignore: "pid,hostname,trace" });
+  return pino(options, { write: (line: string) => output.write(prettify(line)) });
 }

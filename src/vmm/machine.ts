@@ -60,6 +60,8 @@ interface MachineEvents {
   log: [level: LogLevel, text: string, details: Readonly<Record<string, unknown>> | undefined];
 }
 
+const failure = (error: Error): MachineExit => ({ status: 1, reason: "failed", text: error.message, error });
+
 /** A power cycle's parts on the control thread. */
 interface PowerCycle {
   readonly vm: Vm;
@@ -169,7 +171,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   /** Takes apart what a failed start has left, then passes its error on. */
   async #failStart(thrown: unknown): Promise<never> {
     const error = thrown instanceof Error ? thrown : new Error(String(thrown));
-    this.#end({ status: 1, reason: "failed", text: error.message, error });
+    this.#end(failure(error));
     await this.exited;
     throw error;
   }
@@ -340,7 +342,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   }
 
   #fail(error: Error): void {
-    this.#end({ status: 1, reason: "failed", text: error.message, error });
+    this.#end(failure(error));
   }
 
   /** The way out, taken once; what the reason is, is decided by who comes first. */
@@ -349,19 +351,14 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#ending = exit;
     this.#serialized(async () => {
       let final = exit;
-      try {
-        await this.#powerOff();
-      } catch (error) {
-        final = { status: 1, reason: "failed", text: (error as Error).message, error: error as Error }; // cast: we throw only Errors
-      }
+      const failed = (error: unknown): void => {
+        final = failure(error as Error); // cast: we throw only Errors
+      };
+      await this.#powerOff().catch(failed);
       const threads = Promise.all([this.#cpus.end(), this.#devices.end()]);
       // While they end: it keeps this thread in the kernel for 13 ms.
       if (final === exit) this.#closeVm();
-      try {
-        await withDeadline(threads, DEVICE_DEADLINE, "Cannot end all threads");
-      } catch (error) {
-        final = { status: 1, reason: "failed", text: (error as Error).message, error: error as Error }; // cast: as above
-      }
+      await withDeadline(threads, DEVICE_DEADLINE, "Cannot end all threads").catch(failed);
       this.#system?.close();
       this.#ram?.close();
       this.#doorbell.close();
@@ -371,6 +368,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       this.console.end(final.text);
       this.#exitCode = final.status;
       this.#log("info", final.text); // a failure is the caller's to show: it has the error
+      this.#logger.close();
       this.#exit.resolve(final);
       this.emit("exit", final);
     });

@@ -37,4 +37,11 @@ t.test("the bundle runs a guest on all its threads, with log lines", { skip: mis
   const run = tsvmm("--kernel", kernel, "--memory", "16M", "--cpus", "2", "--debug-exit", "0xf4", "-v");
   t.match(run, { status: 7, output: /hello\n/ });
   t.match(run.output, /the guest wrote 3 to the debug exit port/);
+  for (const format of ["json", "pretty"]) {
+    const words = ["--memory", "16M", "--debug-exit", "0xf4", "-v", "--log-file", "/dev/full", "--log-format", format];
+    t.same(tsvmm("--kernel", kernel, ...words), {
+      status: 7,
+      output: "hello\ntsvmm: Cannot write the log to /dev/full: ENOSPC: what follows is lost\n",
+    });
+  }
 });

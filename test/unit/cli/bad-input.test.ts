@@ -202,6 +202,12 @@ t.test("tsvmm answers bad input with one line on standard error and the right st
     [device(`${nowhere},colour=red`), /^--device: unknown key 'colour' \(keys: path, host, sysfsdev, id, bars/],
     [device(`${nowhere},trap`), /^--device: 'trap' is not of the form key=value$/],
     [["--kernel", kernel, "--device"], /^--device: needs a value: --device PATH$/],
+    ...["--log-file", "--summary"].flatMap((option): typeof rows => [
+      [["--kernel", kernel, option, ""], /^--[a-z-]+: a path is needed$/],
+      [["--kernel", kernel, option, "/none/such"], /^--[a-z-]+: there is no directory \/none$/],
+      [["--kernel", kernel, option, `${kernel}/x`], /^--[a-z-]+: .*vmlinux is not a directory$/],
+      [["--kernel", kernel, option, folder], /^--[a-z-]+: .* is a directory: a file is needed$/],
+    ]),
     [user(""), /^--user-device: a value is needed$/],
     [user("/none/such"), /^--user-device: there is no file \/none\/such$/],
     [user(kernel), /^--user-device: .*vmlinux is not a socket$/],

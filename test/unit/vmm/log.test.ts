@@ -1,0 +1,48 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import t from "tap";
+import { createLogger, type LogSettings } from "../../../src/vmm/log.ts";
+
+const folder = t.testdir();
+
+/** What is in the file after three lines of different levels. */
+function write(name: string, settings: Omit<LogSettings, "file">): string {
+  const file = join(folder, name);
+  const logger = createLogger({ ...settings, file });
+  logger.log("trace", "a step", { trace: { address: 0x3f8 } });
+  logger.log("info", "the guest runs", { cpus: 2 });
+  logger.log("warn", "something odd");
+  return readFileSync(file, "utf8");
+}
+
+t.test("createLogger() writes JSON lines to a file unless told, and only what is of the level", async (t) => {
+  const parse = (text: string): unknown[] =>
+    text
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+  t.match(parse(write("auto", { level: "info", format: "auto" })), [
+    { level: 30, msg: "the guest runs", cpus: 2 },
+    { level: 40, msg: "something odd" },
+  ]);
+  t.match(parse(write("trace", { level: "trace", format: "json" }))[0], { level: 10, trace: { address: 0x3f8 } });
+  t.equal(parse(write("auto", { level: "warn", format: "json" })).length, 3, "it appends");
+});
+
+t.test("createLogger() writes text without colours to a file when told, a line for each step", async (t) => {
+  const lines = write("pretty", { level: "trace", format: "pretty" }).trimEnd().split("\n");
+  t.match(lines, [
+    /^\[[\d:.]+\] TRACE: a step$/,
+    /^\[[\d:.]+\] INFO: the guest runs$/,
+    /^ {4}cpus: 2$/,
+    /WARN: something odd$/,
+  ]);
+  t.equal(lines.length, 4);
+});
+
+t.test("createLogger() says at once that a file cannot be opened", async (t) => {
+  const open = (file: string): unknown => createLogger({ level: "info", format: "json", file });
+  t.throws(() => open("/nowhere/log"), { name: "SpecError", message: "log.file: Cannot open /nowhere/log: ENOENT" });
+  t.throws(() => open(folder), { name: "SpecError", message: /EISDIR$/ });
+  t.doesNotThrow(() => createLogger({ level: "silent", format: "json", file: "/nowhere/log" }), "nothing is written");
+});
