@@ -1,6 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { HostError } from "../base/errors.ts";
-import type { Machine, MachineExit } from "../vmm/machine.ts";
+import type { Machine } from "../vmm/machine.ts";
+import type { MachineExit } from "../vmm/machine-exit.ts";
 
 /**
  * Writes what a machine was and did, as JSON: `exit` (status, reason, text), `statistics` (exits by kind, accesses by device, counters of

@@ -25,6 +25,15 @@ export const IRQFD = { size: 32, fd: 0, gsi: 4, flags: 8, resamplefd: 12 } as co
 /** struct kvm_ioeventfd, KVM API §4.59 */
 export const IOEVENTFD = { size: 64, datamatch: 0, addr: 8, len: 16, fd: 20, flags: 24 } as const;
 
+/** struct kvm_coalesced_mmio_zone, KVM API §4.116 */
+export const COALESCED_ZONE = { size: 16, addr: 0, zone_size: 8, pio: 12 } as const;
+
+/** struct kvm_coalesced_mmio_ring; its entries fill the page. */
+export const COALESCED_RING = { size: 8, first: 0, last: 4, coalesced_mmio: 8 } as const;
+
+/** struct kvm_coalesced_mmio */
+export const COALESCED_WRITE = { size: 24, phys_addr: 0, len: 8, pio: 12, data: 16 } as const;
+
 /** struct kvm_irq_routing; its entries follow. KVM API §4.52 */
 export const IRQ_ROUTING = { size: 8, nr: 0, flags: 4, entries: 8 } as const;
 

@@ -21,6 +21,7 @@ export const IOCTL = {
   KVM_SET_IDENTITY_MAP_ADDR: 0x4008_ae48,
   KVM_CREATE_IRQCHIP: 0xae60,
   KVM_IRQ_LINE: 0x4008_ae61,
+  KVM_REGISTER_COALESCED_MMIO: 0x4010_ae67,
   KVM_SET_GSI_ROUTING: 0x4008_ae6a,
   KVM_IRQFD: 0x4020_ae76,
   KVM_CREATE_PIT2: 0x4040_ae77,
@@ -64,6 +65,7 @@ export const KVM_CAP = {
   IRQFD_RESAMPLE: 82,
   DEVICE_CTRL: 89,
   IOEVENTFD_ANY_LENGTH: 122,
+  COALESCED_PIO: 162,
   IMMEDIATE_EXIT: 136,
 } as const;
 
@@ -77,6 +79,8 @@ export const KVM_IRQFD_FLAG_DEASSIGN = 1;
 export const KVM_IRQFD_FLAG_RESAMPLE = 2;
 
 export const KVM_IOEVENTFD_FLAG_DEASSIGN = 4;
+/** Where a vCPU's descriptor maps the machine's ring of kept writes, in pages. */
+export const KVM_COALESCED_MMIO_PAGE_OFFSET = 2;
 
 /** Port 0x61 is answered by the in-kernel PIT, without a speaker behind it. */
 export const KVM_PIT_SPEAKER_DUMMY = 1;

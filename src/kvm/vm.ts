@@ -12,7 +12,16 @@ import {
   KVM_MEM_READONLY,
   KVM_PIT_SPEAKER_DUMMY,
 } from "./abi.ts";
-import { CREATE_DEVICE, IOEVENTFD, IRQ_LEVEL, IRQFD, MEMORY_REGION, MSI, PIT_CONFIG } from "./abi-structs.ts";
+import {
+  COALESCED_ZONE,
+  CREATE_DEVICE,
+  IOEVENTFD,
+  IRQ_LEVEL,
+  IRQFD,
+  MEMORY_REGION,
+  MSI,
+  PIT_CONFIG,
+} from "./abi-structs.ts";
 
 /** Guest-physical addresses that KVM needs for itself on Intel hosts: three pages and one, below 4 GiB, where nothing else is. */
 export interface VmAddresses {
@@ -109,6 +118,19 @@ export class Vm {
       action,
       "KVM_SET_USER_MEMORY_REGION",
       advice,
+    );
+  }
+
+  /** Lets KVM keep writes to ports in the ring of {@link KeptWrites} instead of exiting. KVM API §4.116 */
+  keepPortWrites(port: number, sizeBytes: number): void {
+    const { bytes, view } = structOf(COALESCED_ZONE.size);
+    view.setBigUint64(COALESCED_ZONE.addr, BigInt(port), true);
+    view.setUint32(COALESCED_ZONE.zone_size, sizeBytes, true);
+    view.setUint32(COALESCED_ZONE.pio, 1, true);
+    check(
+      libc.ioctlStruct(this.fd, IOCTL.KVM_REGISTER_COALESCED_MMIO, bytes),
+      `keep writes to port ${hex(port)}`,
+      "KVM_REGISTER_COALESCED_MMIO",
     );
   }
 

@@ -3,7 +3,7 @@ import { Bus, type BusDevice } from "../base/bus.ts";
 import { SpecError } from "../base/errors.ts";
 import { invariant } from "../base/invariant.ts";
 import type { FdWatcher, RingWatcher } from "../base/signals.ts";
-import { type Fd, hex } from "../base/units.ts";
+import { hex, type Width } from "../base/units.ts";
 import { DiskFile } from "../host/disk-file.ts";
 import type { GuestRam } from "../host/guest-ram.ts";
 import { Vm } from "../kvm/vm.ts";
@@ -39,7 +39,7 @@ import {
   PCI_WINDOW_IO,
   PORTS,
 } from "./memory-map.ts";
-import type { DeviceStatistics, GuestEvent } from "./messages.ts";
+import type { DeviceStatistics, GuestEvent, MachineFiles } from "./messages.ts";
 import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
 import { plugPassthrough } from "./passthrough-slots.ts";
 import type { MachinePlan } from "./plan.ts";
@@ -50,10 +50,8 @@ import type { DiskSpec, MachineSpec } from "./spec.ts";
 import type { Trace } from "./trace.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
-export interface BoardParts {
+export interface BoardParts extends MachineFiles {
   readonly spec: MachineSpec;
-  readonly kvm: Fd;
-  readonly vm: Fd;
   readonly memory: GuestRam;
   readonly layout: MemoryLayout;
   readonly watcher: FdWatcher & RingWatcher;
@@ -90,6 +88,7 @@ export class Board {
   #console: VirtioConsole | undefined;
   readonly #dirty = new Set<SerialPort>();
   readonly #unclaimed = { count: 0 };
+  readonly #write = (port: number, width: Width, value: number): void => this.ports.write(port, width, value);
   /** What to undo, in the order it was done. */
   readonly #undo: (() => void)[] = [];
 
@@ -103,7 +102,8 @@ export class Board {
     this.ports = new Bus("port", unclaimed);
     this.mmio = new Bus("MMIO", unclaimed);
     const { watcher, report, trace } = parts;
-    this.#wires = makeWires({ vm: this.#vm, watcher, report, trace, buses: this });
+    this.#wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, trace, buses: this });
+    this.#undo.push(() => this.#wires.kept?.close());
     this.#deferral = this.#own(new Deferral(parts.watcher), (deferral) => deferral.close());
     const { layout } = parts;
     this.#root = new PciRoot({
@@ -136,6 +136,11 @@ export class Board {
       this.close();
       throw error;
     }
+  }
+
+  /** Does the writes that KVM has kept since the last access of a guest; to be called before each. */
+  catchUp(): void {
+    this.#wires.kept?.drain(this.#write);
   }
 
   /** Hands collected output on; the device thread calls it before it sleeps. */
@@ -217,6 +222,9 @@ export class Board {
       attach(PORTS.com1, UART_SIZE, port.uart);
     }
     attach(PORTS.pciConfig, CONFIG_PORTS_SIZE, new ConfigPorts(this.#root));
+    // Both only choose what the next access is about.
+    this.#wires.kept?.keep(PORTS.pciConfig, 4);
+    this.#wires.kept?.keep(PORTS.rtc, 1);
     if (spec.debugExitPort !== undefined) this.#addDebugExit(spec.debugExitPort);
     this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
     return pm;

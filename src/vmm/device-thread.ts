@@ -1,4 +1,3 @@
-import type { Fd } from "../base/units.ts";
 import type { EventFd } from "../host/eventfd.ts";
 import type { GuestRamAttachment } from "../host/guest-ram.ts";
 import type { MemoryLayout } from "./memory-map.ts";
@@ -9,6 +8,7 @@ import type {
   FromDeviceThread,
   GuestEvent,
   LogMessage,
+  MachineFiles,
   ToDeviceThread,
 } from "./messages.ts";
 import { fromPlainError } from "./plain-error.ts";
@@ -58,9 +58,9 @@ export class DeviceThread {
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
-  build(kvm: Fd, vm: Fd, ram: GuestRamAttachment, layout: MemoryLayout): Promise<MachinePlan> {
+  build(files: MachineFiles, ram: GuestRamAttachment, layout: MemoryLayout): Promise<MachinePlan> {
     this.#built = defer();
-    this.send({ kind: "build", kvm, vm, ram, layout });
+    this.send({ kind: "build", files, ram, layout });
     return this.#built.promise;
   }
 

@@ -96,13 +96,12 @@ function take(message: ToDeviceThread): void {
   }
 }
 
-function build({ kvm, vm, ram, layout }: Extract<ToDeviceThread, { kind: "build" }>): void {
+function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }>): void {
   try {
     characters ??= new CharDevices(data.spec, epoll, report, post);
     board = new Board({
       spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },
-      kvm,
-      vm,
+      ...files,
       memory: GuestRam.attach(ram),
       layout,
       watcher: epoll,
@@ -129,35 +128,40 @@ function closeBoard(): void {
   board = undefined;
 }
 
+const doAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
+  if (board === undefined) return allOnes(width);
+  switch (kind) {
+    case ACCESS.portRead:
+      return board.ports.read(address, width);
+    case ACCESS.portWrite:
+      board.ports.write(address, width, value);
+      return value;
+    case ACCESS.mmioRead:
+      return board.mmio.read(address, width);
+    case ACCESS.mmioWrite:
+      board.mmio.write(address, width, value);
+      return value;
+    case ACCESS.memoryFault:
+      return board.memoryFault();
+    default:
+      return kind satisfies never;
+  }
+};
+const access = trace === undefined ? doAccess : traceAccesses(doAccess, () => board, trace);
+
 /** An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the same way. */
 let hasFailed = false;
-const handleAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
+const handle: AccessHandler = (vcpu, kind, address, width, value) => {
   if (board === undefined || hasFailed) return allOnes(width);
   try {
-    switch (kind) {
-      case ACCESS.portRead:
-        return board.ports.read(address, width);
-      case ACCESS.portWrite:
-        board.ports.write(address, width, value);
-        return value;
-      case ACCESS.mmioRead:
-        return board.mmio.read(address, width);
-      case ACCESS.mmioWrite:
-        board.mmio.write(address, width, value);
-        return value;
-      case ACCESS.memoryFault:
-        return board.memoryFault();
-      default:
-        return kind satisfies never;
-    }
+    board.catchUp();
+    return access(vcpu, kind, address, width, value);
   } catch (error) {
     hasFailed = true;
     post({ kind: "failed", error: toPlainError(error) });
     return allOnes(width);
   }
 };
-
-const handle = trace === undefined ? handleAccess : traceAccesses(handleAccess, () => board, trace);
 
 const now = (): number => performance.now() * 1000;
 

@@ -2,7 +2,7 @@ import { EventEmitter } from "node:events";
 import { availableParallelism } from "node:os";
 import type { CpuStart } from "../base/cpu-state.ts";
 import { HostError, SpecError } from "../base/errors.ts";
-import { fd } from "../base/units.ts";
+import { type Fd, fd } from "../base/units.ts";
 import { EventFd } from "../host/eventfd.ts";
 import { GuestRam } from "../host/guest-ram.ts";
 import { libc } from "../host/libc.ts";
@@ -15,6 +15,7 @@ import { type CpuDescription, CpuThreads, vcpuError } from "./cpu-threads.ts";
 import { DeviceThread } from "./device-thread.ts";
 import { loadImages } from "./load.ts";
 import { createLogger, type Logger, type LogSettings } from "./log.ts";
+import { failure, type MachineExit } from "./machine-exit.ts";
 import { createMailboxes } from "./mailbox.ts";
 import { layoutMemory } from "./memory-layout.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "./memory-map.ts";
@@ -27,17 +28,6 @@ import { completeSpec, type MachineInput } from "./spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
 import type { ExitKind } from "./vcpu-control.ts";
 import { defer, withDeadline } from "./worker-link.ts";
-
-/** How a machine ended. */
-export interface MachineExit {
-  /** What a process that ran nothing else should exit with: 0 after a guest power-off, 1 after a failure, a debug exit's status. */
-  readonly status: number;
-  readonly reason: "powerOff" | "reset" | "debugExit" | "stopped" | "quit" | "failed";
-  /** One sentence for people. */
-  readonly text: string;
-  /** Set when `reason` is `failed`. */
-  readonly error?: Error;
-}
 
 /** Counters since start, over all resets of the guest. */
 export interface MachineStatistics extends DeviceStatistics {
@@ -59,8 +49,6 @@ interface MachineEvents {
   pty: [channel: Channel, path: string];
   log: [level: LogLevel, text: string, details: Readonly<Record<string, unknown>> | undefined];
 }
-
-const failure = (error: Error): MachineExit => ({ status: 1, reason: "failed", text: error.message, error });
 
 /** A power cycle's parts on the control thread. */
 interface PowerCycle {
@@ -264,12 +252,16 @@ export class Machine extends EventEmitter<MachineEvents> {
     const vm = Vm.create(system.fd, { tss: KVM_TSS_ADDRESS, identityMap: KVM_IDENTITY_MAP_ADDRESS });
     const cycle: PowerCycle = { vm, vcpus: [] };
     this.#cycle = cycle;
-    const building = this.#devices.build(system.fd, vm.fd, ram.attachment, layout);
-    const boot = loadImages(this.spec, ram, layout);
     const host = { brand: hostCpuBrand(), hasTscDeadlineTimer: system.hasTscDeadlineTimer };
-    for (let index = 0; index < count; index++) {
-      cycle.vcpus.push({ vcpuFd: vm.createVcpu(index), cpuid: guestCpuid(supported, { index, count }, host) });
-    }
+    const addVcpu = (index: number): Fd => {
+      const vcpuFd = vm.createVcpu(index);
+      cycle.vcpus.push({ vcpuFd, cpuid: guestCpuid(supported, { index, count }, host) });
+      return vcpuFd;
+    };
+    const files = { kvm: system.fd, vm: vm.fd, vcpu: addVcpu(0) };
+    const building = this.#devices.build(files, ram.attachment, layout);
+    const boot = loadImages(this.spec, ram, layout);
+    for (let index = 1; index < count; index++) addVcpu(index);
     this.#plan = { ...(await building), bootProtocol: boot.protocol };
     return { cycle, start: boot.start, mmapSize: system.vcpuMmapSize };
   }

@@ -66,12 +66,19 @@ export interface VcpuWorkerData {
   readonly spins: SpinLimits;
 }
 
+/** KVM's descriptors of a power cycle; the control thread owns them. */
+export interface MachineFiles {
+  readonly kvm: Fd;
+  readonly vm: Fd;
+  /** The boot processor's; its own thread runs it. */
+  readonly vcpu: Fd;
+}
+
 /** Control → device thread. Each is followed by a ring of the doorbell. */
 export type ToDeviceThread =
   | {
       readonly kind: "build";
-      readonly kvm: Fd;
-      readonly vm: Fd;
+      readonly files: MachineFiles;
       readonly ram: GuestRamAttachment;
       readonly layout: MemoryLayout;
     }

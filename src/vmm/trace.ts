@@ -50,6 +50,28 @@ function describe(buses: Buses | undefined, kind: Access, address: number): stri
   return (isPort ? buses.ports : buses.mmio).describe(address);
 }
 
+/** What {@link traceKeptWrites} wraps. */
+interface Drained {
+  keep(port: number, sizeBytes: number): void;
+  drain(write: (port: number, width: Width, value: number) => void): void;
+  close(): void;
+}
+
+/** `kept port write 0xcf8/4 = 0x80000800: PCI configuration ports address`: made before, without an exit, by some vCPU. */
+export function traceKeptWrites(kept: Drained, ports: Bus, trace: Trace): Drained {
+  return {
+    keep: (port, sizeBytes) => kept.keep(port, sizeBytes),
+    drain: (write) =>
+      kept.drain((port, width, value) => {
+        trace(`kept port write ${hex(port)}/${width} = ${hex(value)}: ${ports.describe(port)}`, {
+          ...{ access: "port write", address: port, width, value, what: ports.describe(port) },
+        });
+        write(port, width, value);
+      }),
+    close: () => kept.close(),
+  };
+}
+
 /** `line COM1 (GSI 4) up`. */
 export function traceLine(line: InterruptLine, trace: Trace): InterruptLine {
   let isUp = false;

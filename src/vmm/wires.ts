@@ -1,16 +1,18 @@
 import type { Report } from "../base/backends.ts";
 import type { SlotMapper } from "../base/mappings.ts";
 import type { Doorbells, InterruptLine, MsiRouter, ResampledLines, RingWatcher } from "../base/signals.ts";
-import type { Gsi } from "../base/units.ts";
+import type { Fd, Gsi, Width } from "../base/units.ts";
 import { IoEventFds } from "../kvm/ioeventfd.ts";
 import { IrqLines, ResampledIrqLines } from "../kvm/irq-lines.ts";
 import { IrqRouting } from "../kvm/irq-routing.ts";
+import { KeptWrites } from "../kvm/kept-writes.ts";
 import { MemorySlots } from "../kvm/memory-slots.ts";
 import type { Vm } from "../kvm/vm.ts";
 import {
   type Buses,
   type Trace,
   traceDoorbells,
+  traceKeptWrites,
   traceLine,
   traceResampledLines,
   traceRouter,
@@ -25,10 +27,21 @@ export interface Wires {
   readonly resampled: ResampledLines;
   /** A device's own end of a pin of the interrupt controller. */
   readonly line: (gsi: Gsi, name: string) => InterruptLine;
+  /** Port writes that wait for the guest's next access; absent where KVM cannot keep any. */
+  readonly kept: PostponedWrites | undefined;
+}
+
+/** Writes that come before the access at hand. */
+export interface PostponedWrites {
+  keep(port: number, sizeBytes: number): void;
+  drain(write: (port: number, width: Width, value: number) => void): void;
+  close(): void;
 }
 
 export interface WireParts {
   readonly vm: Vm;
+  /** Any vCPU of it. */
+  readonly vcpu: Fd;
   readonly watcher: RingWatcher;
   readonly report: Report;
   /** Told of everything that goes over the wires. */
@@ -37,7 +50,7 @@ export interface WireParts {
 }
 
 /** @throws SyscallError */
-export function makeWires({ vm, watcher, report, trace, buses }: WireParts): Wires {
+export function makeWires({ vm, vcpu, watcher, report, trace, buses }: WireParts): Wires {
   const lines = new IrqLines(vm);
   const wires: Wires = {
     slots: new MemorySlots(vm, vm.checkExtension("NR_MEMSLOTS")),
@@ -45,6 +58,7 @@ export function makeWires({ vm, watcher, report, trace, buses }: WireParts): Wir
     doorbells: new IoEventFds(vm, watcher),
     resampled: new ResampledIrqLines(vm),
     line: (gsi, name) => lines.line(gsi, name),
+    kept: vm.checkExtension("COALESCED_PIO") > 0 ? new KeptWrites(vm, vcpu) : undefined,
   };
   if (trace === undefined) return wires;
   return {
@@ -53,5 +67,6 @@ export function makeWires({ vm, watcher, report, trace, buses }: WireParts): Wir
     doorbells: traceDoorbells(wires.doorbells, buses.mmio, trace),
     resampled: traceResampledLines(wires.resampled, trace),
     line: (gsi, name) => traceLine(wires.line(gsi, name), trace),
+    kept: wires.kept === undefined ? undefined : traceKeptWrites(wires.kept, buses.ports, trace),
   };
 }

@@ -13,6 +13,9 @@ const STRUCTS: readonly (readonly [string, Readonly<Record<string, number>>])[] 
   ["kvm_irq_level", structs.IRQ_LEVEL],
   ["kvm_irqfd", structs.IRQFD],
   ["kvm_ioeventfd", structs.IOEVENTFD],
+  ["kvm_coalesced_mmio_zone", structs.COALESCED_ZONE],
+  ["kvm_coalesced_mmio_ring", structs.COALESCED_RING],
+  ["kvm_coalesced_mmio", structs.COALESCED_WRITE],
   ["kvm_irq_routing", structs.IRQ_ROUTING],
   ["kvm_irq_routing_entry", structs.IRQ_ROUTING_ENTRY],
   ["kvm_msi", structs.MSI],
@@ -31,6 +34,9 @@ const STRUCTS: readonly (readonly [string, Readonly<Record<string, number>>])[] 
   ["kvm_signal_mask", structs.SIGNAL_MASK],
   ["kvm_run", run.RUN],
 ];
+
+/** Fields called otherwise here: `size` is the struct's own. */
+const FIELDS: Readonly<Record<string, string>> = { zone_size: "size" };
 
 /** Tables whose keys are C names after a prefix. */
 const PREFIXED: readonly (readonly [string, Readonly<Record<string, number>>])[] = [
@@ -53,7 +59,10 @@ function expectations(): Map<string, number> {
   const expected = new Map<string, number>();
   for (const [name, table] of STRUCTS) {
     for (const [field, value] of Object.entries(table)) {
-      expected.set(field === "size" ? `sizeof(struct ${name})` : `offsetof(struct ${name}, ${field})`, value);
+      expected.set(
+        field === "size" ? `sizeof(struct ${name})` : `offsetof(struct ${name}, ${FIELDS[field] ?? field})`,
+        value,
+      );
     }
   }
   for (const [prefix, table] of PREFIXED) {

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import type { CpuStart, SegmentState } from "../../src/base/cpu-state.ts";
-import { type Fd, gpa, hva } from "../../src/base/units.ts";
+import { type Fd, fd, gpa, hva } from "../../src/base/units.ts";
 import { EpollLoop } from "../../src/host/epoll.ts";
 import { libc } from "../../src/host/libc.ts";
 import { HostMapping } from "../../src/host/mapping.ts";
@@ -125,6 +125,10 @@ export class KvmGuest {
     const vcpu = this.vcpus[index];
     if (vcpu === undefined) throw new RangeError(`The test has no vCPU ${index}`);
     return vcpu;
+  }
+
+  vcpuFd(index = 0): Fd {
+    return this.#vcpuFds[index] ?? fd(-1);
   }
 
   /** Puts assembled code into RAM at its origin. */
