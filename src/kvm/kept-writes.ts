@@ -7,6 +7,9 @@ import type { Vm } from "./vm.ts";
 /** What {@link KeptWrites} asks of a machine. */
 export type KeptWritePort = Pick<Vm, "keepPortWrites">;
 
+/** What devices' side sees of them. */
+export type PostponedWrites = Pick<KeptWrites, "keep" | "drain" | "close">;
+
 /** Writes the ring holds, less one: a full one exits at once. */
 const CAPACITY: number = Math.floor((PAGE_SIZE - COALESCED_RING.size) / COALESCED_WRITE.size);
 

@@ -2,6 +2,7 @@ import type { Bus } from "../base/bus.ts";
 import type { Mapping, SlotMapper } from "../base/mappings.ts";
 import type { Doorbells, InterruptLine, MsiMessage, MsiRoute, MsiRouter, ResampledLines } from "../base/signals.ts";
 import { type Gpa, hex, type Width } from "../base/units.ts";
+import type { PostponedWrites } from "../kvm/kept-writes.ts";
 import { ACCESS, type Access, type AccessHandler } from "./mailbox.ts";
 
 /*
@@ -50,15 +51,8 @@ function describe(buses: Buses | undefined, kind: Access, address: number): stri
   return (isPort ? buses.ports : buses.mmio).describe(address);
 }
 
-/** What {@link traceKeptWrites} wraps. */
-interface Drained {
-  keep(port: number, sizeBytes: number): void;
-  drain(write: (port: number, width: Width, value: number) => void): void;
-  close(): void;
-}
-
 /** `kept port write 0xcf8/4 = 0x80000800: PCI configuration ports address`: made before, without an exit, by some vCPU. */
-export function traceKeptWrites(kept: Drained, ports: Bus, trace: Trace): Drained {
+export function traceKeptWrites(kept: PostponedWrites, ports: Bus, trace: Trace): PostponedWrites {
   return {
     keep: (port, sizeBytes) => kept.keep(port, sizeBytes),
     drain: (write) =>

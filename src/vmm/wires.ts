@@ -1,11 +1,11 @@
 import type { Report } from "../base/backends.ts";
 import type { SlotMapper } from "../base/mappings.ts";
 import type { Doorbells, InterruptLine, MsiRouter, ResampledLines, RingWatcher } from "../base/signals.ts";
-import type { Fd, Gsi, Width } from "../base/units.ts";
+import type { Fd, Gsi } from "../base/units.ts";
 import { IoEventFds } from "../kvm/ioeventfd.ts";
 import { IrqLines, ResampledIrqLines } from "../kvm/irq-lines.ts";
 import { IrqRouting } from "../kvm/irq-routing.ts";
-import { KeptWrites } from "../kvm/kept-writes.ts";
+import { KeptWrites, type PostponedWrites } from "../kvm/kept-writes.ts";
 import { MemorySlots } from "../kvm/memory-slots.ts";
 import type { Vm } from "../kvm/vm.ts";
 import {
@@ -29,13 +29,6 @@ export interface Wires {
   readonly line: (gsi: Gsi, name: string) => InterruptLine;
   /** Port writes that wait for the guest's next access; absent where KVM cannot keep any. */
   readonly kept: PostponedWrites | undefined;
-}
-
-/** Writes that come before the access at hand. */
-export interface PostponedWrites {
-  keep(port: number, sizeBytes: number): void;
-  drain(write: (port: number, width: Width, value: number) => void): void;
-  close(): void;
 }
 
 export interface WireParts {

@@ -1,10 +1,12 @@
 import t from "tap";
 import { Bus, type BusDevice } from "../../../src/base/bus.ts";
 import { fd, gpa, gsi, hva } from "../../../src/base/units.ts";
+import type { PostponedWrites } from "../../../src/kvm/kept-writes.ts";
 import { ACCESS, type AccessHandler } from "../../../src/vmm/mailbox.ts";
 import {
   traceAccesses,
   traceDoorbells,
+  traceKeptWrites,
   traceLine,
   traceResampledLines,
   traceRouter,
@@ -127,6 +129,22 @@ t.test("Lines, doorbells and slots are told when they change, and work as before
   traceResampledLines({ connect }, trace).connect(gsi(21), fd(3), fd(4)).disconnect();
   t.same(disconnected, ["once"]);
   t.same(take(), ["line GSI 21 driven by its device", "line GSI 21 let go of"]);
+});
+
+t.test("traceKeptWrites() tells what was written without an exit, before it is done", async (t) => {
+  const { ports, trace, take } = setUp();
+  const kept: unknown[] = [];
+  const inner: PostponedWrites = {
+    keep: (port, sizeBytes) => kept.push([port, sizeBytes]),
+    drain: (write) => write(0x3fd, 1, 7),
+    close: () => kept.push("closed"),
+  };
+  const traced = traceKeptWrites(inner, ports, trace);
+  traced.keep(0x3f8, 8);
+  traced.drain((port, width, value) => trace(`written: ${port} ${width} ${value}`));
+  traced.close();
+  t.same(take(), ["kept port write 0x3fd/1 = 0x7: COM1 LSR", "written: 1021 1 7"]);
+  t.same(kept, [[0x3f8, 8], "closed"]);
 });
 
 t.test("A trace is at most so many lines ahead of who shows it, and goes on where nobody does", async (t) => {
