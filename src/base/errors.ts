@@ -36,8 +36,9 @@ export const adviceForAnyCall = (errno: string): string | undefined => ADVICE_FO
 export const errnoOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);
 
-/** A failed call of node's own modules as the host's affair: `Cannot open /x: EMFILE (raise …)`; `undefined` for any other error. */
+/** What is the host's affair: a HostError, or a failed call of node's own modules as one: `Cannot open /x: EMFILE (raise …)`. */
 export function hostErrorOf(error: unknown): HostError | undefined {
+  if (error instanceof HostError) return error;
   if (!(error instanceof Error) || !("syscall" in error) || typeof error.syscall !== "string") return undefined;
   const path = "path" in error && typeof error.path === "string" ? ` ${error.path}` : "";
   const errno = errnoOf(error);

@@ -1,4 +1,4 @@
-import { HostError, hostErrorOf, SpecError } from "../base/errors.ts";
+import { hostErrorOf, SpecError } from "../base/errors.ts";
 
 /** Styles for one output stream; they do nothing where colours are not wanted. */
 export interface Style {
@@ -52,7 +52,7 @@ export function describeError(error: unknown, style: Style): { readonly text: st
   if (error instanceof SpecError) {
     return { text: `${name} ${shortened(printable(error.message))}`, status: EXIT_STATUS.badInput };
   }
-  const ofHost = error instanceof HostError ? error : hostErrorOf(error);
+  const ofHost = hostErrorOf(error);
   if (ofHost !== undefined) return { text: `${name} ${ofHost.message}`, status: EXIT_STATUS.hostFailure };
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { text: `${name} internal error, please report it\n${stack}`, status: EXIT_STATUS.hostFailure };

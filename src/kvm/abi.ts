@@ -65,8 +65,8 @@ export const KVM_CAP = {
   IRQFD_RESAMPLE: 82,
   DEVICE_CTRL: 89,
   IOEVENTFD_ANY_LENGTH: 122,
-  COALESCED_PIO: 162,
   IMMEDIATE_EXIT: 136,
+  COALESCED_PIO: 162,
 } as const;
 
 /** The C name without KVM_CAP_. */

@@ -102,8 +102,8 @@ export class Board {
     this.ports = new Bus("port", unclaimed);
     this.mmio = new Bus("MMIO", unclaimed);
     const { watcher, report, trace } = parts;
-    this.#wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, trace, buses: this });
-    this.#undo.push(() => this.#wires.kept?.close());
+    const wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, trace, buses: this });
+    this.#wires = this.#own(wires, ({ kept }) => kept?.close());
     this.#deferral = this.#own(new Deferral(parts.watcher), (deferral) => deferral.close());
     const { layout } = parts;
     this.#root = new PciRoot({

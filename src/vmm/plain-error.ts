@@ -4,7 +4,7 @@ import type { PlainError } from "./messages.ts";
 /** Makes an error plain data, so that it can cross threads. */
 export function toPlainError(error: unknown): PlainError {
   if (error instanceof SpecError) return { name: error.name, message: error.message, path: error.path };
-  const ofHost = error instanceof HostError ? error : hostErrorOf(error);
+  const ofHost = hostErrorOf(error);
   if (ofHost !== undefined) return { name: ofHost.name, message: ofHost.message };
   if (error instanceof Error) {
     return { name: error.name, message: error.message, ...(error.stack === undefined ? {} : { stack: error.stack }) };
