@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { hostInterrupts } from "../src/host-pci/interrupt-counts.ts";
 import type { MachineStatistics } from "../src/index.ts";
-import { hostInterrupts } from "../src/vfio/host-interrupts.ts";
 import { type LinuxGuest, type LinuxGuestSpec, startQemu, startTsvmm } from "./linux-guest.ts";
-import { type CpuTime, cpuTime } from "./process.ts";
+import { type CpuTime, cpuTime } from "./measure/process.ts";
 import { byThreadName, TraceCounter } from "./trace-counter.ts";
 
 /*

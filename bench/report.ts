@@ -1,8 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { cpus, release } from "node:os";
-import { qemuVersion } from "./contenders.ts";
-import type { Line, Unit } from "./row.ts";
-import type { Summary } from "./samples.ts";
+import { qemuVersion } from "./measure/contenders.ts";
+import type { Line, Unit } from "./measure/row.ts";
+import type { Summary } from "./measure/samples.ts";
 
 /** The whole result, as it is written to a file. */
 export interface Report {

@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { HostError } from "../src/base/errors.ts";
-import { candidateVersion, type Progress } from "./apt.ts";
-import { cacheDirectory, cached } from "./cache.ts";
-import { runProgram } from "./program.ts";
+import { candidateVersion, type Progress } from "../tools/apt.ts";
+import { cacheDirectory, cached } from "../tools/cache.ts";
+import { runProgram } from "../tools/program.ts";
 
 /** How a colon of a version is spelled in a directory's name, as in apt's own file names. */
 const COLON = "%3a";

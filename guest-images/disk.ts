@@ -12,8 +12,8 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { MIB } from "../src/base/units.ts";
+import { runProgram } from "../tools/program.ts";
 import type { Busybox } from "./initramfs.ts";
-import { runProgram } from "./program.ts";
 
 const SECTOR = 512;
 /** Where the partition begins: the usual place, which suits every block size. */

@@ -1,8 +1,8 @@
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MIB } from "../src/base/units.ts";
-import type { Progress } from "./apt.ts";
-import { BUILD_VERSION, cached, fingerprint, projectRoot } from "./cache.ts";
+import type { Progress } from "../tools/apt.ts";
+import { BUILD_VERSION, cached, fingerprint, projectRoot } from "../tools/cache.ts";
 import { type DiskFile, writeGuestDisk } from "./disk.ts";
 import { buildInitramfs, staticBusybox } from "./initramfs.ts";
 import { debianKernel, type Kernel } from "./kernel.ts";

@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Progress } from "./apt.ts";
+import type { Progress } from "../tools/apt.ts";
+import { runProgram } from "../tools/program.ts";
 import { type CpioEntry, cpioArchive } from "./cpio.ts";
 import { debianPackage, newestCachedPackage } from "./debian-package.ts";
 import type { Kernel } from "./kernel.ts";
 import { moduleEntries } from "./kernel-modules.ts";
-import { runProgram } from "./program.ts";
 
 /** The statically linked busybox of Debian, taken from its package without installing it. */
 export interface Busybox {

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { HostError } from "../src/base/errors.ts";
+import { runProgram } from "../tools/program.ts";
 import type { CpioEntry } from "./cpio.ts";
 import type { Kernel } from "./kernel.ts";
-import { runProgram } from "./program.ts";
 
 /** Reads `modules.dep`: module path → paths of the modules it needs, both below `lib/modules/<release>`. */
 export function parseModulesDep(text: string): ReadonlyMap<string, readonly string[]> {

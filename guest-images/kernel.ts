@@ -2,10 +2,10 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { HostError } from "../src/base/errors.ts";
-import { dependencyOf, type Progress, refreshLists } from "./apt.ts";
-import { cached } from "./cache.ts";
+import { dependencyOf, type Progress, refreshLists } from "../tools/apt.ts";
+import { cached } from "../tools/cache.ts";
+import { runProgram } from "../tools/program.ts";
 import { debianPackage, newestCachedPackage, type UnpackedPackage } from "./debian-package.ts";
-import { runProgram } from "./program.ts";
 
 /** A stock Debian kernel, ready to be given to a VMM. */
 export interface Kernel {

@@ -3,11 +3,11 @@
  * `--update` looks for newer Debian packages first.
  */
 import { HostError } from "../src/base/errors.ts";
-import { refreshLists } from "./apt.ts";
+import { refreshLists } from "../tools/apt.ts";
+import { ensurePrerequisites, IMAGE_PREREQUISITES } from "../tools/prerequisites.ts";
 import { debianPackage } from "./debian-package.ts";
 import { guestImages } from "./images.ts";
 import { updateKernel } from "./kernel.ts";
-import { ensurePrerequisites, IMAGE_PREREQUISITES } from "./prerequisites.ts";
 
 const progress = (text: string): void => {
   process.stderr.write(`images: ${text}\n`);

@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { findProgram } from "../guest-images/program.ts";
 import { HostError } from "../src/base/errors.ts";
+import { findProgram } from "../tools/program.ts";
 import { type LabEvent, ReportStream } from "./report-stream.ts";
-import type { LabOptions, LabResult, ScenarioResult } from "./run.ts";
+import type { LabOptions, LabResult, ScenarioResult } from "./scenario.ts";
 
 /** Booting takes 12–20 s under emulation; a machine that is busy otherwise needs several times that. */
 const BOOT_TIMEOUT_MS = 240_000;

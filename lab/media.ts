@@ -3,8 +3,8 @@ import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { masterBootRecord, PARTITION_TYPE } from "../guest-images/disk.ts";
-import { runProgram } from "../guest-images/program.ts";
 import { MIB } from "../src/base/units.ts";
+import { runProgram } from "../tools/program.ts";
 
 const SECTOR = 512;
 const PARTITION_OFFSET: number = MIB;

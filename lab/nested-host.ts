@@ -1,10 +1,10 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Progress } from "../guest-images/apt.ts";
-import { BUILD_VERSION, cached, fingerprint, projectRoot } from "../guest-images/cache.ts";
 import { buildInitramfs, staticBusybox } from "../guest-images/initramfs.ts";
 import { debianKernel, type Kernel } from "../guest-images/kernel.ts";
 import { bundleInitramfs } from "../guest-images/pvh-bundle.ts";
+import type { Progress } from "../tools/apt.ts";
+import { BUILD_VERSION, cached, fingerprint, projectRoot } from "../tools/cache.ts";
 import type { Accelerator } from "./accelerator.ts";
 import { type LabDevice, qemuDeviceArguments } from "./devices.ts";
 

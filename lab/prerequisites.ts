@@ -1,5 +1,5 @@
-import type { Progress } from "../guest-images/apt.ts";
-import { ensurePrerequisites, IMAGE_PREREQUISITES, type Prerequisite } from "../guest-images/prerequisites.ts";
+import type { Progress } from "../tools/apt.ts";
+import { ensurePrerequisites, IMAGE_PREREQUISITES, type Prerequisite } from "../tools/prerequisites.ts";
 
 /** What the nested host takes, beside what its images take. */
 export const LAB_PREREQUISITES: readonly Prerequisite[] = [

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { cacheDirectory, projectRoot } from "../guest-images/cache.ts";
+import { cacheDirectory, projectRoot } from "../tools/cache.ts";
 
 /*
  * Runs the unit and kvm tiers on other Node versions, which come as npm's `node` packages: `node dist/test/nodes.js [22 24 26]`.

@@ -1,8 +1,8 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
-import { projectRoot } from "../guest-images/cache.ts";
-import { ensurePrerequisites, type Prerequisite } from "../guest-images/prerequisites.ts";
+import { projectRoot } from "../tools/cache.ts";
+import { ensurePrerequisites, type Prerequisite } from "../tools/prerequisites.ts";
 import { type Batch, runBatches } from "./batches.ts";
 
 /*
@@ -55,7 +55,7 @@ const TIERS: readonly Tier[] = [
       { program: "lspci", package: "pciutils", purpose: "an independent reader of configuration spaces" },
     ],
     // What these do is about the process: its signals, terminal and descriptors, which some count.
-    shared: /^(?!unit\/(host\/|vfio\/user-))/,
+    shared: /^(?!unit\/(host\/|vfio-user\/client\/))/,
     jobs: 2,
     timeoutSeconds: 240,
   },

@@ -2,29 +2,31 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { build, type BuildOptions } from "esbuild";
-import { projectRoot } from "../guest-images/cache.ts";
+import { type BuildOptions, build } from "esbuild";
+import { projectRoot } from "./cache.ts";
 
 /*
  * Makes the program's bundles: one file for each thread, which start in half the time of the hundred modules they are made of.
  *
  *   node dist/tools/bundle.js [--out DIRECTORY]
  *
- * Each thread's entry file becomes a CommonJS file of the same name, so that `new Worker(new URL("vcpu-worker.js", import.meta.url))` finds
- * its neighbour here as it does beside the modules. Packages stay outside: koffi's binary is loaded by `host/libc.ts`, pino when it is
- * first used.
+ * Each thread's entry file becomes a CommonJS file of the same name. A worker is started by a path relative to the module that starts it
+ * (`../vcpu/vcpu-worker.js` in `vmm/control`), so the bundles lie in folders that keep those paths true.
+ * Packages stay outside: koffi's binary is loaded by `host/libc.ts`, pino when it is first used.
  */
 
 /** Entry files below src, one for each kind of thread, by the bundle's name. */
 const ENTRIES: Readonly<Record<string, string>> = {
   main: "main.ts",
-  "device-worker": "vmm/device-worker.ts",
-  "vcpu-worker": "vmm/vcpu-worker.ts",
-  "storage-worker": "host/storage-worker.ts",
+  "vcpu/vcpu-worker": "vmm/vcpu/vcpu-worker.ts",
+  "device/device-worker": "vmm/device/device-worker.ts",
+  "device/storage-worker": "host/disk/storage-worker.ts",
 };
 
-/** `import.meta.url` in a CommonJS file. */
-const URL_OF_FILE = 'const fileUrl = require("node:url").pathToFileURL(__filename).href;';
+/** What `import.meta.url` becomes in a CommonJS file: `fileUrl`, made here of the file's own path or of a path beside it. */
+const fileUrl = (path: string): string => `const fileUrl = require("node:url").pathToFileURL(${path}).href;`;
+/** The control thread's code counts as lying in a folder beside those of the workers. */
+const fileUrlOf = (name: string): string => fileUrl(name === "main" ? '__dirname + "/control/main.js"' : "__filename");
 
 const COMMON: BuildOptions = {
   bundle: true,
@@ -37,7 +39,6 @@ const COMMON: BuildOptions = {
   minifySyntax: true,
   legalComments: "none",
   define: { "import.meta.url": "fileUrl" },
-  banner: { js: URL_OF_FILE },
   logLevel: "warning",
 };
 
@@ -48,7 +49,12 @@ export async function bundle(folder: string): Promise<void> {
   const source = join(projectRoot(), "src");
   await Promise.all(
     Object.entries(ENTRIES).map(([name, entry]) =>
-      build({ ...COMMON, entryPoints: [join(source, entry)], outfile: join(folder, `${name}.js`) }),
+      build({
+        ...COMMON,
+        entryPoints: [join(source, entry)],
+        outfile: join(folder, `${name}.js`),
+        banner: { js: fileUrlOf(name) },
+      }),
     ),
   );
   // The package's own says "module".

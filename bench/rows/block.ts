@@ -1,6 +1,5 @@
 import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { buildFloor, hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../contenders.ts";
 import {
   blockGuest,
   type Phase,
@@ -8,11 +7,12 @@ import {
   VIRTIO_BLK_T_GET_ID,
   VIRTIO_BLK_T_IN,
   VIRTIO_BLK_T_OUT,
-} from "../guests/block.ts";
-import { compare, interleave, type Measure, ratioTo, type Samples, withAim } from "../interleave.ts";
-import { type CpuTime, cpuTime, run } from "../process.ts";
-import type { Context, Row } from "../row.ts";
-import { intervals } from "../tsc.ts";
+} from "../../guests/block.ts";
+import { buildFloor, hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../measure/contenders.ts";
+import { compare, interleave, type Measure, ratioTo, type Samples, withAim } from "../measure/interleave.ts";
+import { type CpuTime, cpuTime, run } from "../measure/process.ts";
+import type { Context, Row } from "../measure/row.ts";
+import { intervals } from "../measure/tsc.ts";
 
 const DISK_BYTES = 256 << 20;
 const KIB = 1024;

@@ -1,12 +1,12 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { buildFloor, hasQemu, missingKvm, onOneCore, qemu, tsvmm, type Vmm } from "../contenders.ts";
-import { EXITS, type ExitName, exitsGuest } from "../guests/exits.ts";
-import { compare, interleave, type Measure, ratioTo, type Samples, withAim } from "../interleave.ts";
-import { run } from "../process.ts";
-import type { Context, Line, Row } from "../row.ts";
-import { median } from "../samples.ts";
-import { intervals } from "../tsc.ts";
+import { EXITS, type ExitName, exitsGuest } from "../../guests/exits.ts";
+import { buildFloor, hasQemu, missingKvm, onOneCore, qemu, tsvmm, type Vmm } from "../measure/contenders.ts";
+import { compare, interleave, type Measure, ratioTo, type Samples, withAim } from "../measure/interleave.ts";
+import { run } from "../measure/process.ts";
+import type { Context, Line, Row } from "../measure/row.ts";
+import { median } from "../measure/samples.ts";
+import { intervals } from "../measure/tsc.ts";
 
 const SHAPE = { count: 2000, blocks: 9 };
 /** Blocks at the start of each kind that do not count: the code is still being compiled, by threads that take the processors meanwhile. */

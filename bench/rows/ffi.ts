@@ -3,8 +3,8 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { EPOLL_EVENT } from "../../src/host/constants.ts";
 import { type Libc, libc } from "../../src/host/libc.ts";
-import { compare, interleave, type Measure } from "../interleave.ts";
-import type { Context, Row } from "../row.ts";
+import { compare, interleave, type Measure } from "../measure/interleave.ts";
+import type { Context, Row } from "../measure/row.ts";
 
 const require = createRequire(import.meta.url);
 
@@ -126,7 +126,7 @@ export const ffi: Row = {
   async run(context: Context) {
     const path = join(context.folder, "ffi.bin");
     writeFileSync(path, Buffer.alloc(8192, 1));
-    const { libcFfiRs } = await import("../../test/support/libc-ffi-rs.ts");
+    const { libcFfiRs } = await import("../../tools/libc-ffi-rs.ts");
     const things: Things = {
       file: openSync(path, "r"),
       event: libc.eventfd(0, EFD_NONBLOCK),

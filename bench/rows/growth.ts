@@ -1,10 +1,10 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type GuestOptions, missingKvm, tsvmm } from "../contenders.ts";
-import { exitGuest } from "../guests/halt.ts";
-import { compare, interleave, type Measure, withAim } from "../interleave.ts";
-import { run } from "../process.ts";
-import type { Context, Row } from "../row.ts";
+import { exitGuest } from "../../guests/halt.ts";
+import { type GuestOptions, missingKvm, tsvmm } from "../measure/contenders.ts";
+import { compare, interleave, type Measure, withAim } from "../measure/interleave.ts";
+import { run } from "../measure/process.ts";
+import type { Context, Row } from "../measure/row.ts";
 
 /** How far each dimension goes, from the value the others are laid beside. */
 const RAM_MIB = [512, 4096, 16_384];

@@ -1,11 +1,11 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../contenders.ts";
-import { haltGuest } from "../guests/halt.ts";
-import { compare, interleave, type Measure, withAim } from "../interleave.ts";
-import { cpuTime, memoryOf, run } from "../process.ts";
-import type { Context, Row } from "../row.ts";
+import { haltGuest } from "../../guests/halt.ts";
+import { hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../measure/contenders.ts";
+import { compare, interleave, type Measure, withAim } from "../measure/interleave.ts";
+import { cpuTime, memoryOf, run } from "../measure/process.ts";
+import type { Context, Row } from "../measure/row.ts";
 
 /** What follows a start (collections, compilations of what ran) is over after so long. */
 const SETTLE_MS = 1000;

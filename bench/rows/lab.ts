@@ -1,4 +1,4 @@
-import type { Row } from "../row.ts";
+import type { Row } from "../measure/row.ts";
 
 /*
  * Rows of counts, which need a Linux guest, and one of them a real device: `lab.ts` takes them, in the nested lab or on a host that has both.

@@ -2,12 +2,12 @@ import { execFileSync } from "node:child_process";
 import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { findProgram } from "../../guest-images/program.ts";
-import { hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../contenders.ts";
-import { exitGuest } from "../guests/halt.ts";
-import { compare, interleave, type Measure, ratioTo, withAim } from "../interleave.ts";
-import { type Run, run } from "../process.ts";
-import type { Context, Row } from "../row.ts";
+import { exitGuest } from "../../guests/halt.ts";
+import { findProgram } from "../../tools/program.ts";
+import { hasQemu, missingKvm, qemu, tsvmm, type Vmm } from "../measure/contenders.ts";
+import { compare, interleave, type Measure, ratioTo, withAim } from "../measure/interleave.ts";
+import { type Run, run } from "../measure/process.ts";
+import type { Context, Row } from "../measure/row.ts";
 
 type What = "first" | "whole" | "stop";
 

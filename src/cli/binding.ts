@@ -1,10 +1,10 @@
 import { HostError, SpecError } from "../base/errors.ts";
-import { Binder, type BindingResult, type HostChanges } from "../vfio/binding.ts";
-import { HOST_CHANGES } from "../vfio/host-changes.ts";
-import { kernelArgument } from "../vfio/platform-checks.ts";
-import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "../vfio/sysfs.ts";
-import { DeviceUsage } from "../vfio/usage.ts";
-import type { OptionRow } from "./option-table.ts";
+import { Binder, type BindingResult, type HostChanges } from "../host-pci/binding.ts";
+import { HOST_CHANGES } from "../host-pci/driver-changes.ts";
+import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "../host-pci/functions.ts";
+import { kernelArgument } from "../host-pci/platform-checks.ts";
+import { DeviceUsage } from "../host-pci/usage.ts";
+import type { OptionRow } from "./options/option-table.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
 

@@ -1,5 +1,5 @@
 import { SpecError } from "../base/errors.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "./options/suggest.ts";
 
 /** A subcommand. Its code is loaded when it is used, so that none pays for the others. */
 export interface Command {

@@ -1,11 +1,11 @@
 import { writeFileSync } from "node:fs";
 import { HostError, SpecError } from "../base/errors.ts";
-import type { DeviceRecording } from "../vfio/recording.ts";
-import { describeGroup, type HostFunction, isVfioDriver, listFunctions } from "../vfio/sysfs.ts";
-import { DeviceUsage } from "../vfio/usage.ts";
-import { judge, type Verdict } from "../vfio/verdict.ts";
+import { describeGroup, type HostFunction, isVfioDriver, listFunctions } from "../host-pci/functions.ts";
+import { DeviceUsage } from "../host-pci/usage.ts";
+import { judge, type Verdict } from "../host-pci/verdict.ts";
+import type { DeviceRecording } from "../passthrough/recording.ts";
+import { checkOutputFile } from "./options/output-file.ts";
 import { formatSize, printable, wrapText } from "./output.ts";
-import { checkOutputFile } from "./output-file.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
 
@@ -191,7 +191,7 @@ async function record(word: string, operands: readonly string[], surroundings: S
   // Before the function is opened, which resets it.
   if (file === "") throw new SpecError("--record", "a file is needed, or - for standard output");
   if (file !== "-") checkOutputFile("--record", file);
-  const { formatRecording } = await import("../vfio/recording.ts");
+  const { formatRecording } = await import("../passthrough/recording.ts");
   const recording = await recordFunction(pciFunction, surroundings);
   if (file === "-") return surroundings.print(formatRecording(recording));
   try {

@@ -1,9 +1,9 @@
-import type { HostCheck } from "../vfio/host-check.ts";
-import type { HostDemands } from "../vmm/host-checks.ts";
-import { completeMemory } from "../vmm/spec-check.ts";
-import { MEMORY_KEYS } from "./options.ts";
+import type { HostCheck } from "../host-pci/check.ts";
+import type { HostDemands } from "../vmm/control/host-checks.ts";
+import { completeMemory } from "../vmm/spec/spec-check.ts";
+import { MEMORY_KEYS } from "./options/options.ts";
+import { inOptions, readMemory } from "./options/parse.ts";
 import { formatSize, wrapText } from "./output.ts";
-import { inOptions, readMemory } from "./parse.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
 
@@ -57,7 +57,7 @@ export async function doctor(
   if (request === undefined) return 0;
   const demands = readDemands(request.values.get("--memory")?.[0], findFunctions(request.operands, surroundings));
   // Loads the FFI: only now, as a wrong command line should not wait for that.
-  const checkHost = check ?? (await import("../vmm/host-checks.ts")).checkHost;
+  const checkHost = check ?? (await import("../vmm/control/host-checks.ts")).checkHost;
   const checks = [...checkHost(demands), terminalCheck(process.stdin.isTTY)];
   const failed = checks.filter(({ state }) => state === "failed").length;
   if (request.values.has("--json")) {

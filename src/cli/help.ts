@@ -1,4 +1,4 @@
-import type { KeyRow, OptionRow } from "./option-table.ts";
+import type { KeyRow, OptionRow } from "./options/option-table.ts";
 import { formatTable, type Style } from "./output.ts";
 
 /** A command line to learn from. */

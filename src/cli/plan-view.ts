@@ -1,5 +1,5 @@
 import { hex } from "../base/units.ts";
-import type { MachinePlan, PlanBar, PlanBarPart, PlanFunction, PlanRange } from "../vmm/plan.ts";
+import type { MachinePlan, PlanBar, PlanBarPart, PlanFunction, PlanRange } from "../vmm/shared/plan.ts";
 import { formatSize, formatTable, type Style } from "./output.ts";
 
 const hexWide = (value: number, digits: number): string => `0x${value.toString(16).padStart(digits, "0")}`;

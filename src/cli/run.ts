@@ -1,8 +1,8 @@
 import { homedir } from "node:os";
 import { runHelp } from "./help.ts";
-import { OPTIONS } from "./options.ts";
+import { OPTIONS } from "./options/options.ts";
+import { inOptions, parseRun, type RunRequest } from "./options/parse.ts";
 import { describeError, styleFor } from "./output.ts";
-import { inOptions, parseRun, type RunRequest } from "./parse.ts";
 import { formatPlan } from "./plan-view.ts";
 import { StopRequests } from "./stop-requests.ts";
 import { writeSummary } from "./summary.ts";

@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import { SpecError } from "../base/errors.ts";
-import { type HostFunction, readFunction } from "../vfio/sysfs.ts";
-import { resolvePciFunction } from "../vmm/spec-paths.ts";
-import { type ArgumentValues, readArguments } from "./arguments.ts";
+import { type HostFunction, readFunction } from "../host-pci/functions.ts";
+import { resolvePciFunction } from "../vmm/spec/spec-paths.ts";
 import { type Example, formatOptions } from "./help.ts";
-import type { OptionRow } from "./option-table.ts";
+import { type ArgumentValues, readArguments } from "./options/arguments.ts";
+import type { OptionRow } from "./options/option-table.ts";
 import type { Style } from "./output.ts";
 import type { Surroundings } from "./surroundings.ts";
 

@@ -1,5 +1,5 @@
-import { HOST_ROOT, type HostRoot } from "../vfio/host-tree.ts";
-import { PciNames } from "../vfio/pci-names.ts";
+import { HOST_ROOT, type HostRoot } from "../host-pci/files.ts";
+import { PciNames } from "../host-pci/names.ts";
 import { type Style, styleFor } from "./output.ts";
 
 /** What a subcommand has around it: where it writes and which host it looks at. Tests bring their own. */

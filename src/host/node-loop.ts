@@ -1,6 +1,6 @@
-import { EventFd } from "./eventfd.ts";
-import { EpollLoop } from "./epoll.ts";
 import { POLL, POLLFD } from "./constants.ts";
+import { EpollLoop } from "./epoll.ts";
+import { EventFd } from "./eventfd.ts";
 import { pollInBackground } from "./libc.ts";
 
 /**

@@ -1,5 +1,5 @@
-import { CPUID2, CPUID_ENTRY2 } from "./abi-structs.ts";
 import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } from "./abi.ts";
+import { CPUID_ENTRY2, CPUID2 } from "./abi-structs.ts";
 
 /** What CPUID answers for one leaf, and one sub-leaf where `flags` says that ECX matters. Field names as struct kvm_cpuid_entry2. */
 export interface CpuidEntry {

@@ -1,5 +1,5 @@
 import { type Fd, PAGE_SIZE, type Width } from "../base/units.ts";
-import { HostMapping } from "../host/mapping.ts";
+import { HostMapping } from "../host/memory/mapping.ts";
 import { KVM_COALESCED_MMIO_PAGE_OFFSET } from "./abi.ts";
 import { COALESCED_RING, COALESCED_WRITE } from "./abi-structs.ts";
 import type { Vm } from "./vm.ts";

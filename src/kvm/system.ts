@@ -5,7 +5,7 @@ import { FCNTL } from "../host/constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
 import { libc } from "../host/libc.ts";
 import { type CapabilityName, CPUID_ENTRIES_LIMIT, IOCTL, KVM_API_VERSION, KVM_CAP } from "./abi.ts";
-import { CPUID2, CPUID_ENTRY2 } from "./abi-structs.ts";
+import { CPUID_ENTRY2, CPUID2 } from "./abi-structs.ts";
 import { type CpuidEntry, decodeCpuid } from "./cpuid.ts";
 
 /** A capability and what the machine needs it for. */

@@ -15,6 +15,9 @@ export { type RegisterAccess, RegisterBank, type RegisterHandler, type RegisterR
 export { type Gpa, gpa, type Width } from "../base/units.ts";
 export type { PciIdentity } from "../pci/config-space.ts";
 export type { BarIndex, BarRequest } from "../pci/function.ts";
+export { EduDevice } from "./devices/edu.ts";
+export { NvmeDevice } from "./devices/nvme.ts";
+export { NvmeStore } from "./devices/nvme-store.ts";
 export type {
   BarRegisters,
   DeviceBar,
@@ -22,9 +25,6 @@ export type {
   DeviceInterrupts,
   DeviceMemory,
   UserPciDevice,
-} from "./device.ts";
-export { EduDevice } from "./edu.ts";
-export { MemoryBlock } from "./memory-block.ts";
-export { NvmeDevice } from "./nvme.ts";
-export { NvmeStore } from "./nvme-store.ts";
-export { DeviceServer, type ServeOptions } from "./server.ts";
+} from "./server/device.ts";
+export { MemoryBlock } from "./server/memory-block.ts";
+export { DeviceServer, type ServeOptions } from "./server/server.ts";

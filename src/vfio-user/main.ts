@@ -3,10 +3,10 @@ import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
-import { EduDevice } from "./edu.ts";
-import { NvmeDevice } from "./nvme.ts";
-import { NvmeStore } from "./nvme-store.ts";
-import { DeviceServer } from "./server.ts";
+import { EduDevice } from "./devices/edu.ts";
+import { NvmeDevice } from "./devices/nvme.ts";
+import { NvmeStore } from "./devices/nvme-store.ts";
+import { DeviceServer } from "./server/server.ts";
 
 /*
  * Entry file of the device processes, `tsvmm-device`. It prints "listening at PATH" when machines can connect, and ends in order at SIGINT

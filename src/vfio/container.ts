@@ -25,7 +25,7 @@ import {
   VFIO_TYPE1v2_IOMMU,
 } from "./abi.ts";
 import { ADVICE } from "./advice.ts";
-import { checked, setU64, vfioStruct, type VfioLibc } from "./calls.ts";
+import { checked, setU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { type IommuInfo, type IovaRange, queryIommu } from "./iommu-info.ts";
 
 const CONTAINER_NODE = "/dev/vfio/vfio";

@@ -2,16 +2,7 @@ import { HostError } from "../base/errors.ts";
 import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
 import type { AdviceByErrno } from "../host/errors.ts";
-import { HostMapping } from "../host/mapping.ts";
-import {
-  DEVICE_INFO,
-  VFIO_DEVICE_FLAGS_PCI,
-  VFIO_DEVICE_FLAGS_RESET,
-  VFIO_DEVICE_GET_INFO,
-  VFIO_DEVICE_RESET,
-  VFIO_DEVICE_SET_IRQS,
-  VFIO_PCI_CONFIG_REGION_INDEX,
-} from "./abi.ts";
+import { HostMapping } from "../host/memory/mapping.ts";
 import {
   type DeviceBackend,
   INTERRUPT_KINDS,
@@ -21,8 +12,17 @@ import {
   type RegionArea,
   type RegionInfo,
   type ResetMethod,
-} from "./backend.ts";
-import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
+  VFIO_PCI_CONFIG_REGION_INDEX,
+} from "../passthrough/backend.ts";
+import {
+  DEVICE_INFO,
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_DEVICE_GET_INFO,
+  VFIO_DEVICE_RESET,
+  VFIO_DEVICE_SET_IRQS,
+} from "./abi.ts";
+import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
 import { type BusResettable, queryResetSet, type ResetMember, resetBusOf } from "./hot-reset.ts";
 import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
 import { queryRegion, type VfioRegion } from "./region.ts";

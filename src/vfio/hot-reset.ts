@@ -11,7 +11,7 @@ import {
   VFIO_DEVICE_PCI_HOT_RESET,
 } from "./abi.ts";
 import { ADVICE } from "./advice.ts";
-import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
+import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
 
 /** A function that a reset of the bus or slot hits. */
 export interface ResetMember {

@@ -10,7 +10,7 @@ import {
   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
   VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
 } from "./abi.ts";
-import { checked, getU64, vfioStruct, type VfioLibc } from "./calls.ts";
+import { checked, getU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { infoCapabilities } from "./info-chain.ts";
 
 /** I/O virtual addresses that may be mapped; `end` is the last byte. */

@@ -1,5 +1,6 @@
 import type { Fd } from "../base/units.ts";
 import { errnoName } from "../host/errors.ts";
+import type { InterruptInfo, InterruptKind } from "../passthrough/backend.ts";
 import {
   IRQ_INFO,
   IRQ_SET,
@@ -18,8 +19,7 @@ import {
   VFIO_PCI_MSIX_IRQ_INDEX,
   VFIO_PCI_REQ_IRQ_INDEX,
 } from "./abi.ts";
-import type { InterruptInfo, InterruptKind } from "./backend.ts";
-import { checked, vfioStruct, type VfioLibc } from "./calls.ts";
+import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
 
 /** VFIO's index of each kind. */
 export const IRQ_INDEX: Readonly<Record<InterruptKind, number>> = {

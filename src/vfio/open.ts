@@ -1,14 +1,14 @@
 import { basename } from "node:path";
 import { HostError } from "../base/errors.ts";
 import type { VfioFiles } from "../base/mappings.ts";
+import { readFunction } from "../host-pci/functions.ts";
+import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../passthrough/function.ts";
+import type { HostEventHandlers } from "../passthrough/host-events.ts";
+import { type RomChoice, withRom } from "../passthrough/rom.ts";
 import type { VfioLibc } from "./calls.ts";
 import { VfioContainer } from "./container.ts";
 import { VfioDevice } from "./device.ts";
-import type { HostEventHandlers } from "./host-events.ts";
 import { resetBuses } from "./hot-reset.ts";
-import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "./passthrough.ts";
-import { type RomChoice, withRom } from "./rom.ts";
-import { readFunction } from "./sysfs.ts";
 
 /** A function to pass through, as the machine's specification names it. */
 export interface PassthroughDevice extends PassthroughChoice {

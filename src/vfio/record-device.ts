@@ -4,20 +4,24 @@ import type { Report } from "../base/backends.ts";
 import { errnoOf, HostError } from "../base/errors.ts";
 import type { VfioFiles } from "../base/mappings.ts";
 import { PAGE_SIZE } from "../base/units.ts";
-import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_CAPABILITY_LIST, PCI_INTERRUPT_PIN } from "../pci/ids.ts";
-import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX } from "./abi.ts";
-import { type DeviceBackend, INTERRUPT_KINDS } from "./backend.ts";
-import type { VfioLibc } from "./calls.ts";
-import { VfioContainer } from "./container.ts";
-import { VfioDevice } from "./device.ts";
+import type { HostFunction } from "../host-pci/functions.ts";
+import {
+  type DeviceBackend,
+  INTERRUPT_KINDS,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_ROM_REGION_INDEX,
+} from "../passthrough/backend.ts";
 import {
   type DeviceRecording,
   hexLines,
   RECORDING_VERSION,
   type RecordedInterrupt,
   type RecordedRegion,
-} from "./recording.ts";
-import type { HostFunction } from "./sysfs.ts";
+} from "../passthrough/recording.ts";
+import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_CAPABILITY_LIST, PCI_INTERRUPT_PIN } from "../pci/ids.ts";
+import type { VfioLibc } from "./calls.ts";
+import { VfioContainer } from "./container.ts";
+import { VfioDevice } from "./device.ts";
 
 /** Nobody does DMA by a container that only answers questions. */
 const NO_FILES: VfioFiles = { addFile: () => undefined, removeFile: () => undefined };

@@ -1,4 +1,6 @@
-import { checked, getU64, vfioStruct, type VfioLibc } from "./calls.ts";
+import type { Fd } from "../base/units.ts";
+import { errnoName } from "../host/errors.ts";
+import type { RegionArea, RegionInfo } from "../passthrough/backend.ts";
 import {
   REGION_INFO,
   SPARSE_MMAP,
@@ -11,10 +13,8 @@ import {
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
 } from "./abi.ts";
-import type { RegionArea, RegionInfo } from "./backend.ts";
+import { checked, getU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { infoCapabilities } from "./info-chain.ts";
-import { errnoName } from "../host/errors.ts";
-import type { Fd } from "../base/units.ts";
 
 /** A region and where it lies in the device file. */
 export interface VfioRegion {

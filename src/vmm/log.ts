@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { errnoOf, openError } from "../base/errors.ts";
-import type { LogLevel } from "./messages.ts";
+import type { LogLevel } from "./shared/messages.ts";
 
 /** Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a Machine then too. */
 export type LogThreshold = LogLevel | "silent";

@@ -1,4 +1,5 @@
 import t from "tap";
+import { VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX } from "../../src/passthrough/backend.ts";
 import * as abi from "../../src/vfio/abi.ts";
 import { evaluateC, missingCompiler } from "../support/c-headers.ts";
 
@@ -6,7 +7,8 @@ const INCLUDES = ["linux/vfio.h"];
 const skip = missingCompiler();
 
 t.test("vfio/abi constants have the values of linux/vfio.h", { skip }, (t) => {
-  const constants = Object.entries(abi).filter((entry): entry is [string, number] => typeof entry[1] === "number");
+  const all = { ...abi, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ROM_REGION_INDEX };
+  const constants = Object.entries(all).filter((entry): entry is [string, number] => typeof entry[1] === "number");
   const inC = evaluateC(
     INCLUDES,
     constants.map(([name]) => name),

@@ -1,8 +1,8 @@
 import type { Width } from "../../src/base/units.ts";
 import { gpa } from "../../src/base/units.ts";
 import type { Modelled } from "./checks.ts";
-import { RAM_BASE } from "./handed-memory.ts";
 import { driverBar, driverStart, queueLayout } from "./driver.ts";
+import { RAM_BASE } from "./handed-memory.ts";
 import type { Operation } from "./operations.ts";
 import type { FuzzedWorld } from "./world.ts";
 

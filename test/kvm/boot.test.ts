@@ -1,9 +1,9 @@
 import { writeFileSync } from "node:fs";
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { at, mem32 } from "../../guests/assembler-encoding.ts";
+import { bzImage, elf32, multibootHeader, pvhNote } from "../../guests/kernel-images.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import { Assembler } from "../support/assembler.ts";
-import { at, mem32 } from "../support/assembler-encoding.ts";
-import { bzImage, elf32, multibootHeader, pvhNote } from "../support/kernel-images.ts";
 
 /*
  * One tiny guest for each boot protocol: it follows the pointers the protocol promises, prints the command line and the initramfs it

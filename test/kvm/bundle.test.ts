@@ -2,10 +2,10 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { projectRoot } from "../../guest-images/cache.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import { bundle } from "../../tools/bundle.ts";
+import { projectRoot } from "../../tools/cache.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
 
 // Below the project's root, where the bundles find koffi and pino.
 mkdirSync(join(projectRoot(), ".build"), { recursive: true });

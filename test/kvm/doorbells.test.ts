@@ -1,7 +1,7 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { mem16, mem32 } from "../../guests/assembler-encoding.ts";
 import { gpa } from "../../src/base/units.ts";
-import { Assembler } from "../support/assembler.ts";
-import { mem16, mem32 } from "../support/assembler-encoding.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t from "tap";
-import { at } from "../support/assembler-encoding.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
+import { at } from "../../guests/assembler-encoding.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "tsvmm-example-"));
 t.teardown(() => rmSync(folder, { recursive: true, force: true }));

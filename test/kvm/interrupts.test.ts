@@ -1,9 +1,9 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { mem32 } from "../../guests/assembler-encoding.ts";
 import type { MsiMessage } from "../../src/base/signals.ts";
 import { gsi } from "../../src/base/units.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
-import { Assembler } from "../support/assembler.ts";
-import { mem32 } from "../support/assembler-encoding.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

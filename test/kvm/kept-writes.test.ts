@@ -2,11 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import { KeptWrites } from "../../src/kvm/kept-writes.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import { Assembler } from "../support/assembler.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
 
 const skip = missingKvm();
 t.teardown(stopWatchdog);

@@ -4,13 +4,13 @@ import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import t from "tap";
+import { mem32 } from "../../guests/assembler-encoding.ts";
+import { eduGuest } from "../../guests/edu-guest.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
+import { exit, expect, openFunction, tables } from "../../guests/pci-guest.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { MachineInput } from "../../src/vmm/spec-check.ts";
-import { mem32 } from "../support/assembler-encoding.ts";
-import { eduGuest } from "../support/edu-guest.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
-import { expect, exit, openFunction, tables } from "../support/pci-guest.ts";
 import { startScratchServer, startServer } from "../support/user-server.ts";
 
 const skip = missingKvm();

@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t from "tap";
-import { blockGuest, VIRTIO_BLK_T_OUT } from "../../bench/guests/block.ts";
+import { blockGuest, VIRTIO_BLK_T_OUT } from "../../guests/block.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
 
 const skip = missingKvm();
 t.setTimeout(200_000); // half a minute where nothing else runs

@@ -2,11 +2,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
+import type { Assembler } from "../../guests/assembler.ts";
+import { at, mem32 } from "../../guests/assembler-encoding.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { MachineInput } from "../../src/vmm/spec-check.ts";
-import type { Assembler } from "../support/assembler.ts";
-import { at, mem32 } from "../support/assembler-encoding.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
 
 /*
  * Whole machines, all threads, with tiny multiboot guests. Each guest ends itself by the debug exit port, so that a guest which goes

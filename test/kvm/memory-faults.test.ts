@@ -1,10 +1,10 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { mem32 } from "../../guests/assembler-encoding.ts";
 import { fd, gpa, hva } from "../../src/base/units.ts";
-import { HostMapping } from "../../src/host/mapping.ts";
 import { libc } from "../../src/host/libc.ts";
+import { HostMapping } from "../../src/host/memory/mapping.ts";
 import { decodeExit, type VcpuExit } from "../../src/kvm/exit.ts";
-import { Assembler } from "../support/assembler.ts";
-import { mem32 } from "../support/assembler-encoding.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

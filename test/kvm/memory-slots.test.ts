@@ -1,8 +1,8 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { mem32 } from "../../guests/assembler-encoding.ts";
 import { gpa, hva } from "../../src/base/units.ts";
-import { HostMapping } from "../../src/host/mapping.ts";
-import { Assembler } from "../support/assembler.ts";
-import { mem32 } from "../support/assembler-encoding.ts";
+import { HostMapping } from "../../src/host/memory/mapping.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

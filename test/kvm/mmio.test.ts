@@ -1,6 +1,6 @@
 import t from "tap";
-import { Assembler } from "../support/assembler.ts";
-import { at, mem8, mem16, mem32, mem64 } from "../support/assembler-encoding.ts";
+import { Assembler } from "../../guests/assembler.ts";
+import { at, mem8, mem16, mem32, mem64 } from "../../guests/assembler-encoding.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

@@ -12,10 +12,10 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import t from "tap";
-import { projectRoot } from "../../guest-images/cache.ts";
-import { at } from "../support/assembler-encoding.ts";
+import { at } from "../../guests/assembler-encoding.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
+import { projectRoot } from "../../tools/cache.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
 
 /*
  * The package as others install it: packed, unpacked in a project that has nothing else, with the dependencies it declares.

@@ -1,7 +1,7 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { mem32 } from "../../guests/assembler-encoding.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
-import { Assembler } from "../support/assembler.ts";
-import { mem32 } from "../support/assembler-encoding.ts";
 import { KIOXIA } from "../support/fake-devices.ts";
 import { FakePassthroughHost, PassthroughBench } from "../support/fake-passthrough-host.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";

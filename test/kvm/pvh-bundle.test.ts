@@ -1,10 +1,10 @@
 import { writeFileSync } from "node:fs";
 import t from "tap";
 import { bundleInitramfs } from "../../guest-images/pvh-bundle.ts";
+import { Assembler } from "../../guests/assembler.ts";
+import { mem32 } from "../../guests/assembler-encoding.ts";
+import { elf64, pvhNote } from "../../guests/kernel-images.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import { Assembler } from "../support/assembler.ts";
-import { mem32 } from "../support/assembler-encoding.ts";
-import { elf64, pvhNote } from "../support/kernel-images.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*

@@ -2,13 +2,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
-import { blockGuest, VIRTIO_BLK_T_IN } from "../../bench/guests/block.ts";
+import type { Assembler } from "../../guests/assembler.ts";
+import { blockGuest, VIRTIO_BLK_T_IN } from "../../guests/block.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import type { LogSettings, LogThreshold } from "../../src/vmm/log.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { MachineInput } from "../../src/vmm/spec-check.ts";
-import type { Assembler } from "../support/assembler.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
 
 const skip = missingKvm();
 const folder = mkdtempSync(join(tmpdir(), "tsvmm-trace-"));

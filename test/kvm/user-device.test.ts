@@ -2,11 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { Machine } from "../../src/vmm/machine.ts";
-import type { Assembler } from "../support/assembler.ts";
-import { at, mem32 } from "../support/assembler-encoding.ts";
-import { missingKvm } from "../support/kvm-guest.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
+import type { Assembler } from "../../guests/assembler.ts";
+import { at, mem32 } from "../../guests/assembler-encoding.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import {
   awaitFlag,
   enableInterrupts,
@@ -18,7 +16,9 @@ import {
   readConfig,
   tables,
   writeConfig,
-} from "../support/pci-guest.ts";
+} from "../../guests/pci-guest.ts";
+import { Machine } from "../../src/vmm/machine.ts";
+import { missingKvm } from "../support/kvm-guest.ts";
 import { startScratchServer, startServer } from "../support/user-server.ts";
 
 /*

@@ -1,8 +1,8 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
+import { at, mem8, mem16, mem32 } from "../../guests/assembler-encoding.ts";
 import { describeExit } from "../../src/kvm/exit.ts";
 import { hostCpuBrand } from "../../src/kvm/system.ts";
-import { Assembler } from "../support/assembler.ts";
-import { at, mem8, mem16, mem32 } from "../support/assembler-encoding.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

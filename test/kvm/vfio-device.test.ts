@@ -1,7 +1,7 @@
 import t from "tap";
+import { Assembler } from "../../guests/assembler.ts";
 import { fd } from "../../src/base/units.ts";
 import { KvmVfioDevice } from "../../src/kvm/vfio-device.ts";
-import { Assembler } from "../support/assembler.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

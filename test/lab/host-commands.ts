@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { multibootImage } from "../support/multiboot-image.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 
 /*
  * Programs in the nested host, started as a user starts them.

@@ -12,9 +12,9 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { runProgram } from "../../guest-images/program.ts";
+import { eduGuest } from "../../guests/edu-guest.ts";
 import { Machine } from "../../src/index.ts";
-import { eduGuest } from "../support/edu-guest.ts";
+import { runProgram } from "../../tools/program.ts";
 import { type CommandOutcome, haltedCommand, startHalted, tsvmm, tsvmmUnder } from "./host-commands.ts";
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 

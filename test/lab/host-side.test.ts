@@ -2,11 +2,11 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t from "tap";
-import { projectRoot } from "../../guest-images/cache.ts";
 import { labDeviceBdf } from "../../lab/devices.ts";
 import { writeRandomImage, writeSdCard } from "../../lab/media.ts";
 import { ensureLabPrerequisites } from "../../lab/prerequisites.ts";
-import { parseRecording } from "../../src/vfio/recording.ts";
+import { parseRecording } from "../../src/passthrough/recording.ts";
+import { projectRoot } from "../../tools/cache.ts";
 import type { HostInputs } from "./host-scenarios.ts";
 import { observed, progress, runScenarios, testFolder } from "./run-scenarios.ts";
 

@@ -1,6 +1,6 @@
-import type { Assembler } from "../support/assembler.ts";
-import { at, mem32 } from "../support/assembler-encoding.ts";
-import { multibootImage } from "../support/multiboot-image.ts";
+import type { Assembler } from "../../guests/assembler.ts";
+import { at, mem32 } from "../../guests/assembler-encoding.ts";
+import { multibootImage } from "../../guests/multiboot-image.ts";
 import {
   enableInterrupts,
   LOCAL_APIC,
@@ -9,7 +9,7 @@ import {
   readConfig,
   tables,
   writeConfig,
-} from "../support/pci-guest.ts";
+} from "../../guests/pci-guest.ts";
 
 /*
  * A bare-metal driver of QEMU's e1000e (8086:10d3; registers as in the 82574L datasheet) that lets the card raise two MSI-X vectors by its

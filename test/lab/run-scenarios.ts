@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import type { LabDevice } from "../../lab/devices.ts";
-import { LOST_STATUSES, runLab, type Scenario, shellQuote } from "../../lab/run.ts";
+import { runLab, shellQuote } from "../../lab/run.ts";
+import { LOST_STATUSES, type Scenario } from "../../lab/scenario.ts";
 import type { Observations } from "./scenario-program.ts";
 
 /*

@@ -8,7 +8,7 @@ import type {
   RegionArea,
   RegionInfo,
   ResetMethod,
-} from "../../src/vfio/backend.ts";
+} from "../../src/passthrough/backend.ts";
 
 /** A device as a test describes it: what VFIO would tell of it. */
 export interface FakeDevice {

@@ -3,8 +3,8 @@ import type { HostError } from "../../src/base/errors.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../src/base/mappings.ts";
 import type { FdWatch, FdWatcher, MsiMessage, MsiRoute, MsiRouter, ResampledLines } from "../../src/base/signals.ts";
 import { type Fd, fd, gsi } from "../../src/base/units.ts";
+import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
 import { PciRoot } from "../../src/pci/root.ts";
-import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/vfio/passthrough.ts";
 import { type FakeDevice, FakeDeviceBackend } from "./fake-device-backend.ts";
 
 const hexText = (value: number): string => `0x${value.toString(16)}`;

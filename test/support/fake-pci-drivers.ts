@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { HostError } from "../../src/base/errors.ts";
-import type { HostChanges } from "../../src/vfio/binding.ts";
+import type { HostChanges } from "../../src/host-pci/binding.ts";
 
 /** A driver of the pretended kernel and what it takes without being told. */
 export interface FakeDriver {

@@ -2,7 +2,7 @@ import { join } from "node:path";
 import type { Test } from "tap";
 import { styleFor } from "../../src/cli/output.ts";
 import type { Surroundings } from "../../src/cli/surroundings.ts";
-import { PciNames } from "../../src/vfio/pci-names.ts";
+import { PciNames } from "../../src/host-pci/names.ts";
 import { fakeSysfs, type SysfsFunction } from "./fake-sysfs.ts";
 
 /** What a subcommand printed, and the pretended host it looked at. */

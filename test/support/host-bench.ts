@@ -6,7 +6,7 @@ import type { Report } from "../../src/base/backends.ts";
 import type { HostSegment } from "../../src/base/guest-memory.ts";
 import { hva } from "../../src/base/units.ts";
 import { EpollLoop } from "../../src/host/epoll.ts";
-import { HostMapping } from "../../src/host/mapping.ts";
+import { HostMapping } from "../../src/host/memory/mapping.ts";
 
 /** What tests of the host folder need: a directory of their own, a real epoll loop, the lines that were reported. */
 export class HostBench {

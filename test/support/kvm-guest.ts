@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs";
+import type { Assembler } from "../../guests/assembler.ts";
 import type { CpuStart, SegmentState } from "../../src/base/cpu-state.ts";
 import { type Fd, fd, gpa, hva } from "../../src/base/units.ts";
 import { EpollLoop } from "../../src/host/epoll.ts";
 import { libc } from "../../src/host/libc.ts";
-import { HostMapping } from "../../src/host/mapping.ts";
+import { HostMapping } from "../../src/host/memory/mapping.ts";
 import { blockKickSignal, drainKickSignals } from "../../src/host/thread.ts";
 import { guestCpuid } from "../../src/kvm/cpuid.ts";
 import { decodeExit, describeExit, type VcpuExit } from "../../src/kvm/exit.ts";
@@ -14,7 +15,6 @@ import { MemorySlots } from "../../src/kvm/memory-slots.ts";
 import { KvmSystem } from "../../src/kvm/system.ts";
 import { Vcpu } from "../../src/kvm/vcpu.ts";
 import { Vm } from "../../src/kvm/vm.ts";
-import type { Assembler } from "./assembler.ts";
 import { VcpuWatchdog } from "./vcpu-watchdog.ts";
 
 /**

@@ -1,6 +1,6 @@
 import { gpa } from "../../src/base/units.ts";
-import type { GuestRam } from "../../src/host/guest-ram.ts";
-import type { UserDevice } from "../../src/vfio/user-device.ts";
+import type { GuestRam } from "../../src/host/memory/guest-ram.ts";
+import type { UserDevice } from "../../src/vfio-user/client/device.ts";
 import { until } from "./user-server.ts";
 
 /** A command as the driver gives it; what is absent is 0. */

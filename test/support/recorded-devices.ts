@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { projectRoot } from "../../guest-images/cache.ts";
-import { type DeviceRecording, parseRecording } from "../../src/vfio/recording.ts";
+import { type DeviceRecording, parseRecording } from "../../src/passthrough/recording.ts";
+import { projectRoot } from "../../tools/cache.ts";
 
 const folder = join(projectRoot(), "test", "fixtures", "devices");
 

@@ -1,6 +1,11 @@
 import type { Fd, Width } from "../../src/base/units.ts";
-import type { InterruptKind, MappedRegion, RegionArea, ResetMethod } from "../../src/vfio/backend.ts";
-import { type DeviceRecording, recordedConfig, recordedInterrupt, recordedRegion } from "../../src/vfio/recording.ts";
+import type { InterruptKind, MappedRegion, RegionArea, ResetMethod } from "../../src/passthrough/backend.ts";
+import {
+  type DeviceRecording,
+  recordedConfig,
+  recordedInterrupt,
+  recordedRegion,
+} from "../../src/passthrough/recording.ts";
 import { type FakeDevice, FakeDeviceBackend, type FakeRegion } from "./fake-device-backend.ts";
 
 /** What a test may want of a replayed device besides what was recorded. */

@@ -2,7 +2,7 @@ import type { Test } from "tap";
 import type { Fd } from "../../src/base/units.ts";
 import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
 import { connectTo } from "../../src/host/unix-socket.ts";
-import { type Arrival, type UserMessage, UserWire } from "../../src/vfio/user-wire.ts";
+import { type Arrival, type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
 
 /** How long a test waits for a server. */
 const PATIENCE_MS = 10_000;

@@ -6,8 +6,8 @@ import type { Test } from "tap";
 import type { Report } from "../../src/base/backends.ts";
 import { gpa } from "../../src/base/units.ts";
 import { EpollLoop } from "../../src/host/epoll.ts";
-import { GuestRam } from "../../src/host/guest-ram.ts";
-import { UserDevice, type UserDeviceOptions } from "../../src/vfio/user-device.ts";
+import { GuestRam } from "../../src/host/memory/guest-ram.ts";
+import { UserDevice, type UserDeviceOptions } from "../../src/vfio-user/client/device.ts";
 import { socketPath } from "./socket-pair.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/vfio-user/main.js", import.meta.url));

@@ -2,9 +2,9 @@ import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
+import type { Line } from "../../../bench/measure/row.ts";
 import { formatReport, formatRow } from "../../../bench/report.ts";
-import type { Line } from "../../../bench/row.ts";
-import { projectRoot } from "../../../guest-images/cache.ts";
+import { projectRoot } from "../../../tools/cache.ts";
 
 const same = (value: number): Line["value"] => ({ median: value, low: value, high: value, count: 1 });
 const LINE: Line = {

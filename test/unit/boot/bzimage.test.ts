@@ -1,8 +1,8 @@
 import t from "tap";
+import { type BzImageOptions, bzImage, imageFile } from "../../../guests/kernel-images.ts";
 import { gpa } from "../../../src/base/units.ts";
 import { planBoot } from "../../../src/boot/plan-boot.ts";
 import { bootRequest, textAt, writtenAt } from "../../support/boot-request.ts";
-import { type BzImageOptions, bzImage, imageFile } from "../../support/kernel-images.ts";
 
 const kernel = (options: BzImageOptions = {}) => imageFile("bzImage", bzImage(options).bytes);
 

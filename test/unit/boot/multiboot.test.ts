@@ -1,7 +1,7 @@
 import t from "tap";
+import { ByteBuilder, elf32, elf64, imageFile, multibootHeader } from "../../../guests/kernel-images.ts";
 import { planBoot } from "../../../src/boot/plan-boot.ts";
 import { bootRequest, textAt, writtenAt } from "../../support/boot-request.ts";
-import { ByteBuilder, elf32, elf64, imageFile, multibootHeader } from "../../support/kernel-images.ts";
 
 const code = new Uint8Array(0x1000).fill(0x90);
 code.set(multibootHeader(0));

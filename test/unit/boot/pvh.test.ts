@@ -1,8 +1,8 @@
 import t from "tap";
+import { elf32, elf64, elfNote, imageFile, pvhNote } from "../../../guests/kernel-images.ts";
 import { gpa } from "../../../src/base/units.ts";
 import { planBoot } from "../../../src/boot/plan-boot.ts";
 import { bootRequest, textAt, writtenAt } from "../../support/boot-request.ts";
-import { elf32, elf64, elfNote, imageFile, pvhNote } from "../../support/kernel-images.ts";
 
 const code = new Uint8Array(0x2000).fill(0x90);
 const pvhKernel = imageFile(

@@ -1,7 +1,4 @@
 import t from "tap";
-import { SpecError } from "../../../src/base/errors.ts";
-import { planBoot } from "../../../src/boot/plan-boot.ts";
-import { bootRequest } from "../../support/boot-request.ts";
 import {
   ByteBuilder,
   type ElfOptions,
@@ -10,7 +7,10 @@ import {
   elf64,
   imageFile,
   pvhNote,
-} from "../../support/kernel-images.ts";
+} from "../../../guests/kernel-images.ts";
+import { SpecError } from "../../../src/base/errors.ts";
+import { planBoot } from "../../../src/boot/plan-boot.ts";
+import { bootRequest } from "../../support/boot-request.ts";
 
 const code = new Uint8Array(0x1000).fill(0x90);
 const note: ElfSegment = { type: 4, paddr: 0x100_0000, bytes: pvhNote(0x100_0000) };

@@ -3,13 +3,13 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
-import { projectRoot } from "../../../guest-images/cache.ts";
 import { bind, unbind } from "../../../src/cli/binding.ts";
 import { devices } from "../../../src/cli/devices.ts";
 import { doctor } from "../../../src/cli/doctor.ts";
-import { DEVICE_KEYS, USER_DEVICE_KEYS } from "../../../src/cli/options.ts";
+import { DEVICE_KEYS, USER_DEVICE_KEYS } from "../../../src/cli/options/options.ts";
+import { parseRun } from "../../../src/cli/options/parse.ts";
 import { describeError, styleFor } from "../../../src/cli/output.ts";
-import { parseRun } from "../../../src/cli/parse.ts";
+import { projectRoot } from "../../../tools/cache.ts";
 import { fakeSurroundings } from "../../support/fake-surroundings.ts";
 import { deadSocket } from "../../support/socket-pair.ts";
 

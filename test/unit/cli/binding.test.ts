@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { bind, unbind } from "../../../src/cli/binding.ts";
 import { HostError, SpecError } from "../../../src/base/errors.ts";
+import { bind, unbind } from "../../../src/cli/binding.ts";
 import { FakePciDrivers } from "../../support/fake-pci-drivers.ts";
 import { type FakeSurroundings, fakeSurroundings } from "../../support/fake-surroundings.ts";
 

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { devices } from "../../../src/cli/devices.ts";
-import { parseRecording } from "../../../src/vfio/recording.ts";
+import { parseRecording } from "../../../src/passthrough/recording.ts";
 import { fakeSurroundings } from "../../support/fake-surroundings.ts";
 import type { SysfsFunction } from "../../support/fake-sysfs.ts";
 

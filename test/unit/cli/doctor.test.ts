@@ -1,8 +1,8 @@
 import t from "tap";
 import { SpecError } from "../../../src/base/errors.ts";
 import { doctor } from "../../../src/cli/doctor.ts";
-import type { HostCheck } from "../../../src/vfio/host-check.ts";
-import type { HostDemands } from "../../../src/vmm/host-checks.ts";
+import type { HostCheck } from "../../../src/host-pci/check.ts";
+import type { HostDemands } from "../../../src/vmm/control/host-checks.ts";
 import { fakeSurroundings } from "../../support/fake-surroundings.ts";
 
 const GOOD: HostCheck = { topic: "IOMMU", state: "good", found: "on", why: "it guards", action: "start" };

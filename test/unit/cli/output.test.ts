@@ -2,7 +2,7 @@ import t from "tap";
 import { HostError, SpecError } from "../../../src/base/errors.ts";
 import { commandRows, findCommand } from "../../../src/cli/commands.ts";
 import { runHelp } from "../../../src/cli/help.ts";
-import { OPTIONS } from "../../../src/cli/options.ts";
+import { OPTIONS } from "../../../src/cli/options/options.ts";
 import { describeError, formatSize, formatTable, styleFor } from "../../../src/cli/output.ts";
 import { formatPlan } from "../../../src/cli/plan-view.ts";
 

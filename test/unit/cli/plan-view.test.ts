@@ -1,7 +1,7 @@
 import t from "tap";
 import { styleFor } from "../../../src/cli/output.ts";
 import { formatPlan } from "../../../src/cli/plan-view.ts";
-import type { MachinePlan, PlanBar } from "../../../src/vmm/plan.ts";
+import type { MachinePlan, PlanBar } from "../../../src/vmm/shared/plan.ts";
 
 const plan = (bars: readonly PlanBar[], rest: Partial<MachinePlan> = {}): MachinePlan => ({
   cpuCount: 1,

@@ -1,8 +1,8 @@
 import t from "tap";
 import { bundleInitramfs } from "../../../guest-images/pvh-bundle.ts";
+import { elf64, elfNote, imageFile, pvhNote } from "../../../guests/kernel-images.ts";
 import { readElf } from "../../../src/boot/elf.ts";
 import { pvhEntry } from "../../../src/boot/pvh.ts";
-import { elf64, elfNote, imageFile, pvhNote } from "../../support/kernel-images.ts";
 
 /** A kernel of 16 KiB at 16 MiB: code, the note among it, zeros behind it, and memory that is in no file. */
 function kernel(): { bytes: Uint8Array; text: Uint8Array } {

@@ -1,4 +1,4 @@
-import { openSync, closeSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import t from "tap";
 import type { FdWatch } from "../../../src/base/signals.ts";
 import { fd } from "../../../src/base/units.ts";

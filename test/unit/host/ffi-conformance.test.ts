@@ -3,8 +3,8 @@ import { createRequire } from "node:module";
 import t from "tap";
 import { ERRNO } from "../../../src/host/errors.ts";
 import { type Libc, libc } from "../../../src/host/libc.ts";
+import { libcFfiRs } from "../../../tools/libc-ffi-rs.ts";
 import { bytes, HostBench, text } from "../../support/host-bench.ts";
-import { libcFfiRs } from "../../support/libc-ffi-rs.ts";
 
 /** An answer, and errno where it says failure. */
 const told = (library: Libc, answer: number): string => (answer === -1 ? `-1 errno ${library.errno()}` : `${answer}`);

@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { type AcpiMachine, buildAcpiTables } from "../../../src/platform/acpi-tables.ts";
-import { missingAcpica, runAcpica } from "../../support/acpica.ts";
 import { MACHINE } from "../../support/acpi-machine.ts";
+import { missingAcpica, runAcpica } from "../../support/acpica.ts";
 
 const skip = missingAcpica();
 const OSC_UUID = "(5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66)";

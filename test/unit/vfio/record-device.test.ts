@@ -1,9 +1,9 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
+import { readFunction } from "../../../src/host-pci/functions.ts";
+import { formatRecording, parseRecording, recordedConfig } from "../../../src/passthrough/recording.ts";
 import { recordBackend, recordFromSysfs } from "../../../src/vfio/record-device.ts";
-import { formatRecording, parseRecording, recordedConfig } from "../../../src/vfio/recording.ts";
-import { readFunction } from "../../../src/vfio/sysfs.ts";
 import { FakeDeviceBackend } from "../../support/fake-device-backend.ts";
 import { KIOXIA } from "../../support/fake-devices.ts";
 import { fakeSysfs } from "../../support/fake-sysfs.ts";

@@ -1,0 +1,142 @@
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { errnoOf } from "../base/errors.ts";
+import type { HostCheck } from "./check.ts";
+import { entries, type HostRoot, textFile } from "./files.ts";
+import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "./functions.ts";
+import { kernelArgument } from "./platform-checks.ts";
+
+type Outcome = Pick<HostCheck, "state" | "found" | "remedy">;
+
+/**
+ * Checks one function that is to be passed through.
+ *
+ * @param known Groups whose members were looked at for functions before this one.
+ */
+export function functionChecks(path: string, known: ReadonlySet<number>, root: HostRoot): readonly HostCheck[] {
+  const pciFunction = readFunction(path);
+  const name = pciFunction?.bdf ?? path;
+  const check = (topic: string, why: string, outcome: Outcome): HostCheck => ({
+    topic: topic === "" ? name : `${topic} of ${name}`,
+    why,
+    action: `pass ${name} through`,
+    ...outcome,
+  });
+  if (pciFunction === undefined)
+    return [check("", "it has to be a PCI function of this host", noSuchFunction(path, root))];
+  if (isBridge(pciFunction)) {
+    return [check("", "only endpoints can be passed through", failed("it is a bridge, not an endpoint"))];
+  }
+  const group = check(
+    "IOMMU group",
+    "the IOMMU tells groups apart, not the functions in one",
+    groupState(pciFunction, root),
+  );
+  if (group.state === "failed") return [group];
+  const checks = [
+    group,
+    check("driver", "only vfio-pci lets a program have a device", driverState(pciFunction)),
+    check("reset", "a device that is not reset keeps what its last user left in it", resetState(pciFunction)),
+  ];
+  if (pciFunction.group !== undefined && !known.has(pciFunction.group)) {
+    const why = "its members reach each other's DMA, so that none may stay with a host driver";
+    checks.splice(2, 0, check("other members of the group", why, membersState(pciFunction)));
+  }
+  const width = widthState(pciFunction);
+  if (width !== undefined) {
+    checks.push(check("DMA address width", "guest RAM has to lie where the IOMMU translates", width));
+  }
+  const firmware = firmwareState(pciFunction, root);
+  if (firmware !== undefined) {
+    checks.push(check("firmware's use", "the kernel may not give away what the firmware does DMA to", firmware));
+  }
+  return checks;
+}
+
+const failed = (found: string, remedy?: string): Outcome => ({
+  state: "failed",
+  found,
+  ...(remedy === undefined ? {} : { remedy }),
+});
+
+function noSuchFunction(path: string, { sys }: HostRoot): Outcome {
+  try {
+    if (!statSync(path).isDirectory()) return failed("it is not a PCI function's directory");
+  } catch (error) {
+    if (errnoOf(error) !== "ENOTDIR") {
+      return failed(
+        "there is no such device",
+        `ls ${join(sys, "bus/pci/devices")} names them; tsvmm devices tells what they are`,
+      );
+    }
+  }
+  return failed("it is not a PCI function's directory");
+}
+
+function groupState({ group, isNoIommuGroup }: HostFunction, { sys, proc }: HostRoot): Outcome {
+  if (group === undefined) {
+    const hasUnits = entries(join(sys, "class/iommu")).length > 0;
+    return hasUnits ? failed("no IOMMU translates for it") : failed("the IOMMU is off", kernelArgument(proc));
+  }
+  if (isNoIommuGroup) {
+    const found = "its group has no IOMMU behind it, so its DMA would reach all of the host's memory";
+    return failed(found, kernelArgument(proc));
+  }
+  return { state: "good", found: String(group) };
+}
+
+function driverState({ bdf, driver }: HostFunction): Outcome {
+  if (isVfioDriver(driver)) return { state: "good", found: String(driver) };
+  const state = driver === undefined ? "no driver has it" : `driver ${driver} has it`;
+  return failed(`${state}, not vfio-pci`, `tsvmm bind ${bdf}`);
+}
+
+function membersState(pciFunction: HostFunction): Outcome {
+  const { bdf } = pciFunction;
+  const { members = [], obstacles = [], number } = describeGroup(pciFunction) ?? {};
+  const others = obstacles.filter((member) => member.bdf !== bdf);
+  if (others.length > 0) {
+    const names = others.map((member) => `${member.bdf} (driver ${member.driver})`).join(", ");
+    return failed(`host drivers use others of IOMMU group ${number}: ${names}`, `tsvmm bind --group ${bdf}`);
+  }
+  const rest = members.filter((member) => member.bdf !== bdf).map((member) => member.bdf);
+  return { state: "good", found: rest.length === 0 ? "none" : `${rest.join(", ")}: no host driver uses them` };
+}
+
+function resetState({ path, resetMethods }: HostFunction): Outcome {
+  if (resetMethods.length > 0) return { state: "good", found: resetMethods.join(", ") };
+  // Before 5.15 the kernel has the file `reset` only.
+  if (existsSync(join(path, "reset"))) return { state: "good", found: "possible" };
+  return { state: "warning", found: "the kernel cannot reset it alone" };
+}
+
+/** VT-d 4.1 §11.4.2: MGAW in bits 21:16, SAGAW in bits 12:8. AMD I/O Virtualization 3.07 §3.4.9: HATS in bits 11:10 of the features. */
+function widthState({ path }: HostFunction): Outcome | undefined {
+  const unit = join(path, "iommu");
+  const number = (file: string): bigint | undefined => {
+    const text = textFile(unit, file);
+    return text !== undefined && /^[0-9a-f]{1,16}$/i.test(text) ? BigInt(`0x${text}`) : undefined;
+  };
+  const intel = number("intel-iommu/cap");
+  const amd = number("amd-iommu/features");
+  let bits: number | undefined;
+  if (intel !== undefined) {
+    const guestWidth = Number((intel >> 16n) & 0x3fn) + 1;
+    const levels = Number((intel >> 8n) & 0x1fn);
+    const tableWidth = (levels & 0x8) !== 0 ? 57 : (levels & 0x4) !== 0 ? 48 : 39;
+    bits = Math.min(guestWidth, tableWidth);
+  } else if (amd !== undefined) bits = [48, 57, 64][Number((amd >> 10n) & 3n)];
+  return bits === undefined ? undefined : { state: "good", found: `${bits} bits` };
+}
+
+/** Memory that the firmware wants mapped for the device at all times (RMRR, unity maps): `reserved_regions`' type "direct". */
+function firmwareState({ group }: HostFunction, { sys }: HostRoot): Outcome | undefined {
+  const text = textFile(join(sys, "kernel/iommu_groups", String(group)), "reserved_regions") ?? "";
+  const regions = text.split("\n").filter((line) => /\bdirect$/.test(line));
+  if (regions.length === 0) return undefined;
+  return {
+    state: "warning",
+    found: `the firmware demands ${regions.length} mapping(s) for the group, for which many kernels refuse it`,
+    remedy: "look for the device's management or shared-memory feature in the firmware setup and switch it off",
+  };
+}

@@ -1,0 +1,151 @@
+import { closeSync, constants, existsSync, openSync } from "node:fs";
+import { join } from "node:path";
+import { errnoOf } from "../base/errors.ts";
+import { MIB } from "../base/units.ts";
+import {
+  GROUP_BUSY_ADVICE,
+  MEMLOCK_ADVICE,
+  MODPROBE_ADVICE,
+  nodePermissionAdvice,
+  UNSAFE_INTERRUPTS_ADVICE,
+} from "./advice.ts";
+import type { HostCheck } from "./check.ts";
+import { entries, type HostRoot, linkTarget, textFile } from "./files.ts";
+
+/** How much memory this process may lock. */
+export interface MemoryLock {
+  readonly limitBytes: number;
+  /** CAP_IPC_LOCK: the limit does not count. */
+  readonly isUnlimited: boolean;
+}
+
+/** How to switch the IOMMU on, by the CPU's maker; both where it is not known. */
+export function kernelArgument(proc: string): string {
+  const vendor = /^vendor_id\s*:\s*(\S+)/m.exec(textFile(proc, "cpuinfo") ?? "")?.[1];
+  const intel = "enable VT-d in the firmware setup and boot the host with intel_iommu=on";
+  const amd =
+    "enable the IOMMU (AMD-Vi) in the firmware setup; the kernel then uses it, unless booted with amd_iommu=off";
+  if (vendor === "GenuineIntel") return intel;
+  return vendor === "AuthenticAMD" ? amd : `Intel: ${intel}; AMD: ${amd}`;
+}
+
+/**
+ * Whether the kernel drives any IOMMU at all.
+ *
+ * @param hasGroup Some function is in a group, which proves it.
+ */
+export function iommuCheck({ sys, proc }: HostRoot, hasGroup: boolean): HostCheck {
+  const units = entries(join(sys, "class/iommu"));
+  const base = {
+    topic: "IOMMU",
+    why: "it keeps a device's DMA inside its guest; without one no device can be passed through",
+    action: "pass devices through",
+  };
+  if (units.length > 0) return { ...base, state: "good", found: `on: ${units.join(", ")}` };
+  if (hasGroup) return { ...base, state: "good", found: "on" };
+  return { ...base, state: "failed", found: "the IOMMU is off", remedy: kernelArgument(proc) };
+}
+
+/** The kernel's modules. Built-in ones are seen as well: both have parameters. */
+export function moduleCheck({ sys }: HostRoot): HostCheck {
+  const base = {
+    topic: "VFIO modules",
+    why: "they hand devices and their DMA to programs",
+    action: "use VFIO",
+  };
+  const isMissing = (name: string): boolean => !existsSync(join(sys, "module", name));
+  if (isMissing("vfio_iommu_type1")) {
+    return { ...base, state: "failed", found: "vfio_iommu_type1 is not loaded", remedy: MODPROBE_ADVICE };
+  }
+  if (!existsSync(join(sys, "bus/pci/drivers/vfio-pci"))) {
+    return {
+      ...base,
+      state: "warning",
+      found: "vfio-pci is not loaded: tsvmm bind does it",
+      remedy: "modprobe vfio-pci",
+    };
+  }
+  return { ...base, state: "good", found: "vfio-pci and vfio_iommu_type1 are there" };
+}
+
+/**
+ * Whether the IOMMU checks interrupts as well. The I/O APIC's interrupts go through it then, and say so in /proc/interrupts, which all
+ * may read.
+ */
+export function remappingCheck({ sys, proc }: HostRoot): HostCheck {
+  const base = {
+    topic: "interrupt remapping",
+    why: "without it a guest can make its device raise any interrupt of the host",
+    action: "keep interrupts of devices apart",
+  };
+  const interrupts = textFile(proc, "interrupts") ?? "";
+  if (/\bIR-/.test(interrupts)) return { ...base, state: "good", found: "on" };
+  const parameter = textFile(join(sys, "module/vfio_iommu_type1/parameters"), "allow_unsafe_interrupts");
+  if (parameter === "Y") {
+    return {
+      ...base,
+      state: "warning",
+      found: "not seen; the host allows devices without it (allow_unsafe_interrupts)",
+    };
+  }
+  if (!/\bIO-APIC/.test(interrupts)) {
+    return {
+      ...base,
+      state: "unknown",
+      found: "/proc/interrupts does not tell; the kernel says when a group is opened",
+    };
+  }
+  return { ...base, state: "failed", found: "the host does not remap interrupts", remedy: UNSAFE_INTERRUPTS_ADVICE };
+}
+
+/** Whether a guest's RAM can be pinned. */
+export function memoryLockCheck(ramBytes: number, { limitBytes, isUnlimited }: MemoryLock): HostCheck {
+  const need = `${Math.ceil(ramBytes / MIB)} MiB`;
+  const base = {
+    topic: "memory lock limit",
+    why: "a device may reach all of the guest's RAM at any time, so all of it is pinned",
+    action: `lock the guest's ${need} of RAM for DMA`,
+  };
+  if (isUnlimited) return { ...base, state: "good", found: "does not count for this user (CAP_IPC_LOCK)" };
+  const have = Number.isFinite(limitBytes) ? `${Math.floor(limitBytes / MIB)} MiB` : "unlimited";
+  if (limitBytes >= ramBytes) return { ...base, state: "good", found: `${have} for a guest of ${need}` };
+  return { ...base, state: "failed", found: `the limit is ${have}`, remedy: MEMLOCK_ADVICE };
+}
+
+/** Opens a VFIO node and closes it again: a group's node can be open once only, so that this tells who may and who does. */
+export function nodeCheck(node: string, name: string, { proc }: HostRoot): HostCheck {
+  const base = { topic: name, why: "VFIO is used through it", action: `open ${node}` };
+  try {
+    closeSync(openSync(node, constants.O_RDWR));
+    return { ...base, state: "good", found: `${node} can be opened` };
+  } catch (error) {
+    const errno = errnoOf(error);
+    switch (errno) {
+      case "ENOENT":
+      case "ENODEV":
+      case "ENXIO": {
+        const found = "VFIO is not loaded, or no device of the group is bound to it";
+        return { ...base, state: "failed", found, remedy: MODPROBE_ADVICE };
+      }
+      case "EACCES":
+        return { ...base, state: "failed", found: "permission denied", remedy: nodePermissionAdvice(node) };
+      case "EBUSY": {
+        const holder = holderOf(node, proc);
+        const who = holder === undefined ? "another process" : `process ${holder.pid} (${holder.name})`;
+        return { ...base, state: "failed", found: `${who} uses it`, remedy: GROUP_BUSY_ADVICE };
+      }
+      default:
+        return { ...base, state: "failed", found: errno };
+    }
+  }
+}
+
+/** The process that has a file open; `undefined` when none is seen, as for other users' processes. */
+export function holderOf(node: string, proc = "/proc"): { readonly pid: number; readonly name: string } | undefined {
+  for (const pid of entries(proc).filter((name) => /^\d+$/.test(name))) {
+    const directory = join(proc, pid, "fd");
+    if (!entries(directory).some((fd) => linkTarget(join(directory, fd)) === node)) continue;
+    return { pid: Number(pid), name: textFile(join(proc, pid), "comm") ?? "?" };
+  }
+  return undefined;
+}

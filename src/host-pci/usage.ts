@@ -1,0 +1,198 @@
+import { closeSync, constants, openSync } from "node:fs";
+import { join, sep } from "node:path";
+import { errnoOf } from "../base/errors.ts";
+import { entries, type HostRoot, linkName, linkTarget, realPath, textFile } from "./files.ts";
+import type { HostFunction } from "./functions.ts";
+
+const CLASS_BRIDGE = 0x06;
+
+/** What of the host is looked at once for all functions. */
+interface HostUsage {
+  /** Block devices and network interfaces by name, with their real paths. */
+  readonly blocks: ReadonlyMap<string, string>;
+  readonly interfaces: ReadonlyMap<string, string>;
+  /** What is mounted where, by "major:minor" and by source. */
+  readonly mounts: ReadonlyMap<string, string>;
+  readonly swaps: readonly string[];
+  /** Interfaces that a default route leads through. */
+  readonly routes: ReadonlySet<string>;
+  /** Who has which VFIO group open, by its number. */
+  readonly holders: ReadonlyMap<number, string>;
+}
+
+/** Tells what the host uses PCI functions for, so that nobody takes its disk or network away by mistake. Reads only. */
+export class DeviceUsage {
+  readonly #root: HostRoot;
+  #host: HostUsage | undefined;
+
+  constructor(root: HostRoot) {
+    this.#root = root;
+  }
+
+  /**
+   * Why a function must not be taken from its driver, or from its guest: "a file system is mounted at / (sda1)". Empty when nothing
+   * speaks against it.
+   */
+  reasons(pciFunction: HostFunction): readonly string[] {
+    const host = this.#read();
+    const found: string[] = [];
+    if (pciFunction.classCode >>> 16 === CLASS_BRIDGE) found.push("it is a bridge");
+    if (pciFunction.isBootVga) found.push("it is the display the host started with");
+    if (pciFunction.virtualFunctionCount > 0) {
+      found.push(`it has ${pciFunction.virtualFunctionCount} virtual functions, which would go`);
+    }
+    const holder = this.holder(pciFunction);
+    if (holder !== undefined && pciFunction.driver !== undefined) found.push(`${holder} has its IOMMU group open`);
+    // A bridge's directory has those of all functions behind it in it.
+    if (pciFunction.classCode >>> 16 !== CLASS_BRIDGE) {
+      found.push(...this.#diskReasons(host, pciFunction), ...this.#networkReasons(host, pciFunction));
+    }
+    return found;
+  }
+
+  /** The process that has a function's group open: "process 77 (qemu-system-x86)"; others' processes are seen by root alone. */
+  holder({ group }: HostFunction): string | undefined {
+    return group === undefined ? undefined : this.#read().holders.get(group);
+  }
+
+  #read(): HostUsage {
+    this.#host ??= readUsage(this.#root);
+    return this.#host;
+  }
+
+  #diskReasons(host: HostUsage, pciFunction: HostFunction): readonly string[] {
+    const own = below(host.blocks, pciFunction.path);
+    // A namespace that several NVMe controllers may lead to stands apart from them; its path through this one is below it.
+    const shared = own.flatMap((name) => {
+      const match = /^(nvme\d+)c\d+(n\d+.*)$/.exec(name);
+      return match === null ? [] : [...host.blocks.keys()].filter((other) => isPartOf(other, `${match[1]}${match[2]}`));
+    });
+    const found = new Set<string>();
+    const claimed: string[] = [];
+    for (const name of this.#withHolders([...own, ...shared])) {
+      const directory = host.blocks.get(name) ?? join(this.#root.sys, "class/block", name);
+      const label = textFile(join(directory, "dm"), "name") ?? name;
+      const sources = [`/dev/${name}`, `/dev/mapper/${label}`];
+      const mount = [textFile(directory, "dev") ?? "", ...sources].map((key) => host.mounts.get(key)).find(Boolean);
+      if (mount !== undefined) found.add(`a file system is mounted at ${mount} (${label})`);
+      else if (sources.some((source) => host.swaps.includes(source))) found.add(`the host swaps to it (${label})`);
+      else if (this.#isClaimed(name)) claimed.push(`the host uses its disk (${label})`);
+    }
+    // A disk counts as claimed while one of its partitions is mounted: once is enough.
+    return found.size > 0 ? [...found] : claimed.slice(0, 1);
+  }
+
+  /** Block devices and what is made of them: volumes, arrays, encrypted devices. */
+  #withHolders(names: readonly string[]): readonly string[] {
+    const all = new Set<string>();
+    const visit = (name: string): void => {
+      if (all.has(name)) return;
+      all.add(name);
+      for (const holder of entries(join(this.#root.sys, "class/block", name, "holders"))) visit(holder);
+    };
+    for (const name of names) visit(name);
+    return [...all].sort();
+  }
+
+  /** Whoever mounts, swaps to or builds on a disk holds it exclusively, whatever it is called: ZFS, for one, is not in mountinfo. */
+  #isClaimed(name: string): boolean {
+    try {
+      closeSync(openSync(join(this.#root.dev, name), constants.O_RDONLY | constants.O_EXCL | constants.O_NONBLOCK));
+      return false;
+    } catch (error) {
+      return errnoOf(error) === "EBUSY";
+    }
+  }
+
+  #networkReasons(host: HostUsage, pciFunction: HostFunction): readonly string[] {
+    return below(host.interfaces, pciFunction.path).flatMap((name) => {
+      const route = this.#withUppers(host, name).find((upper) => host.routes.has(upper));
+      if (route === undefined) return [];
+      return [route === name ? `the default route is ${name}` : `the default route is ${route}, by ${name}`];
+    });
+  }
+
+  /** An interface and the bonds, bridges and VLANs above it. */
+  #withUppers(host: HostUsage, name: string, seen: readonly string[] = []): readonly string[] {
+    if (seen.includes(name)) return seen;
+    const directory = host.interfaces.get(name) ?? join(this.#root.sys, "class/net", name);
+    const uppers = entries(directory).flatMap((entry) => /^upper_(.+)$/.exec(entry)?.[1] ?? []);
+    const controller = linkName(join(directory, "master"));
+    const above = controller === undefined ? uppers : [...uppers, controller];
+    return above.reduce<readonly string[]>((all, upper) => this.#withUppers(host, upper, all), [...seen, name]);
+  }
+}
+
+/** Names whose real path lies below a directory. */
+function below(devices: ReadonlyMap<string, string>, directory: string): readonly string[] {
+  return [...devices].filter(([, path]) => path.startsWith(directory + sep)).map(([name]) => name);
+}
+
+const isPartOf = (name: string, disk: string): boolean => name === disk || name.startsWith(`${disk}p`);
+
+function readUsage({ sys, proc }: HostRoot): HostUsage {
+  return {
+    blocks: classDevices(join(sys, "class/block")),
+    interfaces: classDevices(join(sys, "class/net")),
+    // This process may live in a container: the first process's mounts are the host's.
+    mounts: new Map(["1", "self"].flatMap((pid) => readMounts(textFile(join(proc, pid), "mountinfo") ?? ""))),
+    swaps: (textFile(proc, "swaps") ?? "")
+      .split("\n")
+      .slice(1)
+      .map((line) => line.split(/\s/)[0] ?? ""),
+    routes: new Set([
+      ...defaultRoutes(textFile(proc, "net/route") ?? "", { interface: 0, destination: 1, mask: 7 }),
+      ...defaultRoutes(textFile(proc, "net/ipv6_route") ?? "", { interface: 9, destination: 0, mask: 1 }),
+    ]),
+    holders: vfioHolders(proc),
+  };
+}
+
+function classDevices(directory: string): ReadonlyMap<string, string> {
+  return new Map(
+    entries(directory).flatMap((name) => {
+      const path = realPath(join(directory, name));
+      return path === undefined ? [] : [[name, path] as const];
+    }),
+  );
+}
+
+/** proc(5), mountinfo: "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw". */
+function readMounts(text: string): (readonly [string, string])[] {
+  return text.split("\n").flatMap((line) => {
+    const words = line.split(" ");
+    const [device, mountPoint] = [words[2], words[4]];
+    const source = words[words.indexOf("-") + 2];
+    if (device === undefined || mountPoint === undefined || source === undefined) return [];
+    return [[device, mountPoint] as const, [source, mountPoint] as const];
+  });
+}
+
+/** Interfaces of routes to everywhere: destination and mask are zeros. Routes that refuse go through lo. */
+function defaultRoutes(
+  text: string,
+  column: { readonly interface: number; readonly destination: number; readonly mask: number },
+): readonly string[] {
+  const isZero = (word: string | undefined): boolean => word !== undefined && /^0+$/.test(word);
+  return text.split("\n").flatMap((line) => {
+    const words = line.trim().split(/\s+/);
+    const name = words[column.interface];
+    if (name === undefined || name === "lo") return [];
+    return isZero(words[column.destination]) && isZero(words[column.mask]) ? [name] : [];
+  });
+}
+
+/** Processes that have VFIO groups open, by the groups' numbers; others' processes are seen by root alone. */
+function vfioHolders(proc: string): ReadonlyMap<number, string> {
+  const holders = new Map<number, string>();
+  for (const pid of entries(proc).filter((name) => /^\d+$/.test(name))) {
+    const directory = join(proc, pid, "fd");
+    for (const fd of entries(directory)) {
+      const target = linkTarget(join(directory, fd));
+      const group = /^\/dev\/vfio\/(\d+)$/.exec(target ?? "")?.[1];
+      if (group === undefined) continue;
+      holders.set(Number(group), `process ${pid} (${textFile(join(proc, pid), "comm") ?? "?"})`);
+    }
+  }
+  return holders;
+}

@@ -1,0 +1,72 @@
+import type { CharBackend, Report } from "../../base/backends.ts";
+import type { FdWatcher } from "../../base/signals.ts";
+import { type Fd, fd } from "../../base/units.ts";
+import { FCNTL, TERMIOS, TERMIOS_STATE } from "../constants.ts";
+import { check } from "../errors.ts";
+import { libc } from "../libc.ts";
+import { CharStream } from "./char-stream.ts";
+import { rawState } from "./terminal.ts";
+
+/**
+ * A pseudo-terminal that a terminal program opens, such as screen or picocom. pty(7)
+ *
+ * We hold the user's side open too: otherwise each program that closes it would leave a hang-up behind that never goes away, and what
+ * the guest writes meanwhile would be lost instead of waiting in the terminal's buffer.
+ */
+export class CharPty implements CharBackend {
+  /** What to open, such as /dev/pts/5. */
+  readonly path: string;
+  readonly #ours: Fd;
+  readonly #users: Fd;
+  readonly #stream: CharStream;
+  #isClosed = false;
+
+  /** @throws SyscallError */
+  constructor(options: { readonly name: string; readonly watcher: FdWatcher; readonly report: Report }) {
+    const { name, watcher, report } = options;
+    const action = `make a pseudo-terminal for ${name}`;
+    const { O_RDWR, O_NOCTTY, O_NONBLOCK, O_CLOEXEC } = FCNTL;
+    const advice = { ENOSPC: "no pseudo-terminal is left: raise kernel.pty.max", ENOENT: "mount devpts at /dev/pts" };
+    const flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
+    this.#ours = fd(check(libc.open("/dev/ptmx", flags, 0), action, "open", advice));
+    let users = -1;
+    try {
+      const word = new Int32Array(1);
+      const bytes = new Uint8Array(word.buffer);
+      check(libc.ioctlStruct(this.#ours, TERMIOS.TIOCSPTLCK, bytes), action, "ioctl TIOCSPTLCK"); // 0 unlocks
+      check(libc.ioctlStruct(this.#ours, TERMIOS.TIOCGPTN, bytes), action, "ioctl TIOCGPTN");
+      this.path = `/dev/pts/${word[0] ?? 0}`;
+      const peerFlags = O_RDWR | O_NOCTTY | O_CLOEXEC;
+      users = check(libc.ioctl(this.#ours, TERMIOS.TIOCGPTPEER, peerFlags), action, "ioctl TIOCGPTPEER");
+      const state = new Uint8Array(TERMIOS_STATE.size);
+      check(libc.tcgetattr(users, state), action, "tcgetattr");
+      check(libc.tcsetattr(users, TERMIOS.TCSANOW, rawState(state, false)), action, "tcsetattr");
+    } catch (error) {
+      if (users >= 0) libc.close(users);
+      libc.close(this.#ours);
+      throw error;
+    }
+    this.#users = fd(users);
+    this.#stream = new CharStream({ name, watcher, report, input: this.#ours, output: this.#ours });
+  }
+
+  write(bytes: Uint8Array): void {
+    this.#stream.write(bytes);
+  }
+
+  onInput(take: (bytes: Uint8Array) => number): void {
+    this.#stream.onInput(take);
+  }
+
+  inputReady(): void {
+    this.#stream.inputReady();
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#stream.close();
+    libc.close(this.#users);
+    libc.close(this.#ours);
+  }
+}

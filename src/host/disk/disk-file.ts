@@ -1,0 +1,113 @@
+import type { BlockBackend, BlockStatus, Report } from "../../base/backends.ts";
+import type { HostSegment } from "../../base/guest-memory.ts";
+import type { FdWatcher } from "../../base/signals.ts";
+import { hex } from "../../base/units.ts";
+import { ERRNO, errnoName } from "../errors.ts";
+import { libc } from "../libc.ts";
+import { type DiskImage, type DiskImageOptions, openDiskImage } from "./disk-image.ts";
+import { DiskTransfer } from "./disk-transfer.ts";
+import type { StorageJob } from "./storage-ring.ts";
+import { StorageThread } from "./storage-thread.ts";
+
+type Done = (status: BlockStatus) => void;
+
+/** How long {@link DiskFile.close} waits for the storage worker. */
+const CLOSE_TIMEOUT_MS = 10_000;
+
+/**
+ * A disk in a raw image file or a block device.
+ *
+ * Reads and writes are done at once, by the calling thread, between the file and the given memory. Flush, discard and write-zeroes may
+ * take long: a storage worker does them, and `done` comes later through the watcher. All methods belong to the device thread.
+ */
+export class DiskFile implements BlockBackend {
+  readonly sizeBytes: number;
+  readonly isReadOnly: boolean;
+  readonly blockSizeBytes: number;
+  readonly supportsDiscard: boolean;
+  readonly #name: string;
+  readonly #report: Report;
+  readonly #image: DiskImage;
+  readonly #transfer: DiskTransfer;
+  readonly #thread: StorageThread;
+  readonly #reported: Set<string> = new Set();
+  /** Counts changes of the image; what was written before it was opened is one. */
+  #changes = 1;
+  /** How many of them are known to be on stable storage. */
+  #flushedChanges = 0;
+  #isClosed = false;
+
+  /** @throws HostError with the path and what can be done about it. */
+  constructor(options: DiskImageOptions & { readonly watcher: FdWatcher }) {
+    this.#image = openDiskImage(options);
+    this.#name = options.path;
+    this.#report = options.report;
+    this.isReadOnly = options.isReadOnly;
+    this.sizeBytes = this.#image.sizeBytes;
+    this.blockSizeBytes = this.#image.blockSizeBytes;
+    this.supportsDiscard = this.#image.supportsDiscard;
+    this.#transfer = new DiskTransfer(this.#image.fd, options.isDirect ? this.blockSizeBytes : 1);
+    this.#thread = new StorageThread(options.path, this.#image, options.watcher, options.report);
+  }
+
+  read(offset: number, segments: readonly HostSegment[], done: Done): void {
+    done(this.#move("read", offset, segments));
+  }
+
+  write(offset: number, segments: readonly HostSegment[], done: Done): void {
+    this.#changes++;
+    done(this.isReadOnly ? "ioError" : this.#move("write", offset, segments));
+  }
+
+  /** Done at once where nothing has changed since the last flush, or through a read-only descriptor. */
+  flush(done: Done): void {
+    const isClean = this.#flushedChanges === this.#changes && !this.#isClosed;
+    if (this.isReadOnly || isClean) return done("ok");
+    // The worker does jobs in order, so this one covers every change submitted so far, and none that comes meanwhile.
+    const covered = this.#changes;
+    this.#thread.submit({ kind: "flush" }, (status) => {
+      if (status === "ok") this.#flushedChanges = covered;
+      done(status);
+    });
+  }
+
+  discard(offset: number, sizeBytes: number, done: Done): void {
+    if (!this.supportsDiscard) done("unsupported");
+    else this.#change({ kind: "discard", offset, sizeBytes }, done);
+  }
+
+  writeZeroes(offset: number, sizeBytes: number, mayUnmap: boolean, done: Done): void {
+    this.#change({ kind: "writeZeroes", offset, sizeBytes, mayUnmap }, done);
+  }
+
+  /** Waits for what the storage worker has in hand, delivers it, and unlocks the image. Calling it twice is harmless. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const isStopped = this.#thread.close(CLOSE_TIMEOUT_MS);
+    this.#transfer.close();
+    if (isStopped) libc.close(this.#image.fd);
+  }
+
+  #move(direction: "read" | "write", offset: number, segments: readonly HostSegment[]): BlockStatus {
+    if (this.#isClosed) return "ioError";
+    const errno = this.#transfer.run(direction, offset, segments);
+    if (errno === 0) return "ok";
+    const kind = `${direction} ${errno}`;
+    if (!this.#reported.has(kind)) {
+      this.#reported.add(kind); // once each: a guest can ask for the same thing for ever
+      const advice = errno === ERRNO.ENOSPC ? ": its file system is full" : "";
+      this.#report("warn", `${this.#name}: ${direction} at ${hex(offset)} failed with ${errnoName(errno)}${advice}`);
+    }
+    return "ioError";
+  }
+
+  #change(job: Extract<StorageJob, { readonly sizeBytes: number }>, done: Done): void {
+    if (this.isReadOnly || job.offset + job.sizeBytes > this.sizeBytes) done("ioError");
+    else if (job.sizeBytes === 0) done("ok");
+    else {
+      this.#changes++;
+      this.#thread.submit(job, done);
+    }
+  }
+}

@@ -1,0 +1,34 @@
+import { PAGE_SIZE } from "../../base/units.ts";
+import { MMAN } from "../constants.ts";
+import { check, ERRNO } from "../errors.ts";
+import { libc } from "../libc.ts";
+import type { HostMapping } from "./mapping.ts";
+
+/**
+ * Gives every page of a mapping its memory now, so that nothing waits for it later.
+ *
+ * @throws SyscallError when the host has not that much memory left.
+ */
+export function prefault(mapping: HostMapping): void {
+  for (;;) {
+    const result = libc.madvise(mapping.address, mapping.sizeBytes, MMAN.MADV_POPULATE_WRITE);
+    if (result === 0) return;
+    const errno = libc.errno();
+    if (errno === ERRNO.EINTR || errno === ERRNO.EAGAIN) continue;
+    if (errno === ERRNO.EINVAL) {
+      touchPages(mapping); // before Linux 5.14
+      return;
+    }
+    const advice = "the host has too little free memory, or too few free huge pages";
+    check(result, `touch every page of ${mapping.name}`, "madvise", { ENOMEM: advice, EFAULT: advice });
+  }
+}
+
+/** Writes to each page what is there already; what {@link prefault} does where the kernel has no call for it. */
+export function touchPages(mapping: HostMapping): void {
+  for (const piece of mapping.pieces()) {
+    const bytes = new Int32Array(piece, 0, piece.byteLength >>> 2);
+    // An atomic "or" with zero changes nothing, whoever else writes meanwhile.
+    for (let word = 0; word < bytes.length; word += PAGE_SIZE / 4) Atomics.or(bytes, word, 0);
+  }
+}

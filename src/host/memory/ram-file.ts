@@ -1,0 +1,88 @@
+import type { RamRegion } from "../../base/guest-memory.ts";
+import { type Fd, fd, GIB, hex, MIB, PAGE_SIZE } from "../../base/units.ts";
+import { MMAN } from "../constants.ts";
+import { check } from "../errors.ts";
+import { libc } from "../libc.ts";
+import { hugePages } from "../limits.ts";
+import { HostMapping } from "./mapping.ts";
+import { prefault } from "./prefault.ts";
+
+/** What to make guest RAM of. */
+export interface GuestRamOptions {
+  /** The guest-physical map, without overlaps; together the regions say how large the file is. All in multiples of the page size. */
+  readonly regions: readonly RamRegion[];
+  /** 2-MiB pages from the host's pool instead of ordinary ones: sizes and file offsets are multiples of 2 MiB then. */
+  readonly hugepages?: boolean;
+  /** Touches every page now instead of at first use. */
+  readonly prefault?: boolean;
+}
+
+const HUGE_PAGE_SIZE: number = 2 * MIB;
+
+/**
+ * Makes the RAM file and maps it whole. The caller owns both.
+ *
+ * @throws SyscallError with advice, for example when the host has too few huge pages; RangeError for regions that cannot be.
+ */
+export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; readonly mapping: HostMapping } {
+  const hugepages = options.hugepages ?? false;
+  checkRegions(options.regions, hugepages ? HUGE_PAGE_SIZE : PAGE_SIZE);
+  const sizeBytes = ramFileSize(options.regions);
+  const action = `make ${sizeBytes / MIB} MiB of guest RAM`;
+  const kind = hugepages ? MMAN.MFD_HUGETLB | MMAN.MFD_HUGE_2MB : 0;
+  const tooLittle = hugepages ? hugePageAdvice(sizeBytes) : "the host has too little free memory";
+  const advice = { ENOMEM: tooLittle, ENOSPC: tooLittle, ENODEV: "this kernel has no 2 MiB huge pages" };
+  const file = fd(check(libc.memfdCreate("tsvmm-ram", MMAN.MFD_CLOEXEC | kind), action, "memfd_create", advice));
+  let mapping: HostMapping | undefined;
+  try {
+    check(libc.ftruncate(file, sizeBytes), action, "ftruncate", advice);
+    // Guest and host addresses agree within a huge page, so that the kernel can map both in one piece.
+    const alignment = sizeBytes >= GIB ? GIB : HUGE_PAGE_SIZE;
+    const flags = hugepages ? 0 : MMAN.MAP_NORESERVE;
+    mapping = HostMapping.ofFile("guest RAM", file, 0, sizeBytes, { alignment, flags, advice });
+    // Wishes: a kernel that cannot fulfil one refuses, which is no harm.
+    if (!hugepages) libc.madvise(mapping.address, sizeBytes, MMAN.MADV_HUGEPAGE);
+    libc.madvise(mapping.address, sizeBytes, MMAN.MADV_DONTDUMP);
+    if (options.prefault === true) prefault(mapping);
+    return { file, mapping };
+  } catch (error) {
+    mapping?.unmap();
+    libc.close(file);
+    throw error;
+  }
+}
+
+/** Where the last region ends in the RAM file. */
+export function ramFileSize(regions: readonly RamRegion[]): number {
+  return regions.reduce((end, region) => Math.max(end, region.fileOffset + region.sizeBytes), 0);
+}
+
+/** @throws RangeError when a region is empty or not aligned, or two share an address or a byte of the file. */
+export function checkRegions(regions: readonly RamRegion[], alignment: number = PAGE_SIZE): void {
+  if (regions.length === 0) throw new RangeError("Cannot make guest RAM: no region is given");
+  for (const [index, region] of regions.entries()) {
+    const place = `region ${hex(region.gpa)}+${hex(region.sizeBytes)} at file offset ${hex(region.fileOffset)}`;
+    if (!(region.sizeBytes > 0)) throw new RangeError(`Cannot make guest RAM: ${place} is empty`);
+    if (region.gpa % PAGE_SIZE !== 0 || region.sizeBytes % alignment !== 0 || region.fileOffset % alignment !== 0) {
+      throw new RangeError(`Cannot make guest RAM: ${place} is not a multiple of ${hex(alignment)}`);
+    }
+    for (const other of regions.slice(0, index)) {
+      const sharesAddress = overlaps(region.gpa, region.sizeBytes, other.gpa, other.sizeBytes);
+      const sharesFile = overlaps(region.fileOffset, region.sizeBytes, other.fileOffset, other.sizeBytes);
+      if (sharesAddress || sharesFile) {
+        throw new RangeError(`Cannot make guest RAM: ${place} overlaps the region at ${hex(other.gpa)}`);
+      }
+    }
+  }
+}
+
+const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean => a < b + bSize && b < a + aSize;
+
+/** How many huge pages RAM of this size takes and how many there are, with the command that makes up the difference. */
+export function hugePageAdvice(sizeBytes: number): string {
+  const pool = hugePages(HUGE_PAGE_SIZE);
+  const needed = Math.ceil(sizeBytes / HUGE_PAGE_SIZE);
+  return `${needed} huge pages of 2 MiB are needed and ${pool.freeCount} of ${pool.totalCount} are free: echo ${
+    pool.totalCount - pool.freeCount + needed
+  } > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`;
+}

@@ -1,0 +1,275 @@
+import type { Report } from "../base/backends.ts";
+import type { MsiRouter } from "../base/signals.ts";
+import { allOnes, type Width } from "../base/units.ts";
+import { ConfigSpace } from "../pci/config-space.ts";
+import type { BarIndex } from "../pci/function.ts";
+import {
+  PCI_CACHE_LINE_SIZE,
+  PCI_CFG_SPACE_EXP_SIZE,
+  PCI_CFG_SPACE_SIZE,
+  PCI_CLASS_REVISION,
+  PCI_DEVICE_ID,
+  PCI_EXP_DEVCAP2,
+  PCI_EXP_DEVCTL,
+  PCI_EXP_DEVCTL2,
+  PCI_EXP_FLAGS,
+  PCI_EXP_FLAGS_TYPE,
+  PCI_EXP_LNKCAP,
+  PCI_EXP_TYPE_ENDPOINT,
+  PCI_EXP_TYPE_LEG_END,
+  PCI_EXP_TYPE_RC_END,
+  PCI_INTERRUPT_PIN,
+  PCI_MIN_GNT,
+  PCI_MSI_FLAGS,
+  PCI_MSI_FLAGS_64BIT,
+  PCI_MSI_FLAGS_MASKBIT,
+  PCI_MSIX_ENTRY_SIZE,
+  PCI_MSIX_PBA,
+  PCI_MSIX_TABLE,
+  PCI_MSIX_TABLE_BIR,
+  PCI_MSIX_TABLE_OFFSET,
+  PCI_PM_CTRL,
+  PCI_STATUS,
+  PCI_STATUS_CAP_LIST,
+  PCI_SUBSYSTEM_ID,
+  PCI_SUBSYSTEM_VENDOR_ID,
+  PCI_VENDOR_ID,
+} from "../pci/ids.ts";
+import { MsiCapability } from "../pci/msi.ts";
+import { type BarOffset, MsixCapability } from "../pci/msix.ts";
+import type { VectorHost } from "../pci/vectors.ts";
+import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
+import { type ConfigPolicy, decideConfig, type KeptCapability } from "./config-policy.ts";
+import { type DeviceStateObserver, followDeviceState } from "./device-state.ts";
+
+/** Registers of the PCI Express capability that exist only with a link, a slot or a root behind the function. */
+const EXPRESS_LINK_AND_ROOT = { start: PCI_EXP_LNKCAP, end: PCI_EXP_DEVCAP2 } as const;
+const EXPRESS_LINK_AND_ROOT_2 = { start: PCI_EXP_DEVCTL2 + 4, end: 60 } as const;
+/** Latency tolerance reports and OBFF need the platform's help. PCI Express Base 3.0 §7.8.15 */
+const DEVCAP2_PLATFORM = 0x000c_0800;
+
+/** A function's configuration space with what lives in it. */
+export interface FunctionConfig {
+  readonly config: ConfigSpace;
+  readonly policy: ConfigPolicy;
+  readonly msi: MsiCapability | undefined;
+  readonly msix: MsixCapability | undefined;
+  /** Configuration space as the device had it at the start. */
+  readonly image: Uint8Array;
+  /** Puts the device's power state back to full power. */
+  wake(): void;
+  /** Puts the device's control registers that the guest could change back to what {@link image} has. */
+  restoreDevice(): void;
+  /** Guest accesses that went on to the device so far. */
+  forwarded(): number;
+}
+
+export interface FunctionConfigOptions {
+  readonly name: string;
+  readonly backend: DeviceBackend;
+  readonly router: MsiRouter;
+  readonly host: VectorHost;
+  readonly state: DeviceStateObserver;
+  readonly report: Report;
+}
+
+/**
+ * Reads a device's configuration space once and builds the guest's from it, as `config-policy.ts` says.
+ *
+ * A PCI Express endpoint becomes a root complex integrated endpoint, with its link registers gone: that is what the specification
+ * knows on bus 0, where no root port is, and guests other than Linux reject a plain endpoint there. Linux takes both.
+ */
+export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
+  const { name, backend } = options;
+  const image = readImage(backend);
+  const view = new DataView(image.buffer);
+  const policy = decideConfig(image);
+  const config = new ConfigSpace(name, policy.sizeBytes);
+  const live = new LiveConfig(config, backend);
+
+  const classAndRevision = view.getUint32(PCI_CLASS_REVISION, true);
+  const pin = view.getUint8(PCI_INTERRUPT_PIN);
+  config.setIdentity({
+    vendorId: view.getUint16(PCI_VENDOR_ID, true),
+    deviceId: view.getUint16(PCI_DEVICE_ID, true),
+    classCode: classAndRevision >>> 8,
+    revision: classAndRevision & 0xff,
+    subsystemVendorId: view.getUint16(PCI_SUBSYSTEM_VENDOR_ID, true),
+    subsystemId: view.getUint16(PCI_SUBSYSTEM_ID, true),
+    // A pin without an interrupt behind it would make the guest wait for one.
+    interruptPin: backend.interrupt("intx").count > 0 && pin >= 1 && pin <= 4 ? pin : 0,
+  });
+  config.set16(PCI_MIN_GNT, view.getUint16(PCI_MIN_GNT, true));
+  config.onWrite(PCI_CACHE_LINE_SIZE, 2, () => live.write(PCI_CACHE_LINE_SIZE, 2, config.get16(PCI_CACHE_LINE_SIZE)));
+
+  let msi: MsiCapability | undefined;
+  let msix: MsixCapability | undefined;
+  for (const capability of policy.standard) {
+    if (capability.treatment === "msi") msi = addMsi(options, config, view, capability);
+    else if (capability.treatment === "msix") msix = addMsix(options, config, view, capability);
+    else addStandard(config, live, view, capability);
+  }
+  for (const capability of policy.extended) {
+    const { id, version, offset, sizeBytes } = capability;
+    config.addExtendedCapability(id, version, image.slice(offset + 4, offset + sizeBytes), offset);
+    if (capability.treatment === "live" && sizeBytes > 4) live.overlay(offset + 4, sizeBytes - 4);
+  }
+  for (const { offset, sizeBytes } of policy.deviceSpecific) live.overlay(offset, sizeBytes);
+  const power = policy.standard.find((capability) => capability.treatment === "power");
+  const express = policy.standard.find((capability) => capability.treatment === "express");
+  const advancedFeatures = policy.standard.find((capability) => capability.treatment === "advancedFeatures");
+  followDeviceState(config, live, { image: view, power, express, advancedFeatures }, options.state);
+
+  // Only the list's existence is ours to say in the status register.
+  const hasList = config.get16(PCI_STATUS) & PCI_STATUS_CAP_LIST;
+  config.overlay(PCI_STATUS, 2, {
+    read: (offset, width) =>
+      offset === PCI_STATUS ? (live.read(offset, width) & ~PCI_STATUS_CAP_LIST) | hasList : live.read(offset, width),
+    write: (offset, width, value) => live.write(offset, width, value),
+  });
+  return {
+    config,
+    policy,
+    msi,
+    msix,
+    image,
+    wake: () => {
+      if (power !== undefined) backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, power.offset + PCI_PM_CTRL, 2, 0);
+    },
+    restoreDevice: () => {
+      const offsets = [PCI_CACHE_LINE_SIZE];
+      for (const control of [PCI_EXP_DEVCTL, PCI_EXP_DEVCTL2]) {
+        if (express !== undefined && express.sizeBytes >= control + 2) offsets.push(express.offset + control);
+      }
+      for (const offset of offsets) {
+        backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, 2, view.getUint16(offset, true));
+      }
+    },
+    forwarded: () => live.count,
+  };
+}
+
+function readImage(backend: DeviceBackend): Uint8Array {
+  const size = backend.region(VFIO_PCI_CONFIG_REGION_INDEX)?.sizeBytes ?? 0;
+  const sizeBytes = size >= PCI_CFG_SPACE_EXP_SIZE ? PCI_CFG_SPACE_EXP_SIZE : PCI_CFG_SPACE_SIZE;
+  const view = new DataView(new ArrayBuffer(sizeBytes));
+  for (let offset = 0; offset < sizeBytes; offset += 4) {
+    view.setUint32(offset, backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, 4) ?? 0xffff_ffff, true);
+  }
+  return new Uint8Array(view.buffer);
+}
+
+/** Accesses that go on to the device's own configuration space. */
+class LiveConfig {
+  readonly #config: ConfigSpace;
+  readonly #backend: DeviceBackend;
+  count = 0;
+
+  constructor(config: ConfigSpace, backend: DeviceBackend) {
+    this.#config = config;
+    this.#backend = backend;
+  }
+
+  read(offset: number, width: Width): number {
+    this.count++;
+    return this.#backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, width) ?? allOnes(width);
+  }
+
+  write(offset: number, width: Width, value: number): void {
+    this.count++;
+    this.#backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, width, value);
+  }
+
+  overlay(offset: number, sizeBytes: number): void {
+    this.#config.overlay(offset, sizeBytes, {
+      read: (at, width) => this.read(at, width),
+      write: (at, width, value) => this.write(at, width, value),
+    });
+  }
+}
+
+function addStandard(config: ConfigSpace, live: LiveConfig, view: DataView, capability: KeptCapability): void {
+  const { id, offset, sizeBytes, treatment } = capability;
+  const bytes = new Uint8Array(view.buffer).slice(offset, offset + sizeBytes);
+  if (treatment === "express") makeIntegrated(bytes);
+  config.addCapability(id, bytes.subarray(2), offset);
+  switch (treatment) {
+    case "live":
+      if (sizeBytes > 2) live.overlay(offset + 2, sizeBytes - 2);
+      break;
+    case "express":
+      if (sizeBytes >= PCI_EXP_DEVCTL2 + 4) live.overlay(offset + PCI_EXP_DEVCTL2, 4);
+      break;
+    default: // a snapshot is its bytes; registers of the device's state come later
+  }
+}
+
+/** Changes the bytes of a PCI Express capability from an endpoint's to those of one that is part of the root complex. */
+function makeIntegrated(bytes: Uint8Array): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  if (bytes.length < PCI_EXP_FLAGS + 2) return;
+  const flags = view.getUint16(PCI_EXP_FLAGS, true);
+  const type = (flags & PCI_EXP_FLAGS_TYPE) >>> 4;
+  if (type !== PCI_EXP_TYPE_ENDPOINT && type !== PCI_EXP_TYPE_LEG_END) return;
+  view.setUint16(PCI_EXP_FLAGS, (flags & ~PCI_EXP_FLAGS_TYPE) | (PCI_EXP_TYPE_RC_END << 4), true);
+  for (const { start, end } of [EXPRESS_LINK_AND_ROOT, EXPRESS_LINK_AND_ROOT_2]) bytes.fill(0, start, end);
+  if (bytes.length < PCI_EXP_DEVCAP2 + 4) return;
+  view.setUint32(PCI_EXP_DEVCAP2, (view.getUint32(PCI_EXP_DEVCAP2, true) & ~DEVCAP2_PLATFORM) >>> 0, true);
+}
+
+function addMsi(
+  options: FunctionConfigOptions,
+  config: ConfigSpace,
+  view: DataView,
+  { offset }: KeptCapability,
+): MsiCapability | undefined {
+  const vectorCount = options.backend.interrupt("msi").count;
+  if (![1, 2, 4, 8, 16, 32].includes(vectorCount)) {
+    options.report("warn", `${options.name}: MSI is not shown: the host offers ${vectorCount} vectors`);
+    return undefined;
+  }
+  const flags = view.getUint16(offset + PCI_MSI_FLAGS, true);
+  return new MsiCapability({
+    config,
+    router: options.router,
+    host: options.host,
+    vectorCount,
+    at: offset,
+    is64Bit: (flags & PCI_MSI_FLAGS_64BIT) !== 0,
+    hasMaskBits: (flags & PCI_MSI_FLAGS_MASKBIT) !== 0,
+  });
+}
+
+function addMsix(
+  options: FunctionConfigOptions,
+  config: ConfigSpace,
+  view: DataView,
+  { offset }: KeptCapability,
+): MsixCapability | undefined {
+  const vectorCount = options.backend.interrupt("msix").count;
+  const table = barOffsetAt(view.getUint32(offset + PCI_MSIX_TABLE, true));
+  const pba = barOffsetAt(view.getUint32(offset + PCI_MSIX_PBA, true));
+  const fits = (place: BarOffset | undefined, sizeBytes: number): place is BarOffset =>
+    place !== undefined && place.offset + sizeBytes <= (options.backend.region(place.bar)?.sizeBytes ?? 0);
+  const isPossible = vectorCount >= 1 && vectorCount <= 2048;
+  if (!isPossible || !fits(table, vectorCount * PCI_MSIX_ENTRY_SIZE) || !fits(pba, 8 * Math.ceil(vectorCount / 64))) {
+    options.report("warn", `${options.name}: MSI-X is not shown: its ${vectorCount} vectors do not fit its BARs`);
+    return undefined;
+  }
+  return new MsixCapability({
+    config,
+    router: options.router,
+    host: options.host,
+    vectorCount,
+    table,
+    pba,
+    at: offset,
+  });
+}
+
+/** Table and pending bits name their place alike: an offset whose low three bits are the BAR's index. */
+function barOffsetAt(register: number): BarOffset | undefined {
+  const bar = register & PCI_MSIX_TABLE_BIR;
+  // Cast: 0 to 5 are the BAR indices; 6 and 7 are reserved here.
+  return bar <= 5 ? { bar: bar as BarIndex, offset: (register & PCI_MSIX_TABLE_OFFSET) >>> 0 } : undefined;
+}

@@ -1,0 +1,296 @@
+import type { Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
+import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
+import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
+import type { ConfigSpace } from "../pci/config-space.ts";
+import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
+import { PCI_COMMAND, PCI_VENDOR_ID } from "../pci/ids.ts";
+import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
+import { type BarChoice, type BarHole, type BarPlan, planBar } from "./bar-areas.ts";
+import { barRequests } from "./bar-requests.ts";
+import { buildConfig, type FunctionConfig } from "./config.ts";
+import { type HostEventHandlers, HostEvents } from "./host-events.ts";
+import { FunctionInterrupts } from "./interrupts.ts";
+import { type BarMappers, MappedBar } from "./mapped-bar.ts";
+import type { SlottedFunction } from "./memory-faults.ts";
+import { MsixStructures } from "./msix-structures.ts";
+import type { BarSummary, PassthroughSummary } from "./summary.ts";
+
+/** What a passed-through function is handed of the machine. */
+export interface PassthroughHost extends BarMappers {
+  readonly router: MsiRouter;
+  readonly lines: ResampledLines;
+  readonly watcher: FdWatcher;
+  readonly report: Report;
+}
+
+/** How the user wants a function passed through. */
+export interface PassthroughChoice {
+  /** `trap` makes every BAR access exit and be passed on, for teaching and debugging. */
+  readonly bars: "map" | "trap";
+  /** BARs left trapped although they could be mapped. */
+  readonly excludedMmapBars: readonly number[];
+}
+
+/**
+ * A real PCI function in the guest's PCI: configuration space from `function-config.ts`, BARs as memory slots where possible, interrupts
+ * wired from device to guest inside the kernel. The function owns its backend. Device thread only.
+ */
+export class PassthroughFunction implements PciFunction, SlottedFunction {
+  readonly name: string;
+  readonly config: ConfigSpace;
+  readonly barRequests: readonly BarRequest[];
+  readonly #backend: DeviceBackend;
+  readonly #host: PassthroughHost;
+  readonly #built: FunctionConfig;
+  readonly #interrupts: FunctionInterrupts;
+  readonly #structures: MsixStructures | undefined;
+  readonly #plans: ReadonlyMap<BarIndex, BarPlan>;
+  readonly #mapped: ReadonlyMap<BarIndex, MappedBar>;
+  readonly #placed: Map<BarIndex, Gpa> = new Map();
+  readonly #events: HostEvents;
+  readonly #reads: number[] = new Array(7).fill(0);
+  readonly #writes: number[] = new Array(7).fill(0);
+  #errors = 0;
+  #requests = 0;
+  #deviceCommand: number | undefined; // what the device was told last
+  #isAsleep = false;
+  #isRetired = false;
+
+  /** @throws HostError when the host refuses something that cannot be done without; the backend is closed then. */
+  constructor(backend: DeviceBackend, choice: PassthroughChoice, host: PassthroughHost, handlers: HostEventHandlers) {
+    this.name = backend.name;
+    this.#backend = backend;
+    this.#host = host;
+    try {
+      this.#interrupts = new FunctionInterrupts(backend, host.lines, host.report);
+      this.#built = buildConfig({
+        name: this.name,
+        backend,
+        router: host.router,
+        host: this.#interrupts,
+        state: {
+          beforeSleep: () => this.#beforeSleep(),
+          afterWake: () => this.#afterWake(),
+          beforeReset: () => this.#beforeGuestReset(),
+          afterReset: () => this.#afterGuestReset(),
+        },
+        report: host.report,
+      });
+      this.config = this.#built.config;
+      this.barRequests = barRequests(this.#built.image, backend);
+      const { msix } = this.#built;
+      this.#structures = msix === undefined ? undefined : new MsixStructures(msix);
+      this.#plans = this.#planBars(choice);
+      // The root takes BARs off the bus before this and puts them back after it: the device decodes whenever the guest can reach it.
+      this.config.onWrite(PCI_COMMAND, 2, () => this.#forwardCommand());
+      this.#forwardCommand();
+      this.#events = new HostEvents(backend, host.watcher, {
+        onError: () => {
+          this.#errors++;
+          handlers.onError();
+        },
+        onRequest: () => {
+          this.#requests++;
+          handlers.onRequest();
+        },
+      });
+      this.#mapped = this.#mapBars();
+    } catch (error) {
+      backend.close();
+      throw error;
+    }
+  }
+
+  /** Says which pin of the interrupt controller the function's INTx drives, once its slot is known. */
+  wireIntx(line: Gsi): void {
+    this.#interrupts.wireIntx(line);
+  }
+
+  readBar(index: BarIndex, offset: number, width: Width): number {
+    this.#reads[index] = (this.#reads[index] ?? 0) + 1;
+    if (this.#isAsleep) return allOnes(width); // nothing of it answers, the emulated parts neither
+    const emulated = this.#structures?.read(index, offset, width, (at, count) => this.#readDevice(index, at, count));
+    return emulated ?? this.#readDevice(index, offset, width);
+  }
+
+  describeBar(index: BarIndex, offset: number): string | undefined {
+    return this.#structures?.describe(index, offset);
+  }
+
+  writeBar(index: BarIndex, offset: number, width: Width, value: number): void {
+    this.#writes[index] = (this.#writes[index] ?? 0) + 1;
+    if (index === ROM_BAR || this.#isAsleep) return;
+    const toDevice = (at: number, count: Width, part: number): void => {
+      this.#backend.writeRegion(index, at, count, part);
+    };
+    if (this.#structures?.write(index, offset, width, value, toDevice) !== true) toDevice(offset, width, value);
+  }
+
+  barPlaced(index: BarIndex, address: Gpa | undefined): void {
+    if (address === undefined) {
+      this.#placed.delete(index);
+      this.#mapped.get(index)?.hide();
+      return;
+    }
+    this.#placed.set(index, address);
+    if (!this.#isAsleep) this.#mapped.get(index)?.show(address);
+  }
+
+  get hasSlots(): boolean {
+    return [...this.#mapped.values()].some((bar) => bar.slotBytes > 0);
+  }
+
+  /** A function that was pulled reads all ones, as does one whose link is down. */
+  isPresent(): boolean {
+    const identity = this.#backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_VENDOR_ID, 4);
+    return identity !== undefined && identity !== 0xffff_ffff;
+  }
+
+  withdrawSlots(): void {
+    for (const bar of this.#mapped.values()) bar.hide();
+  }
+
+  /** As after power-on, as far as the device can be reset. What the host refuses is reported. */
+  reset(): void {
+    this.#attempt("switch off the interrupts", () => this.#interrupts.hold());
+    this.#built.msi?.reset();
+    this.#built.msix?.reset();
+    for (const bar of this.#mapped.values()) bar.hide();
+    this.#placed.clear();
+    this.#built.wake();
+    this.#isAsleep = false;
+    this.#deviceCommand = undefined;
+    this.#forwardCommand(); // the root restored it: no decode, no DMA
+    this.#attempt("reset", () => {
+      if (this.#backend.reset() === false) {
+        this.#host.report("warn", `${this.name} cannot be reset alone: the guest finds it as it was left`);
+      }
+    });
+    this.#built.restoreDevice();
+    this.#interrupts.resume();
+  }
+
+  /** {@link retire}, then gives the device back. Never throws: what fails is reported. Calling it twice is harmless. */
+  close(): void {
+    this.retire();
+    this.#backend.close();
+  }
+
+  /**
+   * Takes everything off the device, in the order the kernel wants: interrupts off at the host, then in KVM; memory slots; mappings of
+   * device memory. Only the device itself is still open: its bus may be reset now.
+   */
+  retire(): void {
+    if (this.#isRetired) return;
+    this.#isRetired = true;
+    this.#attempt("switch off the interrupts", () => this.#interrupts.hold());
+    this.#attempt("stop watching its events", () => this.#events.close());
+    this.#attempt("release the interrupt routes", () => {
+      this.#built.msi?.reset();
+      this.#built.msix?.reset();
+    });
+    for (const bar of this.#mapped.values()) this.#attempt("unmap a BAR", () => bar.close());
+  }
+
+  /** What it has done and how it is set up, as plain data. */
+  summary(): PassthroughSummary {
+    return {
+      name: this.name,
+      bars: this.barRequests.map((request): BarSummary => {
+        const { index, kind, sizeBytes } = request;
+        const plan = this.#plans.get(index);
+        return {
+          index,
+          kind,
+          sizeBytes,
+          address: this.#placed.get(index),
+          slotBytes: this.#mapped.get(index)?.slotBytes ?? 0,
+          trapped: plan?.trapped ?? [],
+          reads: this.#reads[index] ?? 0,
+          writes: this.#writes[index] ?? 0,
+        };
+      }),
+      interrupts: { kind: this.#interrupts.active, armed: this.#interrupts.armedCount },
+      hiddenCapabilities: this.#built.policy.hidden,
+      forwardedConfigAccesses: this.#built.forwarded(),
+      errors: this.#errors,
+      requests: this.#requests,
+    };
+  }
+
+  #planBars(choice: PassthroughChoice): ReadonlyMap<BarIndex, BarPlan> {
+    const plans = new Map<BarIndex, BarPlan>();
+    for (const { kind, index } of this.barRequests) {
+      const region = this.#backend.region(index);
+      if (region === undefined || kind === "io" || kind === "rom") continue;
+      const holes: readonly BarHole[] = this.#structures?.holes(index) ?? [];
+      const barChoice: BarChoice = { bars: choice.bars, isExcluded: choice.excludedMmapBars.includes(index) };
+      plans.set(index, planBar(region, holes, barChoice));
+    }
+    return plans;
+  }
+
+  #mapBars(): ReadonlyMap<BarIndex, MappedBar> {
+    const mapped = new Map<BarIndex, MappedBar>();
+    for (const [index, plan] of this.#plans) {
+      const sizeBytes = this.#backend.region(index)?.sizeBytes ?? 0;
+      mapped.set(index, new MappedBar(this.#backend, index, plan, sizeBytes, this.#host, this.#host.report));
+    }
+    return mapped;
+  }
+
+  #readDevice(index: BarIndex, offset: number, width: Width): number {
+    // No answer while it sleeps, after an error, or beyond the region's end: a bus gives all ones then.
+    return this.#backend.readRegion(index, offset, width) ?? allOnes(width);
+  }
+
+  /** Tells the device what the guest's command register says, when that changed. */
+  #forwardCommand(): void {
+    const command = this.config.get16(PCI_COMMAND);
+    if (command === this.#deviceCommand) return;
+    this.#deviceCommand = command;
+    this.#backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, 2, command);
+  }
+
+  /** A slot over memory that does not answer would stop the machine at the guest's next access: KVM could not fault it in. */
+  #beforeSleep(): void {
+    this.#isAsleep = true;
+    for (const bar of this.#mapped.values()) bar.hide();
+  }
+
+  #afterWake(): void {
+    if (!this.#isAsleep) return;
+    this.#isAsleep = false;
+    this.#deviceCommand = undefined; // waking may have cleared it
+    this.#forwardCommand();
+    for (const [index, address] of this.#placed) this.#mapped.get(index)?.show(address);
+  }
+
+  /** The root takes the BARs off the bus, and so the slots go, when it sees the command register change. */
+  #beforeGuestReset(): void {
+    this.#attempt("switch off the interrupts", () => this.#interrupts.hold());
+    this.config.write(PCI_COMMAND, 2, 0);
+  }
+
+  /** What the guest sees is as after power-on; BARs have no address until it gives them one. */
+  #afterGuestReset(): void {
+    this.#isAsleep = false;
+    this.#built.msi?.reset();
+    this.#built.msix?.reset();
+    this.config.restore();
+    this.#deviceCommand = undefined; // the host kernel restored what it had
+    this.#forwardCommand();
+    this.#built.restoreDevice();
+    this.#interrupts.resume();
+  }
+
+  #attempt(what: string, work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#host.report("warn", `${this.name}: cannot ${what}: ${error.message}`);
+    }
+  }
+}

@@ -1,0 +1,126 @@
+import { readFileSync } from "node:fs";
+import { errnoOf, HostError } from "../base/errors.ts";
+import type { Fd, Width } from "../base/units.ts";
+import {
+  type DeviceBackend,
+  type InterruptInfo,
+  type InterruptKind,
+  type MappedRegion,
+  type RegionArea,
+  type RegionInfo,
+  type ResetMethod,
+  VFIO_PCI_ROM_REGION_INDEX,
+} from "./backend.ts";
+
+/** What the guest sees as a function's expansion ROM: the device's own, none, or a file's content. */
+export type RomChoice =
+  | { readonly kind: "on" }
+  | { readonly kind: "off" }
+  | { readonly kind: "file"; readonly path: string };
+
+/** PCI Firmware 3.0 §5.1: an image is a multiple of 512 bytes; the smallest BAR for one is 2 KiB. PCI Local Bus 3.0 §6.2.5.2 */
+const ROM_GRAIN = 2048;
+
+/**
+ * Gives a device another expansion ROM, or takes it away.
+ *
+ * @returns The device itself for its own ROM, else one in front of it that owns it.
+ * @throws HostError when the file cannot be read.
+ */
+export function withRom(device: DeviceBackend, rom: RomChoice | undefined): DeviceBackend {
+  if (rom === undefined || rom.kind === "on") return device;
+  if (rom.kind === "off") return new OtherRom(device, undefined);
+  try {
+    return new OtherRom(device, readFileSync(rom.path));
+  } catch (error) {
+    throw new HostError(`Cannot read the expansion ROM for ${device.name}: ${rom.path}: ${errnoOf(error)}`);
+  }
+}
+
+/** A device whose ROM region is bytes of ours; all else is the device's affair. */
+class OtherRom implements DeviceBackend {
+  readonly name: string;
+  readonly #device: DeviceBackend;
+  readonly #bytes: Uint8Array;
+  readonly #info: RegionInfo | undefined;
+
+  constructor(device: DeviceBackend, content: Uint8Array | undefined) {
+    this.name = device.name;
+    this.#device = device;
+    // A region is a power of two; what is behind the image reads as erased flash.
+    const sizeBytes = content === undefined ? 0 : Math.max(ROM_GRAIN, 2 ** Math.ceil(Math.log2(content.length)));
+    this.#bytes = new Uint8Array(sizeBytes).fill(0xff);
+    if (content !== undefined) this.#bytes.set(content);
+    this.#info =
+      content === undefined
+        ? undefined
+        : {
+            index: VFIO_PCI_ROM_REGION_INDEX,
+            sizeBytes,
+            isReadable: true,
+            isWritable: false,
+            mappableAreas: [],
+            isMsixMappable: false,
+          };
+  }
+
+  region(index: number): RegionInfo | undefined {
+    return index === VFIO_PCI_ROM_REGION_INDEX ? this.#info : this.#device.region(index);
+  }
+
+  readRegion(index: number, offset: number, width: Width): number | undefined {
+    if (index !== VFIO_PCI_ROM_REGION_INDEX) return this.#device.readRegion(index, offset, width);
+    if (offset + width > this.#bytes.length) return undefined;
+    let value = 0;
+    for (let byte = width - 1; byte >= 0; byte--) value = value * 256 + (this.#bytes[offset + byte] ?? 0xff);
+    return value;
+  }
+
+  writeRegion(index: number, offset: number, width: Width, value: number): boolean {
+    return index !== VFIO_PCI_ROM_REGION_INDEX && this.#device.writeRegion(index, offset, width, value);
+  }
+
+  interrupt(kind: InterruptKind): InterruptInfo {
+    return this.#device.interrupt(kind);
+  }
+
+  mapRegion(index: number, area: RegionArea): MappedRegion {
+    return this.#device.mapRegion(index, area);
+  }
+
+  setTrigger(kind: InterruptKind, start: number, triggers: readonly Fd[]): void {
+    this.#device.setTrigger(kind, start, triggers);
+  }
+
+  disableInterrupts(kind: InterruptKind): void {
+    this.#device.disableInterrupts(kind);
+  }
+
+  maskIntx(): void {
+    this.#device.maskIntx();
+  }
+
+  unmaskIntx(): void {
+    this.#device.unmaskIntx();
+  }
+
+  setIntxResample(resample: Fd): void {
+    this.#device.setIntxResample(resample);
+  }
+
+  setErrorEvent(event: Fd): void {
+    this.#device.setErrorEvent(event);
+  }
+
+  setRequestEvent(event: Fd): void {
+    this.#device.setRequestEvent(event);
+  }
+
+  reset(): ResetMethod | false {
+    return this.#device.reset();
+  }
+
+  close(): void {
+    this.#device.close();
+  }
+}

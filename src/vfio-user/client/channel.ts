@@ -1,0 +1,169 @@
+import { HostError } from "../../base/errors.ts";
+import type { Fd } from "../../base/units.ts";
+import { closeAll } from "../../host/descriptor-socket.ts";
+import { errnoName, SyscallError } from "../../host/errors.ts";
+import { commandName } from "../protocol/abi.ts";
+import { describeMessage, type UserMessage, type UserWire } from "../protocol/wire.ts";
+
+/** What the server answered. The receiver owns the descriptors. */
+export interface UserReply {
+  readonly view: DataView;
+  readonly descriptors: readonly Fd[];
+}
+
+/** Answers a command of the server: the reply's payload, or an errno. */
+export type CommandHandler = (command: number, payload: Uint8Array) => Uint8Array | number;
+
+export interface UserChannelParts {
+  /** As messages call the device. */
+  readonly name: string;
+  readonly wire: UserWire;
+  /** How long the server may take over a request, in milliseconds. */
+  readonly timeoutMs: number;
+  readonly onCommand: CommandHandler;
+  /** The server is gone, hangs, or sends what cannot be understood; called once. */
+  readonly onLost: (reason: string) => void;
+}
+
+/** Messages taken at a time while no request is under way: the device thread has other things to do. */
+const MESSAGES_PER_PUMP = 16;
+
+/**
+ * The client's end of a vfio-user connection: one request at a time, each with a deadline, and the server's own commands answered
+ * whenever they come. Once lost it stays lost: every request throws at once. Device thread only.
+ */
+export class UserChannel {
+  readonly #parts: UserChannelParts;
+  #nextId = 1;
+  #lost: HostError | undefined;
+
+  constructor(parts: UserChannelParts) {
+    this.#parts = parts;
+  }
+
+  get isLost(): boolean {
+    return this.#lost !== undefined;
+  }
+
+  /**
+   * Asks the server and waits for its answer.
+   *
+   * @returns The reply's payload; descriptors that came with it are closed.
+   * @throws SyscallError when the server refuses, with the errno it gave; HostError when the connection is lost.
+   */
+  request(command: number, payload: Uint8Array, descriptors: readonly Fd[] = []): DataView {
+    const reply = this.requestFiles(command, payload, descriptors);
+    closeAll(reply.descriptors);
+    return reply.view;
+  }
+
+  /** The same, with the descriptors that come with the reply. */
+  requestFiles(command: number, payload: Uint8Array, descriptors: readonly Fd[] = []): UserReply {
+    const id = this.#takeId();
+    const deadline = performance.now() + this.#parts.timeoutMs;
+    const reply = this.#guarded(() => {
+      this.#parts.wire.send({ id, command, isReply: false, payload, descriptors }, deadline);
+      return this.#awaitReply(id, command, deadline);
+    });
+    if (this.#parts.wire.hasBacklog) this.pump();
+    if (reply.error !== 0) {
+      closeAll(reply.descriptors);
+      throw new SyscallError(`use ${this.#parts.name}`, commandName(command), errnoName(reply.error));
+    }
+    const { buffer, byteOffset, byteLength } = reply.payload;
+    return { view: new DataView(buffer, byteOffset, byteLength), descriptors: reply.descriptors };
+  }
+
+  /** Tells the server something without waiting for an answer. @throws HostError when the connection is lost. */
+  post(command: number, payload: Uint8Array): void {
+    const id = this.#takeId();
+    const deadline = performance.now() + this.#parts.timeoutMs;
+    this.#guarded(() => this.#parts.wire.send({ id, command, isReply: false, wantsNoReply: true, payload }, deadline));
+  }
+
+  /** Takes what has come while no request was under way: the server's commands, or its end. Never throws a HostError. */
+  pump(): void {
+    if (this.#lost !== undefined) return;
+    try {
+      this.#guarded(() => {
+        for (let taken = 0; taken < MESSAGES_PER_PUMP || this.#parts.wire.hasBacklog; taken++) {
+          const arrival = this.#parts.wire.receive(0);
+          if (arrival === "nothing") return;
+          if (arrival === "closed") throw new HostError(CLOSED);
+          if (arrival.isReply) throw unexpected(arrival);
+          this.#answer(arrival);
+        }
+      });
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error; // lost, which onLost was told
+    }
+  }
+
+  /** The connection is of no use any more, for a reason found elsewhere: an answer that makes no sense. */
+  lose(reason: string): HostError {
+    if (this.#lost !== undefined) return this.#lost;
+    this.#lost = new HostError(`Cannot use ${this.#parts.name}: ${reason}`);
+    this.#parts.wire.close();
+    this.#parts.onLost(reason);
+    return this.#lost;
+  }
+
+  /** Hangs up. */
+  close(): void {
+    this.#lost ??= new HostError(`Cannot use ${this.#parts.name}: it is closed`);
+    this.#parts.wire.close();
+  }
+
+  #takeId(): number {
+    this.#nextId = (this.#nextId + 1) & 0xffff;
+    return this.#nextId;
+  }
+
+  #awaitReply(id: number, command: number, deadline: number): UserMessage {
+    for (;;) {
+      const arrival = this.#parts.wire.receive(deadline);
+      if (arrival === "nothing") {
+        throw new HostError(`its server has not answered ${commandName(command)} for ${this.#parts.timeoutMs} ms`);
+      }
+      if (arrival === "closed") throw new HostError(CLOSED);
+      if (!arrival.isReply) {
+        this.#answer(arrival);
+        // A server that only ever commands would keep the device thread for ever.
+        if (performance.now() >= deadline) throw new HostError("its server commands and does not answer");
+        continue;
+      }
+      if (arrival.id !== id || arrival.command !== command) throw unexpected(arrival);
+      return arrival;
+    }
+  }
+
+  #answer({ id, command, payload, descriptors, wantsNoReply }: UserMessage): void {
+    closeAll(descriptors); // none of the server's commands brings any
+    const answer = this.#parts.onCommand(command, payload);
+    if (wantsNoReply) return;
+    const outcome = typeof answer === "number" ? { error: answer } : { payload: answer };
+    this.#parts.wire.send({ id, command, isReply: true, ...outcome }, performance.now() + this.#parts.timeoutMs);
+  }
+
+  /** Whatever goes wrong on the wire is the end of the connection. */
+  #guarded<Result>(work: () => Result): Result {
+    if (this.#lost !== undefined) throw this.#lost;
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      throw this.lose(isHangUp(error) ? CLOSED : error.message);
+    }
+  }
+}
+
+const CLOSED = "its server has closed the connection";
+
+/** A server that has gone is met by whichever comes first: the end of its messages, or a send to nobody. */
+const isHangUp = (error: HostError): boolean =>
+  error instanceof SyscallError && (error.errno === "EPIPE" || error.errno === "ECONNRESET");
+
+function unexpected(message: UserMessage): HostError {
+  closeAll(message.descriptors);
+  return new HostError(`its server has sent ${describeMessage(message)}, which nobody asked for`);
+}

@@ -1,0 +1,151 @@
+import type { Report } from "../../base/backends.ts";
+import { HostError, SpecError } from "../../base/errors.ts";
+import { GIB, hex, MIB } from "../../base/units.ts";
+import { libc } from "../../host/libc.ts";
+import { availableMemory, hugePages } from "../../host/limits.ts";
+import { hugePageAdvice } from "../../host/memory/ram-file.ts";
+import { failedCheck, type HostCheck } from "../../host-pci/check.ts";
+import { KVM_API_VERSION } from "../../kvm/abi.ts";
+import { physicalAddressBits } from "../../kvm/cpuid.ts";
+import {
+  CAPABILITY_ADVICE,
+  type Capability,
+  KvmSystem,
+  OPTIONAL_CAPABILITIES,
+  REQUIRED_CAPABILITIES,
+} from "../../kvm/system.ts";
+import type { IovaRange } from "../../vfio/iommu-info.ts";
+import { probeIovaRanges } from "../../vfio/iova-probe.ts";
+import { regionEnd } from "../shared/memory-map.ts";
+import type { MemorySpec } from "../spec/spec.ts";
+import { layoutMemory } from "./memory-layout.ts";
+import { passthroughState } from "./passthrough-checks.ts";
+
+/** A machine's demands on its host. */
+export interface HostDemands {
+  readonly memory: Pick<MemorySpec, "sizeBytes" | "hugepages">;
+  /** sysfs directories of the functions to pass through. */
+  readonly devices: readonly string[];
+}
+
+/**
+ * Checks all that a start of such a machine depends on, by what a start itself does: KVM is opened, and where nothing else is wrong the
+ * IOMMU is asked for its addresses and memory laid out. Nothing is held or changed afterwards.
+ */
+export function checkHost(demands: HostDemands): readonly HostCheck[] {
+  const passthrough = passthroughState(demands.devices, demands.memory.sizeBytes);
+  const checks = [...kvmChecks(), ...memoryChecks(demands), ...passthrough];
+  if (checks.some(({ state }) => state === "failed")) return checks;
+  return [...checks, placementCheck(demands)];
+}
+
+/** /dev/kvm, then each capability that is used. */
+export function kvmChecks(path = "/dev/kvm"): readonly HostCheck[] {
+  const why = "KVM runs the guest's code";
+  let system: KvmSystem;
+  try {
+    system = KvmSystem.openUnchecked(path);
+  } catch (error) {
+    if (error instanceof HostError) return [failedCheck(path, why, error)];
+    throw error;
+  }
+  try {
+    const version = system.apiVersion;
+    const base = {
+      topic: path,
+      found: version < 0 ? "it is not KVM's" : `API version ${version}`,
+      why,
+      action: `use ${path}`,
+    };
+    // Anything else has neither these capabilities nor any.
+    if (version !== KVM_API_VERSION) return [{ ...base, state: "failed", remedy: CAPABILITY_ADVICE }];
+    return [
+      { ...base, state: "good" },
+      ...REQUIRED_CAPABILITIES.map((one) => capabilityCheck(system, one, "failed")),
+      ...OPTIONAL_CAPABILITIES.map((one) => capabilityCheck(system, one, "warning")),
+    ];
+  } finally {
+    system.close();
+  }
+}
+
+function capabilityCheck(system: KvmSystem, { name, reason }: Capability, lacking: "failed" | "warning"): HostCheck {
+  const base = { topic: `KVM_CAP_${name}`, why: reason, action: "use KVM" };
+  if (system.checkExtension(name) !== 0) return { ...base, state: "good", found: "there" };
+  const remedy = lacking === "failed" ? { remedy: CAPABILITY_ADVICE } : {};
+  return { ...base, state: lacking, found: "missing", ...remedy };
+}
+
+function memoryChecks({ memory, devices }: HostDemands): readonly HostCheck[] {
+  const { sizeBytes, hugepages } = memory;
+  const size = `${sizeBytes / MIB} MiB`;
+  const available = availableMemory();
+  const isEnough = hugepages || available >= sizeBytes;
+  const pool = hugePages(2 * MIB);
+  const needed = sizeBytes / (2 * MIB);
+  const pages = `${pool.freeCount} of ${pool.totalCount} are free`;
+  const areFree = !hugepages || pool.freeCount >= needed;
+  return [
+    {
+      topic: "memory",
+      state: isEnough ? "good" : "warning",
+      found: `${Math.floor(available / MIB)} MiB are available for a guest of ${size}`,
+      why:
+        devices.length > 0 ? "all guest RAM is taken at the start, for DMA" : "guest RAM is taken as the guest uses it",
+      action: `make ${size} of guest RAM`,
+      ...(isEnough ? {} : { remedy: "end other programs, or give the guest less: --memory SIZE" }),
+    },
+    {
+      topic: "huge pages",
+      state: areFree ? "good" : "failed",
+      found: hugepages ? `${pages}, ${needed} are needed` : `not asked for (--memory hugepages=on); ${pages}`,
+      why: "with them the guest's page walks are shorter and DMA mapping is quicker",
+      action: `make ${size} of guest RAM`,
+      ...(areFree ? {} : { remedy: hugePageAdvice(sizeBytes) }),
+    },
+  ];
+}
+
+/** Lays memory out as a start would, for the addresses that CPU and IOMMU have. */
+function placementCheck({ memory, devices }: HostDemands): HostCheck {
+  const topic = "address placement";
+  const why = "a guest-physical address is the address of its DMA: RAM and BARs have to lie where CPU and IOMMU reach";
+  try {
+    const system = KvmSystem.open();
+    let bits: number;
+    try {
+      bits = physicalAddressBits(system.supportedCpuid());
+    } finally {
+      system.close();
+    }
+    const quiet: Report = () => undefined;
+    const ranges = devices.length === 0 ? undefined : probeIovaRanges(libc, devices, quiet);
+    const { ram, pciWindow64 } = layoutMemory(memory.sizeBytes, bits, ranges);
+    const last = ram.at(-1);
+    const window =
+      pciWindow64 === undefined
+        ? "no room for 64-bit BARs above it"
+        : `64-bit BARs at ${hex(pciWindow64.base)}, ${Math.floor(pciWindow64.sizeBytes / GIB)} GiB`;
+    const found = `RAM ends at ${hex(last === undefined ? 0 : regionEnd(last))}, ${window}; the CPU has ${bits} bits${iommuText(ranges)}`;
+    return { topic, state: "good", found, why, action: "place guest RAM" };
+  } catch (error) {
+    if (error instanceof HostError) return failedCheck(topic, why, error);
+    if (error instanceof SpecError) {
+      const found = error.message.slice(error.path.length + 2);
+      return {
+        topic,
+        state: "failed",
+        found,
+        why,
+        action: "place guest RAM",
+        remedy: "give the guest less: --memory SIZE",
+      };
+    }
+    throw error;
+  }
+}
+
+function iommuText(ranges: readonly IovaRange[] | undefined): string {
+  if (ranges === undefined) return "";
+  return `, the IOMMU takes ${ranges.map(({ start, end }) => `${hex(start)}-${hex(end)}`).join(", ")}`;
+}

@@ -1,0 +1,135 @@
+import { HostError, SpecError } from "../../base/errors.ts";
+import type { RamRegion } from "../../base/guest-memory.ts";
+import type { MemoryMapEntry } from "../../base/load-plan.ts";
+import { alignDown, alignUp, GIB, gpa, hex, MIB } from "../../base/units.ts";
+import type { IovaRange } from "../../vfio/iommu-info.ts";
+import {
+  ACPI_TABLES,
+  ECAM,
+  HIGH_MEMORY,
+  HIGH_RAM_BASE,
+  LEGACY_HOLE,
+  LOW_RAM_LIMIT,
+  type MemoryLayout,
+  PCI_WINDOW_32,
+  regionEnd,
+  type Window,
+} from "../shared/memory-map.ts";
+import { type AddressRange, intersect, sizeOf, totalSize, without } from "./address-ranges.ts";
+
+/**
+ * First end of the 64-bit PCI window: client CPUs' IOMMUs translate 39 bits, so a BAR above that cannot be a peer-to-peer DMA target.
+ * RAM beyond it pushes the window up to what the CPU can address.
+ */
+const COMMON_IOMMU_BITS = 39;
+
+/** AMD processors and their IOMMU give these addresses to HyperTransport, not to memory. AMD I/O Virtualization 3.07 §2.1.2 */
+const HYPERTRANSPORT: AddressRange = { start: 0xfd_0000_0000, end: 0x100_0000_0000 };
+/** RAM begins and ends on such a boundary where something cuts it: huge pages stay possible, and crumbs are not worth a slot. */
+const RAM_GRAIN: number = 2 * MIB;
+/** Enough for the BARs of several accelerators. */
+const AMPLE_WINDOW: number = 256 * GIB;
+
+/**
+ * Lays out RAM below and above 4 GiB and the PCI windows around it.
+ *
+ * Where devices are passed through, a guest-physical address is also the address of their DMA. RAM then leaves out what the IOMMU does not
+ * translate (the MSI doorbell, regions that firmware reserved, what its address width does not reach), and so does the 64-bit
+ * window if anything of use is left; a BAR outside is only out of the other devices' reach.
+ *
+ * @param ramBytes A multiple of the page size, at least 2 MiB.
+ * @param physicalBits Width of a guest-physical address, from CPUID 0x80000008.
+ * @param iovaRanges What the IOMMU translates, in order; `undefined` without passed-through devices.
+ * @throws SpecError when the RAM does not fit, HostError when the IOMMU leaves no room where a kernel must be.
+ */
+export function layoutMemory(ramBytes: number, physicalBits: number, iovaRanges?: readonly IovaRange[]): MemoryLayout {
+  const addressable = without([{ start: 0, end: 2 ** physicalBits }], HYPERTRANSPORT);
+  const translated = iovaRanges?.map(({ start, end }) => ({ start, end: end + 1 }));
+  const reachable = translated === undefined ? addressable : intersect(addressable, translated);
+  const pieces = ramPieces(ramBytes, physicalBits, reachable, translated);
+  const ram: RamRegion[] = [];
+  let fileOffset = 0;
+  for (const piece of pieces) {
+    ram.push({ gpa: gpa(piece.start), sizeBytes: sizeOf(piece), fileOffset });
+    fileOffset += sizeOf(piece);
+  }
+  const ramEnd = pieces.at(-1)?.end ?? 0;
+  return {
+    ram,
+    map: memoryMap(ram),
+    pciWindow32: PCI_WINDOW_32,
+    pciWindow64: window64(ramEnd, addressable, translated === undefined ? undefined : reachable),
+  };
+}
+
+/** The stretches of RAM, lowest first. */
+function ramPieces(
+  ramBytes: number,
+  physicalBits: number,
+  reachable: readonly AddressRange[],
+  translated: readonly AddressRange[] | undefined,
+): readonly AddressRange[] {
+  const room = intersect(reachable, [
+    { start: 0, end: LOW_RAM_LIMIT },
+    { start: HIGH_RAM_BASE, end: Number.POSITIVE_INFINITY },
+  ])
+    .map(({ start, end }) => ({ start: alignUp(start, RAM_GRAIN), end: alignDown(end, RAM_GRAIN) }))
+    .filter((range) => range.start < range.end);
+  const ranges = (translated ?? []).map(({ start, end }) => `${hex(start)}-${hex(end - 1)}`).join(", ");
+  if (room[0]?.start !== 0) {
+    throw new HostError(`Cannot give the guest RAM at address 0: the IOMMU translates ${ranges || "nothing"} only`);
+  }
+  if (totalSize(room) < ramBytes) {
+    const cpu = `the CPU has ${physicalBits} physical address bits`;
+    const reason = translated === undefined ? cpu : `${cpu}, and the devices' IOMMU translates ${ranges}`;
+    throw new SpecError("memory.sizeBytes", `${ramBytes / MIB} MiB do not fit: ${reason}`);
+  }
+  const pieces: AddressRange[] = [];
+  let rest = ramBytes;
+  for (const { start, end } of room) {
+    if (rest === 0) break;
+    const sizeBytes = Math.min(rest, end - start);
+    pieces.push({ start, end: start + sizeBytes });
+    rest -= sizeBytes;
+  }
+  return pieces;
+}
+
+/** What the guest is told, in the order of the table above. */
+function memoryMap(ram: readonly RamRegion[]): readonly MemoryMapEntry[] {
+  const entry = (start: number, end: number): MemoryMapEntry => ({
+    address: gpa(start),
+    sizeBytes: end - start,
+    kind: "ram",
+  });
+  const entries: MemoryMapEntry[] = [
+    entry(0, LEGACY_HOLE),
+    { address: ACPI_TABLES.base, sizeBytes: ACPI_TABLES.sizeBytes, kind: "reserved" },
+    ...ram.map((region) => entry(Math.max(region.gpa, HIGH_MEMORY), regionEnd(region))),
+    { address: ECAM.base, sizeBytes: ECAM.sizeBytes, kind: "reserved" },
+  ];
+  return entries.sort((a, b) => a.address - b.address);
+}
+
+/** @param reachable Addresses that CPU and IOMMU know; `undefined` without devices: then a common IOMMU's width is assumed. */
+function window64(
+  ramEnd: number,
+  addressable: readonly AddressRange[],
+  reachable: readonly AddressRange[] | undefined,
+): Window | undefined {
+  const start = alignUp(Math.max(ramEnd, HIGH_RAM_BASE), 4 * GIB);
+  const above = (ranges: readonly AddressRange[], end: number): readonly AddressRange[] =>
+    intersect(ranges, [{ start, end }]);
+  const common = above(addressable, 2 ** COMMON_IOMMU_BITS);
+  for (const candidates of [
+    above(reachable ?? common, Number.POSITIVE_INFINITY),
+    common,
+    above(addressable, Number.POSITIVE_INFINITY),
+  ]) {
+    // The lowest piece that is ample, since guests and devices do best with low addresses, else the largest.
+    const [largest] = [...candidates].sort((a, b) => sizeOf(b) - sizeOf(a));
+    const chosen = candidates.find((range) => sizeOf(range) >= AMPLE_WINDOW) ?? largest;
+    if (chosen !== undefined && sizeOf(chosen) >= 4 * GIB) return { base: chosen.start, sizeBytes: sizeOf(chosen) };
+  }
+  return undefined;
+}

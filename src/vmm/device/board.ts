@@ -1,0 +1,394 @@
+import type { Clock, Report } from "../../base/backends.ts";
+import { Bus, type BusDevice } from "../../base/bus.ts";
+import { SpecError } from "../../base/errors.ts";
+import { invariant } from "../../base/invariant.ts";
+import type { FdWatcher, RingWatcher } from "../../base/signals.ts";
+import { hex, type Width } from "../../base/units.ts";
+import { DiskFile } from "../../host/disk/disk-file.ts";
+import type { GuestRam } from "../../host/memory/guest-ram.ts";
+import { Vm } from "../../kvm/vm.ts";
+import type { PassthroughFunction } from "../../passthrough/function.ts";
+import type { PciFunction } from "../../pci/function.ts";
+import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../../pci/host-bridge.ts";
+import { PciRoot } from "../../pci/root.ts";
+import { ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_RESET_VALUE, AcpiPm } from "../../platform/acpi-pm.ts";
+import { buildAcpiTables } from "../../platform/acpi-tables.ts";
+import { DEBUG_EXIT_SIZE, DebugExitPort, PostCodePort } from "../../platform/debug-port.ts";
+import { I8042, I8042_SIZE } from "../../platform/i8042.ts";
+import { RESET_VECTOR, resetVectorCode } from "../../platform/reset-vector.ts";
+import { CMOS_SIZE, RtcCmos } from "../../platform/rtc-cmos.ts";
+import { SerialPort } from "../../platform/serial-port.ts";
+import { UART_SIZE } from "../../platform/uart16550.ts";
+import { VirtioBlock } from "../../virtio/block.ts";
+import { VirtioConsole } from "../../virtio/console.ts";
+import type { VirtioDevice } from "../../virtio/device.ts";
+import { VirtioPciFunction } from "../../virtio/pci-transport.ts";
+import { VirtioRng } from "../../virtio/rng.ts";
+import {
+  ACPI_TABLES,
+  ECAM,
+  GSIS,
+  HIGH_RAM_BASE,
+  IO_APIC_BASE,
+  intxGsi,
+  LOCAL_APIC_BASE,
+  type MemoryLayout,
+  PCI_WINDOW_IO,
+  PORTS,
+} from "../shared/memory-map.ts";
+import type { DeviceStatistics, GuestEvent, MachineFiles } from "../shared/messages.ts";
+import type { MachinePlan } from "../shared/plan.ts";
+import type { DiskSpec, MachineSpec } from "../spec/spec.ts";
+import { describeBoard } from "./board-plan.ts";
+import type { CharDevices } from "./char-devices.ts";
+import { Deferral } from "./deferral.ts";
+import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
+import { plugPassthrough } from "./passthrough-slots.ts";
+import { RandomSource } from "./random-source.ts";
+import { Removals } from "./removals.ts";
+import type { Trace } from "./trace.ts";
+import { type UserDeviceParts, UserDevices } from "./user-devices.ts";
+import { makeWires, type Wires } from "./wires.ts";
+
+export interface BoardParts extends MachineFiles {
+  readonly spec: MachineSpec;
+  readonly memory: GuestRam;
+  readonly layout: MemoryLayout;
+  readonly watcher: FdWatcher & RingWatcher;
+  readonly characters: CharDevices;
+  readonly report: Report;
+  readonly trace?: Trace | undefined;
+  readonly onGuestEvent: (event: GuestEvent) => void;
+}
+
+/** How many accesses that nobody answers are logged; a guest can make any number of them. */
+const UNCLAIMED_REPORTS = 20;
+
+const clock: Clock = { monotonicNs: () => process.hrtime.bigint(), wallMs: () => Date.now() };
+
+/**
+ * Every device of one power cycle and what connects them: buses, PCI root, interrupt table, memory slots. The device thread makes one
+ * when the machine is switched on and closes it when all vCPUs have stopped. The order of the constructor is that of the wiring:
+ * a part is made after what it hangs on, and closing goes backwards.
+ */
+export class Board {
+  readonly ports: Bus;
+  readonly mmio: Bus;
+  readonly plan: MachinePlan;
+
+  readonly #parts: BoardParts;
+  readonly #vm: Vm;
+  readonly #wires: Wires;
+  readonly #deferral: Deferral;
+  readonly #root: PciRoot;
+  readonly #pm: AcpiPm;
+  #passthrough: Passthrough | undefined;
+  #users: UserDevices | undefined;
+  #removals: Removals | undefined;
+  #console: VirtioConsole | undefined;
+  readonly #dirty = new Set<SerialPort>();
+  readonly #unclaimed = { count: 0 };
+  readonly #write = (port: number, width: Width, value: number): void => this.ports.write(port, width, value);
+  /** What to undo, in the order it was done. */
+  readonly #undo: (() => void)[] = [];
+
+  /**
+   * @throws SpecError, HostError when a device cannot be had; everything made until then is given back.
+   */
+  constructor(parts: BoardParts) {
+    this.#parts = parts;
+    this.#vm = new Vm(parts.vm);
+    const unclaimed = (bus: string, address: number, width: number): void => this.#reportUnclaimed(bus, address, width);
+    this.ports = new Bus("port", unclaimed);
+    this.mmio = new Bus("MMIO", unclaimed);
+    const { watcher, report, trace } = parts;
+    const wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, trace, buses: this });
+    this.#wires = this.#own(wires, ({ kept }) => kept?.close());
+    this.#deferral = this.#own(new Deferral(parts.watcher), (deferral) => deferral.close());
+    const { layout } = parts;
+    this.#root = new PciRoot({
+      ports: this.ports,
+      mmio: this.mmio,
+      windows: {
+        ports: [PCI_WINDOW_IO],
+        memory32: [layout.pciWindow32],
+        memory64: layout.pciWindow64 === undefined ? [] : [layout.pciWindow64],
+      },
+      gsiOf: intxGsi,
+      report: parts.report,
+    });
+    try {
+      this.#mapRam();
+      this.#pm = this.#addPlatform();
+      this.#addFunctions();
+      this.#root.assignBars();
+      this.#writeAcpi();
+      this.plan = describeBoard({
+        spec: parts.spec,
+        layout,
+        ports: this.ports,
+        mmio: this.mmio,
+        root: this.#root,
+        passthrough: ({ function: fn }) => this.#passthrough?.describe(fn) ?? this.#users?.describe(fn),
+        dma: this.#passthrough?.dma,
+      });
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** Does the writes that KVM has kept since the last access of a guest; to be called before each. */
+  catchUp(): void {
+    this.#wires.kept?.drain(this.#write);
+  }
+
+  /** Hands collected output on; the device thread calls it before it sleeps. */
+  flush(): void {
+    for (const port of this.#dirty) port.flush();
+    this.#dirty.clear();
+  }
+
+  pressPowerButton(): void {
+    this.#pm.pressPowerButton();
+  }
+
+  /** A vCPU met memory that does not answer: how often device memory was withdrawn so far, this time included. */
+  memoryFault(): number {
+    return (this.#passthrough?.memoryFault() ?? 0) + (this.#users?.memoryFault() ?? 0);
+  }
+
+  resizeConsole(columns: number, rows: number): void {
+    this.#console?.resize(columns, rows);
+  }
+
+  statistics(): DeviceStatistics {
+    const accesses: Record<string, number> = {};
+    for (const bus of [this.ports, this.mmio]) {
+      for (const [name, count] of bus.accesses()) accesses[name] = (accesses[name] ?? 0) + count;
+    }
+    if (this.#unclaimed.count > 0) accesses["(unclaimed)"] = this.#unclaimed.count;
+    const passed = this.#passthrough?.statistics() ?? [];
+    return { accesses, functions: [...passed, ...(this.#users?.statistics() ?? [])] };
+  }
+
+  /** Gives everything back, in reverse order. The vCPUs must have stopped. */
+  close(): void {
+    this.flush();
+    for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
+  }
+
+  #own<T>(thing: T, giveBack: (thing: T) => void): T {
+    this.#undo.push(() => giveBack(thing));
+    return thing;
+  }
+
+  #mapRam(): void {
+    const { memory } = this.#parts;
+    for (const region of memory.regions) {
+      const host = memory.hostAddress(region.gpa, region.sizeBytes);
+      if (host === undefined) continue; // a region is contiguous by construction
+      this.#own(this.#wires.slots.mapSlot("RAM", region.gpa, host, region.sizeBytes, false), (slot) => slot.unmap());
+    }
+  }
+
+  #addPlatform(): AcpiPm {
+    const { spec, memory, characters, onGuestEvent, report } = this.#parts;
+    const reset = (): void => onGuestEvent({ kind: "reset" });
+    const attach = (base: number, size: number, device: BusDevice): void => void this.ports.attach(base, size, device);
+    const [low] = memory.regions;
+    const highBytes = memory.regions
+      .filter(({ gpa }) => gpa >= HIGH_RAM_BASE)
+      .reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    attach(PORTS.keyboard, I8042_SIZE, new I8042(reset));
+    attach(PORTS.rtc, CMOS_SIZE, new RtcCmos(clock, { lowBytes: low?.sizeBytes ?? 0, highBytes }));
+    attach(PORTS.postCode, 1, new PostCodePort());
+    const pm = new AcpiPm(
+      clock,
+      this.#wires.line(GSIS.acpiEvents, "ACPI events"),
+      {
+        powerOff: () => onGuestEvent({ kind: "powerOff" }),
+        reset,
+        ejectSlot: (slot) => this.#removals?.guestEjects(slot),
+      },
+      report,
+    );
+    attach(PORTS.acpi, ACPI_PM_SIZE, pm);
+    const serial = characters.serial;
+    if (serial !== undefined) {
+      const port: SerialPort = new SerialPort("COM1", this.#wires.line(GSIS.com1, "COM1"), serial, () =>
+        this.#dirty.add(port),
+      );
+      attach(PORTS.com1, UART_SIZE, port.uart);
+    }
+    attach(PORTS.pciConfig, CONFIG_PORTS_SIZE, new ConfigPorts(this.#root));
+    // Both only choose what the next access is about.
+    this.#wires.kept?.keep(PORTS.pciConfig, 4);
+    this.#wires.kept?.keep(PORTS.rtc, 1);
+    if (spec.debugExitPort !== undefined) this.#addDebugExit(spec.debugExitPort);
+    this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
+    return pm;
+  }
+
+  #addDebugExit(port: number): void {
+    const holder = this.ports.holder(port, DEBUG_EXIT_SIZE);
+    if (holder !== undefined)
+      throw new SpecError("debugExitPort", `${hex(port)} is taken: ${holder.device.name} is there`);
+    const device = new DebugExitPort((value) => this.#parts.onGuestEvent({ kind: "debugExit", value }));
+    this.ports.attach(port, DEBUG_EXIT_SIZE, device);
+  }
+
+  #addFunctions(): void {
+    const { spec, characters, watcher, report } = this.#parts;
+    this.#plug(new HostBridge(), 0);
+    // Functions with a slot of their own wish come first, so that none of the others is in their way.
+    const passed = this.#openPassthrough();
+    for (const { slot, members } of passed) if (slot !== undefined) this.#plugGroup(members, slot);
+    for (const disk of spec.disks) this.#plugVirtio(disk.id, this.#disk(disk, watcher, report));
+    if (characters.console !== undefined) {
+      this.#console = new VirtioConsole("console", characters.console, characters.consoleSize);
+      this.#plugVirtio("console", this.#console);
+    }
+    this.#plugVirtio(
+      "rng",
+      new VirtioRng(
+        "rng",
+        this.#own(new RandomSource(spec.rng.source), (source) => source.close()),
+      ),
+    );
+    for (const { slot, members } of passed) if (slot === undefined) this.#plugGroup(members, this.#freeSlot());
+    for (const fn of this.#openUserDevices()) plugPassthrough(this.#root, fn, this.#freeSlot(), 0);
+    if (spec.devices.length + spec.userDevices.length > 0) this.#removals = this.#makeRemovals();
+  }
+
+  /** What functions of the host and of other processes are wired to. */
+  #passthroughParts(): Omit<UserDeviceParts, "devices" | "onLost"> {
+    const { memory, watcher, report } = this.#parts;
+    const { slots, router, resampled: lines } = this.#wires;
+    return { memory, slots, mmio: this.mmio, router, lines, watcher, report };
+  }
+
+  #openUserDevices(): readonly PassthroughFunction[] {
+    const devices = this.#parts.spec.userDevices;
+    if (devices.length === 0) return [];
+    const users = new UserDevices({
+      ...this.#passthroughParts(),
+      devices,
+      // Later: it may be noticed during the guest's access to the device.
+      onLost: (id, reason) => this.#deferral.defer(() => this.#removals?.serverLost(id, reason)),
+    });
+    this.#users = this.#own(users, () => users.close());
+    return users.functions;
+  }
+
+  #openPassthrough(): readonly PassthroughGroup[] {
+    const { devices } = this.#parts.spec;
+    if (devices.length === 0) return [];
+    const passthrough = new Passthrough({
+      ...this.#passthroughParts(),
+      devices,
+      vm: this.#vm,
+      onError: (id) => this.#removals?.hostReportsError(id),
+      onRequest: (id) => this.#removals?.hostWants(id),
+    });
+    this.#passthrough = this.#own(passthrough, () => passthrough.close());
+    return passthrough.groups();
+  }
+
+  #makeRemovals(): Removals {
+    const { report, onGuestEvent } = this.#parts;
+    return new Removals({
+      root: this.#root,
+      acpi: this.#pm,
+      idOf: (fn) => this.#idOf(fn),
+      find: (id) => this.#passthrough?.find(id) ?? this.#users?.find(id),
+      release: (fn) => (this.#users?.idOf(fn) === undefined ? this.#passthrough?.release(fn) : fn.close()),
+      defer: (work) => this.#deferral.defer(work),
+      report,
+      onEvent: onGuestEvent,
+    });
+  }
+
+  #idOf(fn: PciFunction): string | undefined {
+    return this.#passthrough?.idOf(fn) ?? this.#users?.idOf(fn);
+  }
+
+  #plugGroup(members: PassthroughGroup["members"], slot: number): void {
+    for (const { function: fn, functionNumber } of members) plugPassthrough(this.#root, fn, slot, functionNumber);
+  }
+
+  #disk(disk: DiskSpec, watcher: FdWatcher, report: Report): VirtioBlock {
+    const backend = new DiskFile({
+      path: disk.path,
+      isReadOnly: disk.isReadOnly,
+      isDirect: disk.isDirect,
+      watcher,
+      report,
+    });
+    return new VirtioBlock(disk.id, backend, disk.serial ?? disk.id);
+  }
+
+  #plugVirtio(name: string, device: VirtioDevice): void {
+    const { memory, report } = this.#parts;
+    const slot = this.#freeSlot();
+    const { router, doorbells } = this.#wires;
+    const line = this.#wires.line(intxGsi(slot, 1), name);
+    const defer = (work: () => void): void => this.#deferral.defer(work);
+    this.#plug(new VirtioPciFunction({ name, device, memory, router, doorbells, line, report, defer }), slot);
+  }
+
+  #plug(fn: PciFunction, slot: number): void {
+    this.#own(fn, () => fn.close());
+    this.#root.plug(fn, slot);
+  }
+
+  #freeSlot(): number {
+    const taken = new Set(this.#root.functions.map(({ bdf }) => bdf.device));
+    for (let slot = 1; slot < 32; slot++) if (!taken.has(slot)) return slot;
+    throw new SpecError("--device", "bus 0 has 31 slots for devices, and all are taken");
+  }
+
+  /** The host may want passed-through functions back; the machine's own devices stay. */
+  #ejectableSlots(): readonly number[] {
+    const passed = this.#root.functions.filter((plugged) => this.#idOf(plugged.function) !== undefined);
+    return [...new Set(passed.map(({ bdf }) => bdf.device))];
+  }
+
+  #writeAcpi(): void {
+    const { spec, memory, layout } = this.#parts;
+    const { blobs, sizeBytes } = buildAcpiTables({
+      cpuCount: spec.cpus.count,
+      tablesAt: ACPI_TABLES.base,
+      localApicBase: LOCAL_APIC_BASE,
+      ioapicBase: IO_APIC_BASE,
+      pci: {
+        ecamBase: ECAM.base,
+        ecamBuses: ECAM.buses,
+        io: [
+          { base: 0, sizeBytes: PORTS.pciConfig },
+          { base: PORTS.pciConfig + CONFIG_PORTS_SIZE, sizeBytes: 0x1_0000 - PORTS.pciConfig - CONFIG_PORTS_SIZE },
+        ],
+        mem32: layout.pciWindow32,
+        ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
+        intxGsi,
+        ejectableSlots: this.#ejectableSlots(),
+      },
+      pmPort: PORTS.acpi,
+      eventGsi: GSIS.acpiEvents,
+      ...(spec.serial.kind === "off" ? {} : { serial: { port: PORTS.com1, gsi: GSIS.com1 } }),
+      rtcPort: PORTS.rtc,
+    });
+    invariant(
+      sizeBytes <= ACPI_TABLES.sizeBytes,
+      `the ACPI tables take ${sizeBytes} bytes of ${ACPI_TABLES.sizeBytes}`,
+    );
+    for (const blob of blobs) memory.write(blob.address, blob.bytes);
+    memory.write(RESET_VECTOR, resetVectorCode(PORTS.acpi + ACPI_PM_PORTS.reset, ACPI_RESET_VALUE));
+  }
+
+  #reportUnclaimed(bus: string, address: number, width: number): void {
+    this.#unclaimed.count++;
+    if (this.#unclaimed.count <= UNCLAIMED_REPORTS)
+      this.#parts.report("debug", `nobody answers on the ${bus} bus`, { address: hex(address), width });
+  }
+}

@@ -1,0 +1,83 @@
+import type { CharBackend, Report } from "../../base/backends.ts";
+import type { FdWatcher, RingWatcher } from "../../base/signals.ts";
+import { CharFile } from "../../host/char/char-file.ts";
+import { CharApi, CharNull } from "../../host/char/char-null.ts";
+import { CharPty } from "../../host/char/char-pty.ts";
+import { CharSocket } from "../../host/char/char-socket.ts";
+import { CharTty } from "../../host/char/char-tty.ts";
+import type { Channel, FromDeviceThread } from "../shared/messages.ts";
+import type { CharSpec, MachineSpec } from "../spec/spec.ts";
+
+/** What a virtio console tells the guest where nobody knows better. */
+const UNKNOWN_SIZE = { columns: 0, rows: 0 } as const;
+
+/**
+ * The host's ends of serial port and console. They outlive a reset of the guest, so that a socket's client or a pty's path stays; each
+ * new board connects its devices to them.
+ */
+export class CharDevices {
+  /** `undefined`: the machine has no such device. */
+  readonly serial: CharBackend | undefined;
+  readonly console: CharBackend | undefined;
+  /** Characters of the console's terminal; 0 for unknown. */
+  consoleSize: { readonly columns: number; readonly rows: number } = UNKNOWN_SIZE;
+  readonly #inputs = new Map<Channel, CharApi>();
+
+  /** @throws HostError when a file, socket or pty cannot be had; nothing stays open then. */
+  constructor(
+    spec: MachineSpec,
+    watcher: FdWatcher & RingWatcher,
+    report: Report,
+    post: (message: FromDeviceThread) => void,
+  ) {
+    const open = (channel: Channel, choice: CharSpec): CharBackend | undefined => {
+      const common = { name: channel, watcher, report };
+      switch (choice.kind) {
+        case "off":
+          return undefined;
+        case "null":
+          return new CharNull();
+        case "tty":
+          return new CharTty({
+            ...common,
+            onQuit: () => post({ kind: "guest", event: { kind: "quit" } }),
+            onOutputClosed: () => post({ kind: "guest", event: { kind: "outputClosed", channel } }),
+          });
+        case "file":
+          return new CharFile({ ...common, path: choice.path });
+        case "socket":
+          return new CharSocket({ ...common, path: choice.path });
+        case "pty": {
+          const pty = new CharPty(common);
+          post({ kind: "pty", channel, path: pty.path });
+          return pty;
+        }
+        case "api": {
+          // Copied: the bytes are the device's again after the call.
+          const end = new CharApi((bytes) => post({ kind: "output", channel, bytes: bytes.slice() }));
+          this.#inputs.set(channel, end);
+          return end;
+        }
+        default:
+          return choice satisfies never;
+      }
+    };
+    this.serial = open("serial", spec.serial);
+    try {
+      this.console = open("console", spec.console);
+    } catch (error) {
+      this.serial?.close();
+      throw error;
+    }
+  }
+
+  /** Types bytes that came through the typed API. */
+  input(channel: Channel, bytes: Uint8Array): void {
+    this.#inputs.get(channel)?.push(bytes);
+  }
+
+  close(): void {
+    this.serial?.close();
+    this.console?.close();
+  }
+}

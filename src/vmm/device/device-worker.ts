@@ -1,0 +1,206 @@
+import { performance } from "node:perf_hooks";
+import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import type { Report } from "../../base/backends.ts";
+import { allOnes } from "../../base/units.ts";
+import { EpollLoop } from "../../host/epoll.ts";
+import { EventFd } from "../../host/eventfd.ts";
+import { libc } from "../../host/libc.ts";
+import { GuestRam } from "../../host/memory/guest-ram.ts";
+import { setThreadName } from "../../host/thread.ts";
+import { ACCESS, type AccessHandler, MailboxServer } from "../shared/mailbox.ts";
+import {
+  announceStage,
+  type DeviceStatistics,
+  type DeviceWorkerData,
+  type FromDeviceThread,
+  type LoadingWorker,
+  STAGE,
+  type ToDeviceThread,
+} from "../shared/messages.ts";
+import { toPlainError } from "../shared/plain-error.ts";
+import { traceGate } from "../shared/trace-credit.ts";
+import { Board } from "./board.ts";
+import { CharDevices } from "./char-devices.ts";
+import { runDeviceLoop } from "./device-loop.ts";
+import { calibrateWindow, PollWindow } from "./polling.ts";
+import { type Trace, traceAccesses } from "./trace.ts";
+
+/*
+ * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in epoll. Messages of
+ * the control thread come with a ring of the doorbell and are taken off the port by hand; `postMessage` needs no loop.
+ *
+ * The character devices (terminal, sockets, ptys) live as long as the thread; the board as long as a power cycle.
+ */
+
+// Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.
+const data = workerData as DeviceWorkerData & LoadingWorker;
+const port = parentPort as NonNullable<typeof parentPort>;
+
+announceStage(data, STAGE.loaded);
+
+const post = (message: FromDeviceThread): void => port.postMessage(message);
+const report: Report = (level, text, details) =>
+  post({ kind: "log", level, text, ...(details === undefined ? {} : { details }) });
+
+const { traceCredit } = data;
+const trace = traceCredit === undefined ? undefined : makeTrace(traceGate(traceCredit));
+
+setThreadName("devices");
+const epoll = new EpollLoop();
+const doorbell = EventFd.attach(data.doorbell);
+const mailboxes = new MailboxServer(data.mailboxes);
+let characters: CharDevices | undefined;
+let board: Board | undefined;
+let isDone = false;
+/** Devices that the host has asked for: the next power cycle goes without them, whether the guest let go of them or was reset first. */
+const departed = new Set<string>();
+
+const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
+
+function makeTrace(waitForTurn: () => void): Trace {
+  return (text, details) => {
+    waitForTurn();
+    post({ kind: "log", level: "trace", text, ...(details === undefined ? {} : { details: { trace: details } }) });
+  };
+}
+
+epoll.watchRings(doorbell.fd, () => {
+  for (let envelope = receiveMessageOnPort(port); envelope !== undefined; envelope = receiveMessageOnPort(port)) {
+    // Cast: the control thread sends nothing else.
+    take(envelope.message as ToDeviceThread);
+  }
+});
+
+function take(message: ToDeviceThread): void {
+  switch (message.kind) {
+    case "build":
+      return build(message);
+    case "dismantle": {
+      const statistics = board?.statistics() ?? NO_STATISTICS;
+      closeBoard();
+      return post({ kind: "dismantled", statistics });
+    }
+    case "stop":
+      isDone = true;
+      return undefined;
+    case "input":
+      return characters?.input(message.channel, message.bytes);
+    case "powerButton":
+      return board?.pressPowerButton();
+    case "resize":
+      return board?.resizeConsole(message.columns, message.rows);
+    case "statistics":
+      return post({ kind: "statistics", token: message.token, statistics: board?.statistics() ?? NO_STATISTICS });
+    default:
+      return message satisfies never;
+  }
+}
+
+function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }>): void {
+  try {
+    characters ??= new CharDevices(data.spec, epoll, report, post);
+    board = new Board({
+      spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },
+      ...files,
+      memory: GuestRam.attach(ram),
+      layout,
+      watcher: epoll,
+      characters,
+      report,
+      trace,
+      onGuestEvent: (event) => {
+        if (event.kind === "deviceWanted") departed.add(event.device);
+        post({ kind: "guest", event });
+      },
+    });
+    post({ kind: "built", plan: board.plan });
+  } catch (error) {
+    post({ kind: "failed", error: toPlainError(error) });
+  }
+}
+
+function closeBoard(): void {
+  try {
+    board?.close();
+  } catch (error) {
+    report("error", "a device could not be given back", { error: toPlainError(error).message });
+  }
+  board = undefined;
+}
+
+const doAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
+  if (board === undefined) return allOnes(width);
+  switch (kind) {
+    case ACCESS.portRead:
+      return board.ports.read(address, width);
+    case ACCESS.portWrite:
+      board.ports.write(address, width, value);
+      return value;
+    case ACCESS.mmioRead:
+      return board.mmio.read(address, width);
+    case ACCESS.mmioWrite:
+      board.mmio.write(address, width, value);
+      return value;
+    case ACCESS.memoryFault:
+      return board.memoryFault();
+    default:
+      return kind satisfies never;
+  }
+};
+const access = trace === undefined ? doAccess : traceAccesses(doAccess, () => board, trace);
+
+/** An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the same way. */
+let hasFailed = false;
+const handle: AccessHandler = (vcpu, kind, address, width, value) => {
+  if (board === undefined || hasFailed) return allOnes(width);
+  try {
+    board.catchUp();
+    return access(vcpu, kind, address, width, value);
+  } catch (error) {
+    hasFailed = true;
+    post({ kind: "failed", error: toPlainError(error) });
+    return allOnes(width);
+  }
+};
+
+const now = (): number => performance.now() * 1000;
+
+function pollWindow(): PollWindow {
+  const choice = data.pollMicroseconds;
+  if (choice === "never") return new PollWindow(0, true);
+  if (choice === "auto")
+    return new PollWindow(
+      calibrateWindow(() => mailboxes.serve(handle), now),
+      false,
+    );
+  return new PollWindow(choice, true);
+}
+
+const window = pollWindow();
+for (;;) {
+  try {
+    runDeviceLoop({
+      mailboxes,
+      waiter: epoll,
+      handle,
+      flush: () => {
+        if (!hasFailed) board?.flush();
+      },
+      isDone: () => isDone,
+      window,
+      yieldProcessor: libc.schedYield,
+      now,
+    });
+    break;
+  } catch (error) {
+    // A callback of epoll or a flush threw: report it once, and keep serving, so that the vCPUs can be stopped in order.
+    if (!hasFailed) post({ kind: "failed", error: toPlainError(error) });
+    hasFailed = true;
+  }
+}
+
+closeBoard();
+characters?.close();
+epoll.close();
+announceStage(data, STAGE.finished);
+port.close();

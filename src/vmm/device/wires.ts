@@ -1,0 +1,65 @@
+import type { Report } from "../../base/backends.ts";
+import type { SlotMapper } from "../../base/mappings.ts";
+import type { Doorbells, InterruptLine, MsiRouter, ResampledLines, RingWatcher } from "../../base/signals.ts";
+import type { Fd, Gsi } from "../../base/units.ts";
+import { IoEventFds } from "../../kvm/ioeventfd.ts";
+import { IrqLines, ResampledIrqLines } from "../../kvm/irq-lines.ts";
+import { IrqRouting } from "../../kvm/irq-routing.ts";
+import { KeptWrites, type PostponedWrites } from "../../kvm/kept-writes.ts";
+import { MemorySlots } from "../../kvm/memory-slots.ts";
+import type { Vm } from "../../kvm/vm.ts";
+import {
+  type Buses,
+  type Trace,
+  traceDoorbells,
+  traceKeptWrites,
+  traceLine,
+  traceResampledLines,
+  traceRouter,
+  traceSlots,
+} from "./trace.ts";
+
+/** What devices are wired to, all of it KVM's: memory, interrupts and doorbells of one power cycle. */
+export interface Wires {
+  readonly slots: SlotMapper;
+  readonly router: MsiRouter;
+  readonly doorbells: Doorbells;
+  readonly resampled: ResampledLines;
+  /** A device's own end of a pin of the interrupt controller. */
+  readonly line: (gsi: Gsi, name: string) => InterruptLine;
+  /** Port writes that wait for the guest's next access; absent where KVM cannot keep any. */
+  readonly kept: PostponedWrites | undefined;
+}
+
+export interface WireParts {
+  readonly vm: Vm;
+  /** Any vCPU of it. */
+  readonly vcpu: Fd;
+  readonly watcher: RingWatcher;
+  readonly report: Report;
+  /** Told of everything that goes over the wires. */
+  readonly trace?: Trace | undefined;
+  readonly buses: Buses;
+}
+
+/** @throws SyscallError */
+export function makeWires({ vm, vcpu, watcher, report, trace, buses }: WireParts): Wires {
+  const lines = new IrqLines(vm);
+  const wires: Wires = {
+    slots: new MemorySlots(vm, vm.checkExtension("NR_MEMSLOTS")),
+    router: new IrqRouting(vm, vm.checkExtension("IRQ_ROUTING"), report),
+    doorbells: new IoEventFds(vm, watcher),
+    resampled: new ResampledIrqLines(vm),
+    line: (gsi, name) => lines.line(gsi, name),
+    kept: vm.checkExtension("COALESCED_PIO") > 0 ? new KeptWrites(vm, vcpu) : undefined,
+  };
+  if (trace === undefined) return wires;
+  return {
+    slots: traceSlots(wires.slots, trace),
+    router: traceRouter(wires.router, trace),
+    doorbells: traceDoorbells(wires.doorbells, buses.mmio, trace),
+    resampled: traceResampledLines(wires.resampled, trace),
+    line: (gsi, name) => traceLine(wires.line(gsi, name), trace),
+    kept: wires.kept === undefined ? undefined : traceKeptWrites(wires.kept, buses.ports, trace),
+  };
+}

@@ -1,0 +1,147 @@
+import type { CpuStart } from "../../base/cpu-state.ts";
+import type { Fd } from "../../base/units.ts";
+import type { GuestRamAttachment } from "../../host/memory/guest-ram.ts";
+import type { CpuidEntry } from "../../kvm/cpuid.ts";
+import type { MachineSpec } from "../spec/spec.ts";
+import type { SpinLimits } from "./mailbox.ts";
+import type { MemoryLayout } from "./memory-map.ts";
+import type { MachinePlan } from "./plan.ts";
+
+/* Everything that crosses threads, apart from the shared words of mailbox.ts and vcpu-control.ts. Plain data only. */
+
+/** An error on its way to the control thread. */
+export interface PlainError {
+  readonly name: string;
+  readonly message: string;
+  /** SpecError's path. */
+  readonly path?: string;
+  /** Only for errors of our own. */
+  readonly stack?: string;
+}
+
+export type LogLevel = "trace" | "debug" | "info" | "warn" | "error";
+
+/** A log line from any worker. */
+export interface LogMessage {
+  readonly kind: "log";
+  readonly level: LogLevel;
+  readonly text: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+/** What every worker is given beside its own data. */
+export interface LoadingWorker {
+  /** One word, how far the thread is: 0 until its code is loaded, then one of {@link STAGE}. */
+  readonly stage: Int32Array;
+}
+
+export const STAGE = {
+  loaded: 1,
+  /** It has given back everything it had, and threads of its own have ended. */
+  finished: 2,
+} as const;
+
+/** Called by a worker's entry file, when everything it imports is there and when it is done. */
+export function announceStage({ stage }: LoadingWorker, reached: (typeof STAGE)[keyof typeof STAGE]): void {
+  Atomics.store(stage, 0, reached);
+  Atomics.notify(stage, 0);
+}
+
+/** Given to a worker when it is made; what it needs before the machine is known. */
+export interface DeviceWorkerData {
+  readonly mailboxes: SharedArrayBuffer;
+  readonly doorbell: Fd;
+  readonly spec: MachineSpec;
+  /** `auto`: adaptive; `never`: a host with one CPU, where polling keeps the vCPU from running. */
+  readonly pollMicroseconds: number | "auto" | "never";
+  /** Log every step of guest and devices; absent where nobody looks at it. */
+  readonly traceCredit?: Int32Array | undefined;
+}
+
+export interface VcpuWorkerData {
+  readonly index: number;
+  readonly mailboxes: SharedArrayBuffer;
+  readonly controls: SharedArrayBuffer;
+  readonly doorbell: Fd;
+  readonly spins: SpinLimits;
+}
+
+/** KVM's descriptors of a power cycle; the control thread owns them. */
+export interface MachineFiles {
+  readonly kvm: Fd;
+  readonly vm: Fd;
+  /** The boot processor's; its own thread runs it. */
+  readonly vcpu: Fd;
+}
+
+/** Control → device thread. Each is followed by a ring of the doorbell. */
+export type ToDeviceThread =
+  | {
+      readonly kind: "build";
+      readonly files: MachineFiles;
+      readonly ram: GuestRamAttachment;
+      readonly layout: MemoryLayout;
+    }
+  | { readonly kind: "dismantle" } // vCPUs have stopped: take the devices apart, keep the host's ends
+  | { readonly kind: "stop" } // the same, and end the thread
+  | { readonly kind: "input"; readonly channel: Channel; readonly bytes: Uint8Array }
+  | { readonly kind: "powerButton" }
+  | { readonly kind: "resize"; readonly columns: number; readonly rows: number }
+  | { readonly kind: "statistics"; readonly token: number };
+
+/** A character device that the typed API talks to. */
+export type Channel = "serial" | "console";
+
+/** Device thread → control. */
+export type FromDeviceThread =
+  | LogMessage
+  | { readonly kind: "built"; readonly plan: MachinePlan }
+  | { readonly kind: "dismantled"; readonly statistics: DeviceStatistics }
+  | { readonly kind: "failed"; readonly error: PlainError }
+  | { readonly kind: "guest"; readonly event: GuestEvent }
+  | { readonly kind: "pty"; readonly channel: Channel; readonly path: string }
+  | { readonly kind: "output"; readonly channel: Channel; readonly bytes: Uint8Array }
+  | { readonly kind: "statistics"; readonly token: number; readonly statistics: DeviceStatistics };
+
+/** What the guest, the person at its terminal or the host asked of the machine as a whole. */
+export type GuestEvent =
+  | { readonly kind: "powerOff" }
+  | { readonly kind: "reset" }
+  | { readonly kind: "debugExit"; readonly value: number }
+  | { readonly kind: "quit" } // Ctrl-A x
+  | { readonly kind: "outputClosed"; readonly channel: Channel }
+  | { readonly kind: "deviceWanted"; readonly device: string } // by the host; the guest has been asked
+  | { readonly kind: "deviceReleased"; readonly device: string }; // it is the host's again
+
+/** Control → vCPU worker. */
+export type ToVcpu =
+  | {
+      readonly kind: "run";
+      readonly vcpuFd: Fd;
+      readonly mmapSize: number;
+      readonly cpuid: readonly CpuidEntry[];
+      readonly start?: CpuStart;
+    }
+  | { readonly kind: "stop" };
+
+/** vCPU worker → control. */
+export type FromVcpu = LogMessage | { readonly kind: "stopped"; readonly reason: VcpuStop };
+
+/** Why a vCPU left its run loop. */
+export type VcpuStop =
+  | { readonly kind: "asked" }
+  | { readonly kind: "tripleFault" }
+  | { readonly kind: "failed"; readonly error: PlainError };
+
+/** Counters of the device thread. */
+export interface DeviceStatistics {
+  /** Trapped accesses by the name of what answered; `(unclaimed)` for nobody. */
+  readonly accesses: Readonly<Record<string, number>>;
+  readonly functions: readonly FunctionStatistics[];
+}
+
+/** What a function tells about itself: for passed-through ones, interrupts and mappings. */
+export interface FunctionStatistics {
+  readonly name: string;
+  readonly counters: Readonly<Record<string, number | string>>;
+}

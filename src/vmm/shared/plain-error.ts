@@ -1,0 +1,27 @@
+import { HostError, hostErrorOf, SpecError } from "../../base/errors.ts";
+import type { PlainError } from "./messages.ts";
+
+/** Makes an error plain data, so that it can cross threads. */
+export function toPlainError(error: unknown): PlainError {
+  if (error instanceof SpecError) return { name: error.name, message: error.message, path: error.path };
+  const ofHost = hostErrorOf(error);
+  if (ofHost !== undefined) return { name: ofHost.name, message: ofHost.message };
+  if (error instanceof Error) {
+    return { name: error.name, message: error.message, ...(error.stack === undefined ? {} : { stack: error.stack }) };
+  }
+  return { name: "Error", message: String(error) };
+}
+
+/** The error that {@link toPlainError} was given, of the same kind. */
+export function fromPlainError(plain: PlainError): Error {
+  if (plain.path !== undefined) {
+    const prefix = `${plain.path}: `;
+    const text = plain.message.startsWith(prefix) ? plain.message.slice(prefix.length) : plain.message;
+    return new SpecError(plain.path, text);
+  }
+  if (plain.stack === undefined) return new HostError(plain.message);
+  const error = new Error(plain.message);
+  error.name = plain.name;
+  error.stack = plain.stack;
+  return error;
+}

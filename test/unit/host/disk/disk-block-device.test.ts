@@ -1,0 +1,69 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { closeSync, constants, openSync, readFileSync, writeFileSync } from "node:fs";
+import t, { type Test } from "tap";
+import type { BlockStatus } from "../../../../src/base/backends.ts";
+import { DiskFile } from "../../../../src/host/disk/disk-file.ts";
+import { HostBench, HostBuffer } from "../../../support/host-bench.ts";
+
+const MIB = 1024 * 1024;
+const O_EXCL = 0o200;
+
+const isPossible = spawnSync("losetup", ["--find"]).status === 0;
+const skip = isPossible ? false : "no free loop device: run as root with losetup and /dev/loop*";
+
+/** The path of a loop device over a file of the bench, until the end of the test. */
+function loopDevice(t: Test, bench: HostBench, sizeBytes: number): string {
+  writeFileSync(bench.path("backing"), Buffer.alloc(sizeBytes, 0x2e));
+  const path = execFileSync("losetup", ["--find", "--show", bench.path("backing")], { encoding: "utf8" }).trim();
+  t.teardown(() => void spawnSync("losetup", ["--detach", path]));
+  return path;
+}
+
+t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zeroes", { skip }, async (t) => {
+  const bench = new HostBench(t);
+  const path = loopDevice(t, bench, 4 * MIB);
+  const backend = new DiskFile({
+    path,
+    isReadOnly: false,
+    isDirect: false,
+    watcher: bench.loop,
+    report: bench.report,
+  });
+  t.equal(backend.sizeBytes, 4 * MIB);
+  const statuses: BlockStatus[] = [];
+  const done = (status: BlockStatus): void => void statuses.push(status);
+  const buffer = new HostBuffer(t, 512);
+  buffer.bytes.fill(0x41);
+  backend.write(512, [buffer.segment(0, 512)], done);
+  backend.flush(done);
+  backend.writeZeroes(MIB, MIB, false, done);
+  if (backend.supportsDiscard) backend.discard(2 * MIB, MIB, done);
+  else done("ok");
+  backend.flush(done);
+  bench.turnUntil(() => statuses.length === 5);
+  t.same(statuses, ["ok", "ok", "ok", "ok", "ok"]);
+  const stored = readFileSync(bench.path("backing"));
+  t.equal(stored[511], 0x2e);
+  t.ok(stored.subarray(512, 1024).every((byte) => byte === 0x41));
+  t.ok(stored.subarray(MIB, 2 * MIB).every((byte) => byte === 0));
+  if (backend.supportsDiscard) t.ok(stored.subarray(2 * MIB, 3 * MIB).every((byte) => byte === 0));
+  t.equal(stored[3 * MIB], 0x2e);
+  backend.close();
+});
+
+t.test("DiskFile does not write to a block device that the host uses, but reads it", { skip }, async (t) => {
+  const bench = new HostBench(t);
+  const path = loopDevice(t, bench, MIB);
+  const common = { path, isDirect: true, watcher: bench.loop, report: bench.report };
+  const holder = openSync(path, constants.O_RDWR | O_EXCL); // as a mount holds it
+  t.throws(() => new DiskFile({ ...common, isReadOnly: false }), {
+    name: "SyscallError",
+    errno: "EBUSY",
+    message: /the host uses it: unmount it, or give readonly=on/,
+  });
+  const reader = new DiskFile({ ...common, isReadOnly: true });
+  t.equal(reader.sizeBytes, MIB);
+  t.equal(reader.supportsDiscard, false);
+  reader.close();
+  closeSync(holder);
+});

@@ -1,0 +1,95 @@
+import t from "tap";
+import { E1000E, NVME, SD_HOST } from "../../support/fake-devices.ts";
+import { PassthroughBench } from "../../support/fake-passthrough-host.ts";
+
+t.test("PassthroughFunction shows the device's identity and its own list of capabilities", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  t.equal(bench.read(0x00, 4), 0x0010_1b36);
+  t.equal(bench.read(0x08, 4), 0x0108_0200);
+  t.equal(bench.capability(0x11), 0x40);
+  t.equal(bench.capability(0x10), 0x80);
+  t.equal(bench.capability(0x01), 0x60);
+});
+
+t.test(
+  "PassthroughFunction shows an endpoint as integrated into the root complex, without link registers",
+  async (t) => {
+    const bench = new PassthroughBench(NVME);
+    const express = bench.capability(0x10) ?? 0;
+    t.equal(bench.read(express + 2, 2), 0x0092, "version 2, type 9");
+    t.equal(bench.read(express + 4, 4), 0x1000_8fe2, "device capabilities stay, function-level reset too");
+    t.equal(bench.read(express + 12, 4), 0, "link capabilities");
+    t.equal(bench.read(express + 16, 4), 0, "link control and status");
+    t.equal(bench.read(express + 36, 4), 0x0000_0012, "device capabilities 2 without LTR and OBFF");
+    t.equal(bench.read(express + 44, 4), 0, "link capabilities 2");
+  },
+);
+
+t.test("PassthroughFunction walks extended capabilities past hidden ones", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  const found: [number, number][] = [];
+  for (let at = 0x100; at >= 0x100; at = bench.read(at, 4) >>> 20) found.push([bench.read(at, 2), at]);
+  t.same(found, [
+    [0x0000, 0x100], // where AER was
+    [0x0003, 0x148],
+    [0x000b, 0x1a0],
+  ]);
+  t.equal(bench.read(0x104, 4), 0, "AER's registers are gone");
+  t.equal(bench.read(0x164, 4), 0, "SR-IOV's registers are gone");
+  t.equal(bench.read(0x14c, 4), 0x1122_3344, "the serial number is there");
+  t.same(
+    bench.function.summary().hiddenCapabilities.map((capability) => capability.name),
+    ["advanced error reporting", "single root I/O virtualization"],
+  );
+});
+
+t.test(
+  "PassthroughFunction forwards vendor-specific and device-specific bytes, of any width, and nothing else",
+  async (t) => {
+    const bench = new PassthroughBench(E1000E);
+    bench.host.takeLog();
+    bench.write(0x44, 1, 0xab);
+    bench.write(0xe6, 2, 0xbeef);
+    t.same(bench.host.takeLog(), ["write config 0x44/1 = 0xab", "write config 0xe6/2 = 0xbeef"]);
+    bench.backend.config.setUint32(0x48, 0x1234_5678, true);
+    t.equal(bench.read(0x48, 4), 0x1234_5678, "reads are live");
+    bench.write(0x00, 4, 0);
+    bench.write(0x10, 4, 0xc100_0000);
+    bench.write(0xa4, 4, 0);
+    t.same(bench.host.takeLog(), [], "identity, BARs and the MSI-X table's place stay ours");
+  },
+);
+
+t.test("PassthroughFunction answers header reads without asking the device, but the status", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  const before = bench.function.summary().forwardedConfigAccesses;
+  for (const offset of [0x00, 0x08, 0x0c, 0x10, 0x14, 0x2c, 0x34, 0x3c, 0x40, 0x44, 0x48]) bench.read(offset, 4);
+  t.equal(bench.function.summary().forwardedConfigAccesses, before);
+  bench.backend.config.setUint16(0x06, 0x0018, true); // interrupt pending, capability list
+  t.equal(bench.read(0x06, 2), 0x0018);
+  t.equal(bench.read(0x04, 4), 0x0018_0000);
+  t.equal(bench.function.summary().forwardedConfigAccesses, before + 2);
+});
+
+t.test("PassthroughFunction clears the capability bit of the status when it shows no capability", async (t) => {
+  const image = SD_HOST.image.slice();
+  image[0x06] = 0x10;
+  image[0x34] = 0x40;
+  image[0x40] = 0x08; // HyperTransport
+  const bench = new PassthroughBench({ ...SD_HOST, image });
+  t.equal(bench.read(0x06, 2) & 0x10, 0);
+  t.equal(bench.read(0x34, 1), 0);
+});
+
+t.test("PassthroughFunction keeps the pin of a function with INTx and hides that of one without", async (t) => {
+  t.equal(new PassthroughBench(SD_HOST).read(0x3d, 1), 2, "INTB");
+  t.equal(new PassthroughBench({ ...SD_HOST, interrupts: {} }).read(0x3d, 1), 0);
+});
+
+t.test("PassthroughFunction hides MSI-X that the host has no vectors for or that does not fit its BAR", async (t) => {
+  const noVectors = new PassthroughBench({ ...NVME, interrupts: { intx: { count: 1 } } });
+  t.equal(noVectors.capability(0x11), undefined);
+  t.match(noVectors.host.reports, [/MSI-X is not shown/]);
+  const tooMany = new PassthroughBench({ ...NVME, interrupts: { msix: { count: 2048 } } });
+  t.equal(tooMany.capability(0x11), undefined);
+});

@@ -1,0 +1,105 @@
+import { symlinkSync } from "node:fs";
+import t from "tap";
+import { completeSpec, type MachineInput } from "../../../../src/vmm/spec/spec-check.ts";
+import { resolvePciFunction } from "../../../../src/vmm/spec/spec-paths.ts";
+import { deadSocket } from "../../../support/socket-pair.ts";
+
+const directory = t.testdir({
+  vmlinux: "kernel",
+  "a.raw": "disk",
+  devices: {},
+  "0000:01:00.0": { vendor: "0x8086", config: "c" },
+  "0000:01:00.1": { vendor: "0x8086" },
+});
+const kernel = `${directory}/vmlinux`;
+
+t.test("completeSpec() fills in what a caller of the typed API leaves out", async (t) => {
+  t.same(completeSpec({ kernel }), {
+    kernel,
+    cmdline: "",
+    cpus: { count: 1 },
+    memory: { sizeBytes: 536_870_912, hugepages: false, shared: true, prefault: false },
+    disks: [],
+    devices: [],
+    userDevices: [],
+    serial: { kind: "api" },
+    console: { kind: "off" },
+    rng: { source: "/dev/urandom" },
+    allowReboot: true,
+  });
+});
+
+t.test("completeSpec() changes nothing in its own result", async (t) => {
+  const input: MachineInput = {
+    kernel,
+    disks: [{ path: `${directory}/a.raw` }],
+    devices: [{ path: `${directory}/0000:01:00.0/`, pciSlot: 4 }],
+    debugExitPort: 0xf4,
+    pollMicroseconds: 0,
+    allowReboot: false,
+  };
+  const spec = completeSpec(input);
+  t.same(completeSpec(spec), spec);
+  t.match(spec, { debugExitPort: 0xf4, pollMicroseconds: 0, allowReboot: false });
+});
+
+t.test("completeSpec() knows the same device by its real path, whatever links lead there", async (t) => {
+  const links = t.testdir({});
+  symlinkSync(`${directory}/0000:01:00.0`, `${links}/card`);
+  symlinkSync("card", `${links}/again`);
+  const twice = [{ path: `${directory}/0000:01:00.0` }, { path: `${links}/again` }];
+  t.throws(() => completeSpec({ kernel, devices: twice }), {
+    path: "devices[1].path",
+    message: /0000:01:00\.0 is given twice/,
+  });
+  t.equal(completeSpec({ kernel, devices: twice.slice(1) }).devices[0]?.path, `${directory}/0000:01:00.0`);
+  const socket = deadSocket(t);
+  symlinkSync(socket, `${links}/socket`);
+  const sockets = [{ socket: `${links}/socket` }, { socket }];
+  t.throws(() => completeSpec({ kernel, userDevices: sockets }), {
+    path: "userDevices[1].socket",
+    message: /is given twice/,
+  });
+});
+
+t.test("completeSpec() names the place of a problem", async (t) => {
+  const disk = { path: `${directory}/a.raw`, isReadOnly: true };
+  const cases: readonly (readonly [Partial<MachineInput>, string])[] = [
+    [{ kernel: "/no/such" }, "kernel"],
+    [{ cpus: { count: 1.5 } }, "cpus.count"],
+    [{ memory: { sizeBytes: Number.NaN } }, "memory.sizeBytes"],
+    [{ disks: [disk, { path: "/no/such" }] }, "disks[1].path"],
+    [{ disks: [disk, { ...disk, serial: "é" }] }, "disks[1].serial"],
+    [{ disks: [disk, { ...disk, id: "_disk0" }] }, "disks[1].id"],
+    [{ devices: [{ path: "" }] }, "devices[0].path"],
+    [{ userDevices: [{ socket: kernel }] }, "userDevices[0].socket"],
+    [{ rng: { source: directory } }, "rng.source"],
+    [{ debugExitPort: -1 }, "debugExitPort"],
+    [{ pollMicroseconds: -1 }, "pollMicroseconds"],
+    [{ serial: { kind: "file", path: "" } }, "serial"],
+  ];
+  for (const [part, path] of cases) {
+    t.throws(() => completeSpec({ kernel, ...part }), {
+      name: "SpecError",
+      path,
+      message: new RegExp(`^${path.replace(/[[\].]/g, "\\$&")}: `),
+    });
+  }
+});
+
+t.test("resolvePciFunction() finds a function by its address, in the long and the short form", async (t) => {
+  const devices = `${directory}/devices`;
+  symlinkSync("../0000:01:00.0", `${devices}/0000:01:00.0`);
+  const real = `${directory}/0000:01:00.0`;
+  for (const path of ["0000:01:00.0", "01:00.0", `${devices}/0000:01:00.0`, `${devices}/0000:01:00.0/`, real]) {
+    t.equal(resolvePciFunction("--device", path, devices), real, path);
+  }
+  t.throws(() => resolvePciFunction("--device", "02:00.0", devices), {
+    message: "--device: this machine has no PCI function 0000:02:00.0 (tsvmm devices lists them)",
+  });
+});
+
+t.test("resolvePciFunction() refuses a directory without a function's files", async (t) => {
+  t.throws(() => resolvePciFunction("--device", `${directory}/0000:01:00.1`), { message: /is not a PCI function/ });
+  t.throws(() => resolvePciFunction("--device", kernel), { message: /is not a PCI function/ });
+});
