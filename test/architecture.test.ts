@@ -229,6 +229,17 @@ t.test("no two folders import each other, directly or around a corner", async (t
   t.same(circles(folders), []);
 });
 
+t.test("every program that is named relative to a module is there", async (t) => {
+  const missing: string[] = [];
+  for (const file of files) {
+    for (const [, path = ""] of text(file).matchAll(/new URL\("([^"]+\.js)", import\.meta\.url\)/g)) {
+      const compiled = resolve(root, "dist", dirname(file), path);
+      if (!existsSync(compiled)) missing.push(`${file}: ${path}`);
+    }
+  }
+  t.same(missing, []);
+});
+
 t.test("folders without system calls import nothing of Node or of packages", async (t) => {
   const wrong = files
     .filter((file) => PURE.includes(dirname(file)))

@@ -2,11 +2,11 @@
  * The part of the demo that runs where KVM and the device are: starts the VMM with the user's own command line, types at
  * the guest's shell prompt, and writes down what was seen.
  *
- * usage: node demo-guest.js BDF VMLINUX DISK RESULT.json [qemu]
+ * usage: node guest.js BDF VMLINUX DISK RESULT.json [qemu]
  */
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HostError } from "../../src/base/errors.ts";
 import { GuestSession } from "../guest-session.ts";
@@ -24,7 +24,7 @@ async function demo(bdf: string, vmlinux: string, disk: string, isQemu: boolean)
     symlinkSync(vmlinux, join(home, "vmlinux"));
     copyFileSync(disk, join(home, "focal-server-cloudimg-amd64.raw"));
     mkdirSync(join(home, "bin"));
-    const main = join(dirname(fileURLToPath(import.meta.url)), "../bundle/main.js");
+    const main = fileURLToPath(new URL("../../bundle/main.js", import.meta.url));
     writeFileSync(join(home, "bin/tsvmm"), `#!/bin/sh\nexec node '${main}' "$@"\n`, { mode: 0o755 });
     const commandLine = isQemu ? qemuCommandLine(bdf) : tsvmmCommandLine(bdf);
     const summary = join(home, "summary.json");
@@ -94,7 +94,7 @@ const identity = (bdf: string, what: string): string =>
 
 const [bdf, vmlinux, disk, result, vmm] = process.argv.slice(2);
 if (bdf === undefined || vmlinux === undefined || disk === undefined || result === undefined) {
-  console.error("usage: node demo-guest.js BDF VMLINUX DISK RESULT.json [qemu]");
+  console.error("usage: node guest.js BDF VMLINUX DISK RESULT.json [qemu]");
   process.exitCode = 2;
 } else {
   try {

@@ -10,7 +10,7 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type GuestImages, guestImages } from "../../guest-images/images.ts";
@@ -40,7 +40,7 @@ const progress = (text: string): void => {
 
 /** The driving half, and its arguments, as words. */
 function driver(bdf: string, images: GuestImages, result: string, vmm: string): readonly string[] {
-  const program = join(dirname(fileURLToPath(import.meta.url)), "demo-guest.js");
+  const program = fileURLToPath(new URL("guest.js", import.meta.url));
   return ["node", program, bdf, images.vmlinux, images.disk, result, vmm];
 }
 
@@ -82,7 +82,7 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
     let lab = await run();
     for (let attempt = 1; attempt < ATTEMPTS; attempt++) {
       if (lab.scenarios[0]?.status === 0 || lab.accelerator !== "tcg") break;
-      // See README.md of this folder: emulation loses guests, whoever runs them.
+      // See the README of lab: emulation loses guests, whoever runs them.
       progress("the guest was lost, which happens now and then where a whole machine is emulated around it; once more");
       lab = await run();
     }
