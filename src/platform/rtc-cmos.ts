@@ -40,9 +40,10 @@ const C_UPDATE_ENDED = 0x10;
 const D_VALID = 0x80;
 const HOUR_PM = 0x80;
 
-/** A moment of UTC in the clock's own units; a field may hold what no calendar has while the guest sets the clock. */
+/** A moment of UTC in the clock's own units. A field may hold what no calendar has: the rest of it is carried. */
 interface Calendar {
-  readonly year: number;
+  readonly century: number;
+  readonly year: number; // of the century
   readonly month: number; // 1 is January
   readonly day: number;
   readonly hours: number;
@@ -51,10 +52,19 @@ interface Calendar {
   readonly milliseconds: number;
 }
 
+/** Two digits of century and two of year: the registers count from 0000-01-01 and begin anew after 9999-12-31. */
+const FIRST_MS = -62_167_219_200_000;
+/** 25 times the calendar's 400 years of 146,097 days: the days of the week come out even too. */
+const PERIOD_MS: number = 25 * 146_097 * 86_400_000;
+
+/** The same moment within what the registers can show. */
+const wrapped = (ms: number): number => FIRST_MS + ((((ms - FIRST_MS) % PERIOD_MS) + PERIOD_MS) % PERIOD_MS);
+
 function calendarAt(ms: number): Calendar {
   const date = new Date(ms);
   return {
-    year: date.getUTCFullYear(),
+    century: Math.floor(date.getUTCFullYear() / 100),
+    year: date.getUTCFullYear() % 100,
     month: date.getUTCMonth() + 1,
     day: date.getUTCDate(),
     hours: date.getUTCHours(),
@@ -67,8 +77,8 @@ function calendarAt(ms: number): Calendar {
 /** Milliseconds since 1970; the 31st of February counts on into March. */
 function millisecondsOf(calendar: Calendar): number {
   const date = new Date(0);
-  date.setUTCFullYear(calendar.year, calendar.month - 1, calendar.day);
-  return date.setUTCHours(calendar.hours, calendar.minutes, calendar.seconds, calendar.milliseconds);
+  date.setUTCFullYear(100 * calendar.century + calendar.year, calendar.month - 1, calendar.day);
+  return wrapped(date.setUTCHours(calendar.hours, calendar.minutes, calendar.seconds, calendar.milliseconds));
 }
 
 /** RAM as the firmware of a PC would leave it in CMOS. */
@@ -90,8 +100,8 @@ export class RtcCmos implements BusDevice {
   readonly #bytes = new DataView(new ArrayBuffer(128));
   #index = 0;
   #offsetMs = 0;
-  /** What the time registers hold while the guest has stopped the clock to set it. */
-  #stopped: Calendar | undefined;
+  /** Set while the guest has stopped the clock to set it, to the part of a second; the time registers are in `#bytes` then. */
+  #stoppedMs: number | undefined;
   #secondSeen: number;
 
   constructor(clock: Clock, memory: CmosMemory) {
@@ -134,21 +144,16 @@ export class RtcCmos implements BusDevice {
   #readByte(index: number): number {
     switch (index) {
       case SECONDS:
-        return this.#encode(this.#now().seconds);
       case MINUTES:
-        return this.#encode(this.#now().minutes);
       case HOURS:
-        return this.#encodeHours(this.#now().hours);
+      case DAY:
+      case MONTH:
+      case YEAR:
+      case CMOS_CENTURY:
+        if (this.#stoppedMs === undefined) this.#latch(this.#now());
+        return this.#bytes.getUint8(index);
       case WEEKDAY:
         return this.#encode(new Date(millisecondsOf(this.#now())).getUTCDay() + 1); // 1 is Sunday
-      case DAY:
-        return this.#encode(this.#now().day);
-      case MONTH:
-        return this.#encode(this.#now().month);
-      case YEAR:
-        return this.#encode(this.#now().year % 100);
-      case CMOS_CENTURY:
-        return this.#encode(Math.floor(this.#now().year / 100));
       case REGISTER_C:
         return this.#takeFlags();
       case REGISTER_D:
@@ -161,28 +166,13 @@ export class RtcCmos implements BusDevice {
   #writeByte(index: number, value: number): void {
     switch (index) {
       case SECONDS:
-        this.#setNow({ ...this.#now(), seconds: this.#decode(value) });
-        return;
       case MINUTES:
-        this.#setNow({ ...this.#now(), minutes: this.#decode(value) });
-        return;
       case HOURS:
-        this.#setNow({ ...this.#now(), hours: this.#decodeHours(value) });
-        return;
       case DAY:
-        this.#setNow({ ...this.#now(), day: this.#decode(value) });
-        return;
       case MONTH:
-        this.#setNow({ ...this.#now(), month: this.#decode(value) });
-        return;
-      case YEAR: {
-        const { year } = this.#now();
-        this.#setNow({ ...this.#now(), year: year - (year % 100) + this.#decode(value) });
-        return;
-      }
+      case YEAR:
       case CMOS_CENTURY:
-        this.#setNow({ ...this.#now(), year: 100 * this.#decode(value) + (this.#now().year % 100) });
-        return;
+        return this.#writeTime(index, value);
       case WEEKDAY: // follows from the date
       case REGISTER_C:
       case REGISTER_D:
@@ -198,26 +188,66 @@ export class RtcCmos implements BusDevice {
     }
   }
 
+  /** Stopped, the registers wait side by side, so that a day may be set after its month; running, each is carried at once. */
+  #writeTime(index: number, value: number): void {
+    if (this.#stoppedMs !== undefined) {
+      this.#bytes.setUint8(index, value);
+      return;
+    }
+    const now = this.#now();
+    this.#latch(now);
+    this.#bytes.setUint8(index, value);
+    this.#setTime(now.milliseconds);
+  }
+
   #setRegisterB(value: number): void {
     const isStopped = (value & B_SET) !== 0;
-    const calendar = this.#now();
-    if (isStopped) {
-      this.#stopped = calendar;
-    } else if (this.#stopped !== undefined) {
-      this.#stopped = undefined;
-      this.#setNow(calendar);
+    // Both read and write the registers in the old mode: the new one holds for what the guest writes from now on.
+    if (isStopped && this.#stoppedMs === undefined) {
+      const now = this.#now();
+      this.#latch(now);
+      this.#stoppedMs = now.milliseconds;
+    } else if (!isStopped && this.#stoppedMs !== undefined) {
+      this.#setTime(this.#stoppedMs);
+      this.#stoppedMs = undefined;
     }
     this.#bytes.setUint8(REGISTER_B, value);
   }
 
   #now(): Calendar {
-    return this.#stopped ?? calendarAt(this.#clock.wallMs() + this.#offsetMs);
+    if (this.#stoppedMs !== undefined) return this.#latched(this.#stoppedMs);
+    return calendarAt(wrapped(this.#clock.wallMs() + this.#offsetMs));
   }
 
-  /** Stopped, the fields wait side by side, so that a day may be set after its month; running, each is carried at once. */
-  #setNow(calendar: Calendar): void {
-    if (this.#stopped !== undefined) this.#stopped = calendar;
-    else this.#offsetMs = millisecondsOf(calendar) - this.#clock.wallMs();
+  /** Puts a time into the registers, in the mode that register B says. */
+  #latch(now: Calendar): void {
+    this.#bytes.setUint8(CMOS_CENTURY, this.#encode(now.century));
+    this.#bytes.setUint8(YEAR, this.#encode(now.year));
+    this.#bytes.setUint8(MONTH, this.#encode(now.month));
+    this.#bytes.setUint8(DAY, this.#encode(now.day));
+    this.#bytes.setUint8(HOURS, this.#encodeHours(now.hours));
+    this.#bytes.setUint8(MINUTES, this.#encode(now.minutes));
+    this.#bytes.setUint8(SECONDS, this.#encode(now.seconds));
+  }
+
+  /** What the registers say. */
+  #latched(milliseconds: number): Calendar {
+    const field = (index: number): number => this.#decode(this.#bytes.getUint8(index));
+    return {
+      century: field(CMOS_CENTURY),
+      year: field(YEAR),
+      month: field(MONTH),
+      day: field(DAY),
+      hours: this.#decodeHours(this.#bytes.getUint8(HOURS)),
+      minutes: field(MINUTES),
+      seconds: field(SECONDS),
+      milliseconds,
+    };
+  }
+
+  /** The clock goes on from what the registers say. */
+  #setTime(milliseconds: number): void {
+    this.#offsetMs = millisecondsOf(this.#latched(milliseconds)) - this.#clock.wallMs();
   }
 
   #second(): number {
@@ -226,6 +256,7 @@ export class RtcCmos implements BusDevice {
 
   /** Register C: reading clears it. */
   #takeFlags(): number {
+    if (this.#stoppedMs !== undefined) return 0; // no update ends while SET is on
     const second = this.#second();
     if (second === this.#secondSeen) return 0;
     this.#secondSeen = second;
@@ -237,7 +268,7 @@ export class RtcCmos implements BusDevice {
   }
 
   #encode(value: number): number {
-    return (this.#has(B_BINARY) ? value : (Math.floor(value / 10) << 4) | (value % 10)) & 0xff;
+    return this.#has(B_BINARY) ? value : (Math.floor(value / 10) << 4) | (value % 10);
   }
 
   #decode(value: number): number {

@@ -123,6 +123,69 @@ t.test("RtcCmos keeps the other bytes and ignores the NMI bit of the index", asy
   t.equal(chip.read(0, 1), 0xff, "the index cannot be read");
 });
 
+t.test("RtcCmos counts from 9999-12-31 on to 0000-01-01, and back", async (t) => {
+  const { clock, write, time } = build("2026-06-01T23:59:59.500Z");
+  write(0x32, 0x99);
+  write(9, 0x99);
+  write(8, 0x12);
+  write(7, 0x31);
+  t.same(time(), [0x99, 0x99, 0x12, 0x31, 0x23, 0x59, 0x59, 0x06], "a Friday");
+  clock.advanceMs(500);
+  t.same(time(), [0x00, 0x00, 0x01, 0x01, 0x00, 0x00, 0x00, 0x07], "a Saturday");
+  write(8, 0x00); // the month before January
+  t.same(time(), [0x99, 0x99, 0x12, 0x01, 0x00, 0x00, 0x00, 0x04], "a Wednesday");
+});
+
+t.test("RtcCmos can be set after any number of impossible years, with SET and without", async (t) => {
+  const { write, read, time } = build();
+  for (let count = 0; count < 3000; count++) {
+    write(9, 0xff);
+    if (read(8) !== 0x11) t.fail(`month ${read(8)} after ${count} writes`);
+  }
+  const newYear = [0x20, 0x26, 0x01, 0x01, 0x00, 0x00, 0x00];
+  const set = (): void => {
+    for (const [place, index] of [0x32, 9, 8, 7, 4, 2, 0].entries()) write(index, newYear[place] ?? 0);
+  };
+  set();
+  t.same(time(), [...newYear, 0x05], "running");
+  write(0x0b, 0x82);
+  for (let count = 0; count < 3000; count++) write(9, 0xff);
+  t.same(time().slice(0, 3), [0x20, 0xff, 0x01], "the century stays what it was");
+  write(0x0b, 0x02);
+  write(0x0b, 0x82);
+  set();
+  write(0x0b, 0x02);
+  t.same(time(), [...newYear, 0x05], "with SET");
+});
+
+t.test("RtcCmos shows what was written while SET is on, and ends no update", async (t) => {
+  const { clock, write, read } = build();
+  read(0x0c);
+  write(0x0b, 0x82);
+  for (const index of [0, 2, 4, 7, 8, 9, 0x32]) write(index, 0x9f + (index & 0x0f));
+  t.same([0, 2, 4, 7, 8, 9, 0x32].map(read), [0x9f, 0xa1, 0xa3, 0xa6, 0xa7, 0xa8, 0xa1]);
+  clock.advanceMs(3000);
+  t.equal(read(0x0c), 0);
+});
+
+t.test("RtcCmos takes the time in the mode that it was written in", async (t) => {
+  const { write, time } = build();
+  write(0x0b, 0x80 | 0x04 | 0x02); // stopped, and binary from here on
+  for (const [index, value] of [
+    [0x32, 20],
+    [9, 31],
+    [8, 12],
+    [7, 25],
+    [4, 18],
+    [2, 45],
+    [0, 58],
+  ] as const) {
+    write(index, value);
+  }
+  write(0x0b, 0x02);
+  t.same(time(), [0x20, 0x31, 0x12, 0x25, 0x18, 0x45, 0x58, 0x05], "and shown in BCD");
+});
+
 t.test("RtcCmos answers numbers whatever the guest sets", async (t) => {
   const { clock, read, write } = build();
   const wrong: string[] = [];
