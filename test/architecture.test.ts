@@ -273,7 +273,7 @@ t.test(`no file has more than ${LINE_BUDGET} lines, no room of src more than ${R
 
 t.test("every folder of src, and each tool folder, tells what is in it in at most 40 lines", async (t) => {
   const rooms = new Set(sources.map((file) => dirname(file)).filter((folder) => folder !== "src"));
-  const folders = [...rooms, "guests", "guest-images", "lab", "test", "examples"];
+  const folders = [...rooms, "guests", "tools", "guest-images", "lab", "test", "examples"];
   for (const folder of folders) {
     const readme = join(folder, "README.md");
     t.ok(existsSync(join(root, readme)), `${readme} exists`);
