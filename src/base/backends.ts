@@ -19,7 +19,11 @@ export interface BlockBackend {
   flush(done: (status: BlockStatus) => void): void;
   discard(offset: number, sizeBytes: number, done: (status: BlockStatus) => void): void;
   writeZeroes(offset: number, sizeBytes: number, mayUnmap: boolean, done: (status: BlockStatus) => void): void;
-  close(): void;
+  /**
+   * The device on this backend goes, at a guest's reset or at the end: guest memory is not touched any more, also by requests that are
+   * under way. They may be dropped without an answer. The disk stays open for the next device.
+   */
+  detach(): void;
 }
 
 /**

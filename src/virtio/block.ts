@@ -181,7 +181,7 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
 
   close(): void {
     this.reset();
-    this.#backend.close();
+    this.#backend.detach();
   }
 
   #start(queue: Virtqueue, chain: Chain): void {

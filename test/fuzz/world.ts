@@ -108,9 +108,7 @@ class FuzzBlock implements BlockBackend {
     this.#range(offset, sizeBytes, done);
   }
 
-  close(): void {
-    // Holds nothing.
-  }
+  detach(): void {}
 
   #range(offset: number, sizeBytes: number, done: (status: BlockStatus) => void): void {
     if (offset + sizeBytes > this.sizeBytes)

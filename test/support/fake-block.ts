@@ -18,7 +18,7 @@ export class FakeBlock implements BlockBackend {
   isDeferred = false;
   /** What requests end with, for host failures. */
   status: BlockStatus = "ok";
-  isClosed = false;
+  isDetached = false;
   readonly #memory: FakeGuestMemory;
   readonly #waiting: (() => void)[] = [];
 
@@ -85,8 +85,8 @@ export class FakeBlock implements BlockBackend {
     this.#perform(text, done, () => this.bytes.fill(0, offset, offset + sizeBytes));
   }
 
-  close(): void {
-    this.isClosed = true;
+  detach(): void {
+    this.isDetached = true;
   }
 
   #perform(text: string, done: Done, work: () => void): void {

@@ -11,9 +11,6 @@ import { StorageThread } from "./storage-thread.ts";
 
 type Done = (status: BlockStatus) => void;
 
-/** How long {@link DiskFile.close} waits for the storage worker. */
-const CLOSE_TIMEOUT_MS = 10_000;
-
 /**
  * A disk in a raw image file or a block device.
  *
@@ -80,11 +77,17 @@ export class DiskFile implements BlockBackend {
     this.#change({ kind: "writeZeroes", offset, sizeBytes, mayUnmap }, done);
   }
 
-  /** Waits for what the storage worker has in hand, delivers it, and unlocks the image. Calling it twice is harmless. */
-  close(): void {
+  /** Reads and writes are over when they return, and the storage worker knows no guest memory. */
+  detach(): void {}
+
+  /**
+   * Waits for what the storage worker has in hand, delivers it, and unlocks the image. Calling it twice is harmless. An image whose worker
+   * is inside a call after `timeoutMs` stays open and locked.
+   */
+  close(timeoutMs: number): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const isStopped = this.#thread.close(CLOSE_TIMEOUT_MS);
+    const isStopped = this.#thread.close(timeoutMs);
     this.#transfer.close();
     if (isStopped) libc.close(this.#image.fd);
   }

@@ -4,7 +4,6 @@ import { SpecError } from "../../base/errors.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher, RingWatcher } from "../../base/signals.ts";
 import { hex, type Width } from "../../base/units.ts";
-import { DiskFile } from "../../host/disk/disk-file.ts";
 import type { GuestRam } from "../../host/memory/guest-ram.ts";
 import { Vm } from "../../kvm/vm.ts";
 import type { PassthroughFunction } from "../../passthrough/function.ts";
@@ -38,10 +37,11 @@ import {
 } from "../shared/memory-map.ts";
 import type { DeviceStatistics, GuestEvent, MachineFiles } from "../shared/messages.ts";
 import type { MachinePlan } from "../shared/plan.ts";
-import type { DiskSpec, MachineSpec } from "../spec/spec.ts";
+import type { MachineSpec } from "../spec/spec.ts";
 import { describeBoard } from "./board-plan.ts";
 import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
+import type { Disks } from "./disks.ts";
 import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
 import { plugPassthrough } from "./passthrough-slots.ts";
 import { RandomSource } from "./random-source.ts";
@@ -56,6 +56,7 @@ export interface BoardParts extends MachineFiles {
   readonly layout: MemoryLayout;
   readonly watcher: FdWatcher & RingWatcher;
   readonly characters: CharDevices;
+  readonly disks: Disks;
   readonly report: Report;
   readonly trace?: Trace | undefined;
   readonly onGuestEvent: (event: GuestEvent) => void;
@@ -239,12 +240,14 @@ export class Board {
   }
 
   #addFunctions(): void {
-    const { spec, characters, watcher, report } = this.#parts;
+    const { spec, characters, disks } = this.#parts;
     this.#plug(new HostBridge(), 0);
     // Functions with a slot of their own wish come first, so that none of the others is in their way.
     const passed = this.#openPassthrough();
     for (const { slot, members } of passed) if (slot !== undefined) this.#plugGroup(members, slot);
-    for (const disk of spec.disks) this.#plugVirtio(disk.id, this.#disk(disk, watcher, report));
+    for (const { id, serial } of spec.disks) {
+      this.#plugVirtio(id, new VirtioBlock(id, disks.backend(id), serial ?? id));
+    }
     if (characters.console !== undefined) {
       this.#console = new VirtioConsole("console", characters.console, characters.consoleSize);
       this.#plugVirtio("console", this.#console);
@@ -315,17 +318,6 @@ export class Board {
 
   #plugGroup(members: PassthroughGroup["members"], slot: number): void {
     for (const { function: fn, functionNumber } of members) plugPassthrough(this.#root, fn, slot, functionNumber);
-  }
-
-  #disk(disk: DiskSpec, watcher: FdWatcher, report: Report): VirtioBlock {
-    const backend = new DiskFile({
-      path: disk.path,
-      isReadOnly: disk.isReadOnly,
-      isDirect: disk.isDirect,
-      watcher,
-      report,
-    });
-    return new VirtioBlock(disk.id, backend, disk.serial ?? disk.id);
   }
 
   #plugVirtio(name: string, device: VirtioDevice): void {

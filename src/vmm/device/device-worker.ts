@@ -22,6 +22,7 @@ import { traceGate } from "../shared/trace-credit.ts";
 import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
 import { runDeviceLoop } from "./device-loop.ts";
+import { Disks } from "./disks.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
 import { type Trace, traceAccesses } from "./trace.ts";
 
@@ -29,7 +30,7 @@ import { type Trace, traceAccesses } from "./trace.ts";
  * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in epoll. Messages of
  * the control thread come with a ring of the doorbell and are taken off the port by hand; `postMessage` needs no loop.
  *
- * The character devices (terminal, sockets, ptys) live as long as the thread; the board as long as a power cycle.
+ * The character devices (terminal, sockets, ptys) and the disks' images live as long as the thread; the board as long as a power cycle.
  */
 
 // Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.
@@ -50,6 +51,7 @@ const epoll = new EpollLoop();
 const doorbell = EventFd.attach(data.doorbell);
 const mailboxes = new MailboxServer(data.mailboxes);
 let characters: CharDevices | undefined;
+let disks: Disks | undefined;
 let board: Board | undefined;
 let isDone = false;
 /** Devices that the host has asked for: the next power cycle goes without them, whether the guest let go of them or was reset first. */
@@ -99,6 +101,7 @@ function take(message: ToDeviceThread): void {
 function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }>): void {
   try {
     characters ??= new CharDevices(data.spec, epoll, report, post);
+    disks ??= new Disks(data.spec.disks, epoll, report);
     board = new Board({
       spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },
       ...files,
@@ -106,6 +109,7 @@ function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }
       layout,
       watcher: epoll,
       characters,
+      disks,
       report,
       trace,
       onGuestEvent: (event) => {
@@ -200,6 +204,7 @@ for (;;) {
 }
 
 closeBoard();
+disks?.close();
 characters?.close();
 epoll.close();
 announceStage(data, STAGE.finished);

@@ -328,10 +328,10 @@ t.test("VirtioBlock that is reset keeps its status until the backend is done, an
   t.equal(driver.interrupts(1), 0);
 });
 
-t.test("VirtioBlock closes its backend", async (t) => {
+t.test("VirtioBlock.close() detaches it from its backend, which lives on", async (t) => {
   const disk = new Disk();
   disk.bench.pci.close();
-  t.ok(disk.backend.isClosed);
+  t.ok(disk.backend.isDetached);
   t.strictSame(disk.bench.doorbells.addresses, []);
   t.equal(disk.bench.router.live.length, 0);
 });

@@ -48,7 +48,7 @@ t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zero
   t.ok(stored.subarray(MIB, 2 * MIB).every((byte) => byte === 0));
   if (backend.supportsDiscard) t.ok(stored.subarray(2 * MIB, 3 * MIB).every((byte) => byte === 0));
   t.equal(stored[3 * MIB], 0x2e);
-  backend.close();
+  backend.close(10_000);
 });
 
 t.test("DiskFile does not write to a block device that the host uses, but reads it", { skip }, async (t) => {
@@ -64,6 +64,6 @@ t.test("DiskFile does not write to a block device that the host uses, but reads 
   const reader = new DiskFile({ ...common, isReadOnly: true });
   t.equal(reader.sizeBytes, MIB);
   t.equal(reader.supportsDiscard, false);
-  reader.close();
+  reader.close(10_000);
   closeSync(holder);
 });

@@ -11,7 +11,7 @@ const FULL = { isReadOnly: false, isDirect: false };
 
 function disk(t: Test, bench: HostBench, path: string, options: Partial<typeof FULL> = {}): DiskFile {
   const made = new DiskFile({ ...FULL, ...options, path, watcher: bench.loop, report: bench.report });
-  t.teardown(() => made.close());
+  t.teardown(() => made.close(10_000));
   return made;
 }
 
@@ -322,11 +322,11 @@ t.test("DiskFile locks an image: one writer, or any number of readers", async (t
   const conflict = { name: "HostError", message: /Cannot lock disk image .*disk\.img: it is in use \(.*readonly=on/ };
   t.throws(() => disk(t, bench, path), conflict);
   t.throws(() => disk(t, bench, path, { isReadOnly: true }), conflict);
-  writer.close();
+  writer.close(10_000);
   const reader = disk(t, bench, path, { isReadOnly: true });
-  disk(t, bench, path, { isReadOnly: true }).close();
+  disk(t, bench, path, { isReadOnly: true }).close(10_000);
   t.throws(() => disk(t, bench, path), conflict);
-  reader.close();
+  reader.close(10_000);
   disk(t, bench, path);
 });
 
@@ -340,8 +340,8 @@ t.test(
     for (let index = 0; index < 100; index++)
       backend.writeZeroes(index * 4096, 4096, false, (status) => answers.push(status));
     backend.flush((status) => answers.push(status));
-    backend.close();
-    backend.close();
+    backend.close(10_000);
+    backend.close(10_000);
     t.equal(answers.length, 101);
     t.ok(answers.every((status) => status === "ok"));
     backend.flush((status) => answers.push(status));
@@ -382,7 +382,7 @@ t.test("DiskFile says that the user may not open an image", async (t) => {
   chmodSync(path, 0o444);
   unprivileged(() => {
     t.throws(() => disk(t, bench, path), { name: "SyscallError", errno: "EACCES", message: /give readonly=on/ });
-    disk(t, bench, path, { isReadOnly: true }).close();
+    disk(t, bench, path, { isReadOnly: true }).close(10_000);
   });
   chmodSync(path, 0);
   unprivileged(() => {
