@@ -1,6 +1,6 @@
 import { SpecError } from "../base/errors.ts";
 import type { FileSegment, ImageFile } from "../base/load-plan.ts";
-import { gpa, hex } from "../base/units.ts";
+import { gpa, hex, MIB } from "../base/units.ts";
 import { getU64, readImage, readStart, truncated } from "./bytes.ts";
 
 /** ELF-64 and ELF-32 object file formats, System V ABI chapters 4 and 5. */
@@ -34,6 +34,11 @@ const ELF64_HEADER = { size: 64, e_entry: 24, e_phoff: 32, e_phentsize: 54, e_ph
 /** Elf32_Phdr and Elf64_Phdr. */
 const ELF32_PROGRAM = { size: 32, p_offset: 4, p_vaddr: 8, p_paddr: 12, p_filesz: 16, p_memsz: 20, p_align: 28 };
 const ELF64_PROGRAM = { size: 56, p_offset: 8, p_vaddr: 16, p_paddr: 24, p_filesz: 32, p_memsz: 40, p_align: 48 };
+
+/** As many headers as `e_phnum` can count, of the size they have; a file may claim larger ones. */
+const MAX_TABLE_BYTES: number = 0x1_0000 * ELF64_PROGRAM.size;
+/** All notes together: kernels have a few hundred bytes, and each 12 bytes may be a note. */
+const MAX_NOTE_BYTES: number = MIB;
 
 interface ProgramHeader {
   readonly type: number;
@@ -108,6 +113,10 @@ function readProgramHeaders(
   if (count === 0) throw new SpecError("--kernel", `${file.name} is not a kernel: it has no program headers`);
   if (stride < layout.size)
     throw new SpecError("--kernel", `${file.name} is damaged: program header size is ${stride}`);
+  if (stride * count > MAX_TABLE_BYTES) {
+    const state = `its program header table claims ${stride * count} bytes, more than ${MAX_TABLE_BYTES}`;
+    throw new SpecError("--kernel", `${file.name} is damaged: ${state}`);
+  }
   const table = readImage(file, offset, stride * count, "program header table");
   const headers: ProgramHeader[] = [];
   for (let index = 0; index < count; index++) {
@@ -179,6 +188,12 @@ export function readElf(file: ImageFile): ElfImage {
   );
   const loads = headers.filter((header) => header.type === PT_LOAD && header.memoryBytes > 0);
   if (loads.length === 0) throw new SpecError("--kernel", `${file.name} is not a kernel: it has nothing to load`);
+  const noted = headers.filter((header) => header.type === PT_NOTE);
+  const noteBytes = noted.reduce((sum, { fileBytes }) => sum + fileBytes, 0);
+  if (noteBytes > MAX_NOTE_BYTES) {
+    const state = `its notes claim ${noteBytes} bytes, more than ${MAX_NOTE_BYTES}`;
+    throw new SpecError("--kernel", `${file.name} is damaged: ${state}`);
+  }
   // A 64-bit entry may lie above 2^53 where nobody uses it: PVH has its own.
   const entry = bits === 64 ? getU64(view, layout.e_entry) : view.getUint32(layout.e_entry, true);
   const home = loads.find(
@@ -199,6 +214,6 @@ export function readElf(file: ImageFile): ElfImage {
     })),
     // The header names a virtual address: a kernel linked high and loaded low is entered where its segment went.
     entry: (entry ?? 0) + (home === undefined ? 0 : home.physicalAddress - (home.virtualAddress ?? 0)),
-    notes: headers.filter((header) => header.type === PT_NOTE).flatMap((header) => readNotes(file, header)),
+    notes: noted.flatMap((header) => readNotes(file, header)),
   };
 }

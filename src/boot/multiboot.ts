@@ -127,8 +127,7 @@ export function planMultiboot(request: BootRequest, header: MultibootHeader, elf
     rbx: START_INFO_ADDRESS,
     rip: image.entry,
   });
-  const line = request.cmdline === "" ? kernel.name : `${kernel.name} ${request.cmdline}`;
-  const cmdline = commandLineBytes(line, COMMAND_LINE_ROOM - 1);
+  const cmdline = commandLineBytes(request.cmdline, COMMAND_LINE_ROOM - 1, kernel.name);
   const loaderName = cString(LOADER_NAME);
   const strings = new Uint8Array([...loaderName, ...cString(request.initramfs?.name ?? "")]);
   const info = emptyBytes(INFO.size);
@@ -145,9 +144,7 @@ export function planMultiboot(request: BootRequest, header: MultibootHeader, elf
 
   const placement = new Placement(request.ramRegions, memoryMap);
   for (const { name, address, bytes } of writes) placement.claim("--memory", `the ${name}`, address, bytes.length);
-  for (const [index, { address, memoryBytes }] of image.segments.entries()) {
-    placement.claim("--kernel", `segment ${index} of ${kernel.name}`, address, memoryBytes);
-  }
+  placement.claimSegments(kernel.name, image.segments);
   const initramfs = placeInitramfs(request.initramfs, placement, TWO_POW_32);
 
   info.setUint32(INFO.flags, INFO_MEMORY | INFO_CMDLINE | INFO_MODS | INFO_MMAP | INFO_LOADER_NAME, true);

@@ -1,11 +1,15 @@
 import { SpecError } from "../base/errors.ts";
 import type { RamRegion } from "../base/guest-memory.ts";
-import type { MemoryMapEntry } from "../base/load-plan.ts";
+import type { FileSegment, MemoryMapEntry } from "../base/load-plan.ts";
 import { alignDown, type Gpa, gpa, hex, MIB, PAGE_SIZE, TWO_POW_32 } from "../base/units.ts";
 
 interface Range {
   readonly start: number;
   readonly end: number; // first address behind it
+}
+
+interface Claim extends Range {
+  readonly name: string;
 }
 
 /** What of the RAM the map calls RAM, in address order, touching pieces joined. */
@@ -35,7 +39,8 @@ function usableRam(regions: readonly RamRegion[], map: readonly MemoryMapEntry[]
  */
 export class Placement {
   readonly #ram: readonly Range[];
-  readonly #claims: (Range & { readonly name: string })[] = [];
+  /** In address order, without overlaps. */
+  readonly #claims: Claim[] = [];
 
   constructor(regions: readonly RamRegion[], map: readonly MemoryMapEntry[]) {
     this.#ram = usableRam(regions, map);
@@ -71,7 +76,19 @@ export class Placement {
       const taken = `${hex(holder.start)}+${hex(holder.end - holder.start)}`;
       throw new SpecError(option, `${name} at ${place} overlaps ${holder.name} at ${taken}`);
     }
-    this.#claims.push({ name, start: address, end });
+    this.#claims.splice(this.#firstBehind(address), 0, { name, start: address, end });
+  }
+
+  /**
+   * Takes what a kernel's segments load, in address order: an ELF file may have 65,535 of them, in any.
+   *
+   * @throws SpecError as {@link claim} does.
+   */
+  claimSegments(kernel: string, segments: readonly FileSegment[]): void {
+    const ordered = [...segments.entries()].sort(([, a], [, b]) => a.address - b.address);
+    for (const [index, { address, memoryBytes }] of ordered) {
+      this.claim("--kernel", `segment ${index} of ${kernel}`, address, memoryBytes);
+    }
   }
 
   /**
@@ -98,8 +115,21 @@ export class Placement {
     );
   }
 
-  #holder(start: number, end: number): (Range & { readonly name: string }) | undefined {
-    return this.#claims.find((claim) => start < claim.end && claim.start < end);
+  #holder(start: number, end: number): Claim | undefined {
+    const claim = this.#claims[this.#firstBehind(start)];
+    return claim !== undefined && claim.start < end ? claim : undefined;
+  }
+
+  /** Index of the first claim that ends behind an address. */
+  #firstBehind(address: number): number {
+    let low = 0;
+    let high = this.#claims.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#claims[middle]?.end ?? 0) > address) high = middle;
+      else low = middle + 1;
+    }
+    return low;
   }
 
   #bytesFrom(address: number): number {
