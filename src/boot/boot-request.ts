@@ -22,14 +22,18 @@ export interface BootRequest {
  * The command line as bytes with a NUL.
  *
  * @param limit What the kernel accepts, in bytes without the NUL. Longer lines are cut by kernels without a word, so they are refused.
+ * @param program Argument 0, where the protocol has one: it goes before the line.
  * @throws SpecError
  */
-export function commandLineBytes(cmdline: string, limit: number): Uint8Array {
+export function commandLineBytes(cmdline: string, limit: number, program = ""): Uint8Array {
   if (cmdline.includes("\0")) throw new SpecError("--cmdline", "contains a NUL character");
-  const bytes = cString(cmdline);
+  const bytes = cString([program, cmdline].filter((part) => part !== "").join(" "));
   const room = Math.min(limit, COMMAND_LINE_ROOM - 1);
   if (bytes.length - 1 > room) {
-    throw new SpecError("--cmdline", `is ${bytes.length - 1} bytes long: this kernel takes ${room}`);
+    const sizeBytes = cString(cmdline).length - 1;
+    const taken = bytes.length - 1 - sizeBytes;
+    const rest = taken === 0 ? "" : ` with its path before it, which takes ${taken} of them`;
+    throw new SpecError("--cmdline", `is ${sizeBytes} bytes long: this kernel takes ${room}${rest}`);
   }
   return bytes;
 }

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { openError, SpecError } from "../../base/errors.ts";
 import type { ImageFile, LoadPlan } from "../../base/load-plan.ts";
 import { fd, gpa } from "../../base/units.ts";
@@ -15,7 +15,8 @@ interface OpenImage extends ImageFile {
 function openImage(option: string, path: string): OpenImage {
   let descriptor: number;
   try {
-    descriptor = openSync(path, "r");
+    // Nonblocking: what was a regular file when the command line was checked may be a named pipe by now.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   } catch (error) {
     throw openError(option, path, error);
   }

@@ -91,3 +91,14 @@ t.test("planBoot() refuses multiboot kernels it cannot satisfy", async (t) => {
   refuse(flat([0x6000, 0x6000, 0, 0, 0x6020]), /overlaps the multiboot information at 0x6000/);
   refuse(multibootHeader(0x1_0000), /multiboot header/);
 });
+
+t.test("planBoot() tells the line's length and the path's apart when they do not fit together", async (t) => {
+  const path = `/${"deep/".repeat(800)}kernel`;
+  const deep = { ...kernel, name: path };
+  const cmdline = "x".repeat(65_535 - 1 - path.length);
+  t.equal(textAt(planBoot(bootRequest(deep, { cmdline })), 0x2_0000), `${path} ${cmdline}`);
+  t.throws(() => planBoot(bootRequest(deep, { cmdline: `${cmdline}x` })), {
+    message:
+      "--cmdline: is 61528 bytes long: this kernel takes 65535 with its path before it, which takes 4008 of them",
+  });
+});
