@@ -29,6 +29,11 @@ export const FCNTL = {
   F_RDLCK: 0,
   F_WRLCK: 1,
   F_UNLCK: 2,
+  F_ADD_SEALS: 1033,
+  F_GET_SEALS: 1034,
+  F_SEAL_SEAL: 0x1,
+  F_SEAL_SHRINK: 0x2,
+  F_SEAL_GROW: 0x4,
   SEEK_SET: 0,
 } as const;
 

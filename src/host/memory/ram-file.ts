@@ -1,6 +1,6 @@
 import type { RamRegion } from "../../base/guest-memory.ts";
 import { type Fd, fd, GIB, hex, MIB, PAGE_SIZE } from "../../base/units.ts";
-import { MMAN } from "../constants.ts";
+import { FCNTL, MMAN } from "../constants.ts";
 import { check } from "../errors.ts";
 import { libc } from "../libc.ts";
 import { hugePages } from "../limits.ts";
@@ -19,8 +19,11 @@ export interface GuestRamOptions {
 
 const HUGE_PAGE_SIZE: number = 2 * MIB;
 
+/** vfio-user servers get the file's descriptor. One that cut it short would turn our next load or store into SIGBUS. memfd_create(2) */
+const SIZE_SEALS: number = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEAL_SEAL;
+
 /**
- * Makes the RAM file and maps it whole. The caller owns both.
+ * Makes the RAM file, whose size is sealed, and maps it whole. The caller owns both.
  *
  * @throws SyscallError with advice, for example when the host has too few huge pages; RangeError for regions that cannot be.
  */
@@ -32,14 +35,16 @@ export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; read
   const kind = hugepages ? MMAN.MFD_HUGETLB | MMAN.MFD_HUGE_2MB : 0;
   const tooLittle = hugepages ? hugePageAdvice(sizeBytes) : "the host has too little free memory";
   const advice = { ENOMEM: tooLittle, ENOSPC: tooLittle, ENODEV: "this kernel has no 2 MiB huge pages" };
-  const file = fd(check(libc.memfdCreate("tsvmm-ram", MMAN.MFD_CLOEXEC | kind), action, "memfd_create", advice));
+  const flags = MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING | kind;
+  const file = fd(check(libc.memfdCreate("tsvmm-ram", flags), action, "memfd_create", advice));
   let mapping: HostMapping | undefined;
   try {
     check(libc.ftruncate(file, sizeBytes), action, "ftruncate", advice);
+    check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SIZE_SEALS), action, "fcntl F_ADD_SEALS");
     // Guest and host addresses agree within a huge page, so that the kernel can map both in one piece.
     const alignment = sizeBytes >= GIB ? GIB : HUGE_PAGE_SIZE;
-    const flags = hugepages ? 0 : MMAN.MAP_NORESERVE;
-    mapping = HostMapping.ofFile("guest RAM", file, 0, sizeBytes, { alignment, flags, advice });
+    const reserve = hugepages ? 0 : MMAN.MAP_NORESERVE;
+    mapping = HostMapping.ofFile("guest RAM", file, 0, sizeBytes, { alignment, flags: reserve, advice });
     // Wishes: a kernel that cannot fulfil one refuses, which is no harm.
     if (!hugepages) libc.madvise(mapping.address, sizeBytes, MMAN.MADV_HUGEPAGE);
     libc.madvise(mapping.address, sizeBytes, MMAN.MADV_DONTDUMP);

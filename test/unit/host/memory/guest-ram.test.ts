@@ -2,7 +2,7 @@ import { closeSync, openSync, writeFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import type { RamRegion } from "../../../../src/base/guest-memory.ts";
-import { fd, gpa } from "../../../../src/base/units.ts";
+import { type Fd, fd, gpa } from "../../../../src/base/units.ts";
 import { libc } from "../../../../src/host/libc.ts";
 import { hugePages } from "../../../../src/host/limits.ts";
 import { GuestRam } from "../../../../src/host/memory/guest-ram.ts";
@@ -162,6 +162,23 @@ t.test("GuestRam.close() makes every range no RAM and may be called twice", asyn
   t.equal(memory.fd, -1);
 });
 
+/** What a process that was handed the file's descriptor may do to its size; the errno, or 0. */
+function resize(file: Fd, sizeBytes: number): number {
+  return libc.ftruncate(file, sizeBytes) < 0 ? libc.errno() : 0;
+}
+const EPERM = 1;
+const F_ADD_SEALS = 1033;
+const F_SEAL_WRITE = 8;
+
+t.test("GuestRam.create() seals the size of its file, and the seals", async (t) => {
+  const memory = ram(t);
+  t.equal(resize(memory.fd, 0), EPERM);
+  t.equal(resize(memory.fd, MIB - 4096), EPERM);
+  t.equal(resize(memory.fd, 2 * MIB), EPERM);
+  t.equal(libc.fcntl(memory.fd, F_ADD_SEALS, F_SEAL_WRITE), -1, "nobody else makes it read-only either");
+  t.equal(memory.writeU32(gpa(MIB - 4), 7), true);
+});
+
 t.test("GuestRam.create() can touch every page beforehand", async (t) => {
   const memory = ram(t, { regions: [region(0, 4 * MIB, 0)], prefault: true });
   memory.fence();
@@ -198,6 +215,7 @@ t.test(
   async (t) => {
     const memory = ram(t, { regions: [region(0, 4 * MIB, 0)], hugepages: true, prefault: true });
     t.equal(hugePages(2 * MIB).freeCount, pool.freeCount - 2);
+    t.equal(resize(memory.fd, 2 * MIB), EPERM, "their file's size is sealed, too");
     t.ok(memory.writeU32(gpa(4 * MIB - 4), 7));
   },
 );
