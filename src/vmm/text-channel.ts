@@ -1,4 +1,10 @@
-/** Thrown by {@link TextChannel.waitFor} when the pattern does not come; `output` holds what came instead. */
+import { PatternSearch } from "./pattern-search.ts";
+import { TextHistory } from "./text-history.ts";
+
+/**
+ * Thrown by {@link TextChannel.waitFor} when the pattern does not come; `output` holds what came instead. Its stack
+ * is that of the call.
+ */
 export class WaitError extends Error {
   override readonly name = "WaitError";
   /** The last 4 KiB of output. */
@@ -11,29 +17,48 @@ export class WaitError extends Error {
 }
 
 export interface WaitOptions {
-  /** Milliseconds; 60,000 unless told. */
+  /** Milliseconds; default: 60,000. `Infinity` waits until the machine ends; 0 only looks at what is there. */
   readonly timeoutMs?: number;
 }
 
 /** How much output is kept for waiting and for {@link TextChannel.text}, in characters. */
 const HISTORY = 4 << 20;
+/** Longest time a timer can measure, in milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+/** Milliseconds until everything is looked at again after output that was only looked at in part. */
+const FULL_LOOK_DELAY = 100;
+/** Looking at everything takes at most one part in so many of this thread's time. */
+const FULL_LOOK_SHARE = 20;
 
 interface Waiter {
-  readonly pattern: RegExp;
+  readonly pattern: RegExp | string;
+  readonly search: PatternSearch;
+  /** `undefined`: it waits until the machine ends. */
+  readonly timer: NodeJS.Timeout | undefined;
+  /** {@link TextChannel.droppedBytes} when it began. */
+  readonly droppedBefore: number;
   resolve(match: RegExpMatchArray): void;
-  reject(error: Error): void;
-  readonly timer: NodeJS.Timeout;
+  /** Rejects with a {@link WaitError} whose stack leads to the call of `waitFor`. */
+  reject(text: string): void;
 }
 
-/** The guest's serial port (or console) as a test sees it: text comes out, text goes in. */
+/**
+ * The guest's serial port (or console) as a test sees it: text comes out, text goes in.
+ *
+ * The machine never waits for a program that takes output slowly: the oldest output that waits is dropped then.
+ * {@link text} says so where it is missing, and {@link droppedBytes} counts it.
+ */
 export class TextChannel {
   readonly #send: (bytes: Uint8Array) => void;
   readonly #decoder = new TextDecoder();
   readonly #listeners = new Set<(text: string) => void>();
-  #text = "";
+  readonly #history = new TextHistory(HISTORY);
+  readonly #waiters = new Set<Waiter>();
   /** Where the next `waitFor` begins to look: just behind the last match. */
   #cursor = 0;
-  #waiters: Waiter[] = [];
+  #droppedBytes = 0;
+  #fullLook: NodeJS.Timeout | undefined;
+  #fullLookDelay = FULL_LOOK_DELAY;
   #ended: string | undefined;
 
   constructor(send: (bytes: Uint8Array) => void) {
@@ -42,7 +67,12 @@ export class TextChannel {
 
   /** Everything the guest has written, at most the last 4 Mi characters. */
   get text(): string {
-    return this.#text;
+    return this.#history.since(0);
+  }
+
+  /** Bytes of output that are missing in {@link text}, because the guest wrote faster than this program took them. */
+  get droppedBytes(): number {
+    return this.#droppedBytes;
   }
 
   /** Types text (or bytes) at the guest. */
@@ -51,29 +81,48 @@ export class TextChannel {
   }
 
   /**
-   * Waits until the output since the last match matches `pattern`, and consumes it. What comes next may be there already, so a pattern
-   * that ends in `$` can miss what it waits for.
+   * Waits until the output since the last match matches `pattern`, and consumes it: the next `waitFor` begins behind
+   * the match.
+   *
+   * Calls that wait at the same time are independent, also where the output is there already and they are made in the
+   * same turn: each looks at all output since the last match before it was called. The match that ends last decides
+   * where the next call begins. So "prompt or panic" is a race of two calls.
+   *
+   * A match may span pieces of output and lines, and `^` is the place where the call began to look. Flags `g` and `y`
+   * change nothing. What comes next may be there already, so a pattern that ends in `$` or `.*` can match less than
+   * it is meant to. A match of at most 4,096 characters is found when its last character comes; a longer one within
+   * some 100 ms, as long as all of it is kept (4 Mi characters). The cost of waiting grows with the output, not with
+   * its square, unless that of the pattern itself does.
    *
    * @returns The match.
-   * @throws WaitError after `timeoutMs`, or when the machine ends first.
+   * @throws WaitError after `timeoutMs`, or when the machine ends first. RangeError when `timeoutMs` is negative or
+   *   no number.
    */
   waitFor(pattern: RegExp | string, options: WaitOptions = {}): Promise<RegExpMatchArray> {
     const timeoutMs = options.timeoutMs ?? 60_000;
-    const expression =
-      typeof pattern === "string" ? new RegExp(pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")) : pattern;
+    // Here, not when it fails: a timer's stack says nothing about the test that waits.
+    const call: { stack?: string } = {};
+    Error.captureStackTrace(call, TextChannel.prototype.waitFor);
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiters = this.#waiters.filter((other) => other !== waiter);
-        reject(
-          new WaitError(
-            `Cannot find ${expression} in the guest's output within ${timeoutMs} ms`,
-            this.#text.slice(this.#cursor),
-          ),
-        );
-      }, timeoutMs);
-      const waiter: Waiter = { pattern: expression, resolve, reject, timer };
-      this.#waiters.push(waiter);
-      this.#match();
+      if (!(timeoutMs >= 0)) throw new RangeError(`Cannot wait for ${timeoutMs} ms: give 0 or more`);
+      const expire = (): void => this.#expire(waiter, timeoutMs);
+      const waiter: Waiter = {
+        pattern,
+        search: new PatternSearch(this.#history, pattern, this.#cursor),
+        timer: timeoutMs > LONGEST_TIMER ? undefined : setTimeout(expire, timeoutMs),
+        droppedBefore: this.#droppedBytes,
+        resolve,
+        reject: (text) => reject(this.#waitError(text, waiter, call.stack ?? "")),
+      };
+      this.#waiters.add(waiter);
+      const match = waiter.search.findAnywhere();
+      if (match !== undefined) {
+        // Before the caller sees the result, but not at once: a call that is made together with this one begins where
+        // this one did.
+        const end = this.#endOf(match);
+        queueMicrotask(() => this.#consume(end));
+      }
+      this.#settle(waiter, match);
     });
   }
 
@@ -83,46 +132,108 @@ export class TextChannel {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Takes output of the guest; the machine calls it. */
-  receive(bytes: Uint8Array): void {
-    const piece = this.#decoder.decode(bytes, { stream: true });
-    this.#text += piece;
-    if (this.#text.length > HISTORY) {
-      const excess = this.#text.length - HISTORY;
-      this.#text = this.#text.slice(excess);
-      this.#cursor = Math.max(0, this.#cursor - excess);
+  /**
+   * Takes output of the guest; the machine calls it.
+   *
+   * @param droppedBytes How many bytes the guest wrote before these and after the last ones, which are lost.
+   */
+  receive(bytes: Uint8Array, droppedBytes = 0): void {
+    let piece = "";
+    if (droppedBytes > 0) {
+      this.#droppedBytes += droppedBytes;
+      piece = `${this.#decoder.decode()}\n[tsvmm: ${droppedBytes} bytes of output were dropped here]\n`;
     }
-    for (const listener of this.#listeners) listener(piece);
-    this.#match();
+    this.#append(piece + this.#decoder.decode(bytes, { stream: true }));
   }
 
   /** Says that no more output comes; the machine calls it. */
   end(reason: string): void {
-    this.#match();
+    this.#append(this.#decoder.decode());
     this.#ended = reason;
-    this.#match();
+    for (const waiter of this.#waiters) this.#look(waiter, waiter.search.findAnywhere());
+    clearTimeout(this.#fullLook);
   }
 
-  /** Waiters are served in the order they came; each consumes its match. */
-  #match(): void {
-    for (let waiter = this.#waiters[0]; waiter !== undefined; waiter = this.#waiters[0]) {
-      const match = this.#text.slice(this.#cursor).match(waiter.pattern);
-      if (match === null) break;
-      this.#cursor += (match.index ?? 0) + match[0].length;
-      clearTimeout(waiter.timer);
-      this.#waiters.shift();
-      waiter.resolve(match);
+  #append(piece: string): void {
+    if (piece === "") return;
+    this.#history.append(piece);
+    for (const waiter of this.#waiters) this.#look(waiter, waiter.search.find());
+    this.#planFullLook();
+    for (const listener of this.#listeners) callListener(listener, piece);
+  }
+
+  /**
+   * Waiters that have only seen the newest output see all of it soon, but not so often that it takes much of this
+   * thread's time.
+   */
+  #planFullLook(): void {
+    if (this.#fullLook !== undefined || !this.#isAnyBehind()) return;
+    this.#fullLook = setTimeout(() => {
+      this.#fullLook = undefined;
+      const started = performance.now();
+      for (const waiter of this.#waiters) {
+        if (waiter.search.isBehind) this.#look(waiter, waiter.search.findAnywhere());
+      }
+      this.#fullLookDelay = Math.max(FULL_LOOK_DELAY, FULL_LOOK_SHARE * (performance.now() - started));
+    }, this.#fullLookDelay);
+  }
+
+  #isAnyBehind(): boolean {
+    for (const { search } of this.#waiters) if (search.isBehind) return true;
+    return false;
+  }
+
+  #expire(waiter: Waiter, timeoutMs: number): void {
+    this.#look(waiter, waiter.search.findAnywhere());
+    if (!this.#waiters.delete(waiter)) return;
+    waiter.reject(`Cannot find ${waiter.pattern} in the guest's output within ${timeoutMs} ms`);
+  }
+
+  #look(waiter: Waiter, match: RegExpMatchArray | undefined): void {
+    if (match !== undefined) this.#consume(this.#endOf(match));
+    this.#settle(waiter, match);
+  }
+
+  /** Position behind a match that was just found: what was looked at reaches to the end of the text. */
+  #endOf(match: RegExpMatchArray): number {
+    return this.#history.end - (match.input ?? "").length + (match.index ?? 0) + match[0].length;
+  }
+
+  #consume(end: number): void {
+    this.#cursor = Math.max(this.#cursor, end);
+  }
+
+  /** Ends a waiter that has its match, or that can have none any more. */
+  #settle(waiter: Waiter, match: RegExpMatchArray | undefined): void {
+    if (match === undefined && this.#ended === undefined) return;
+    clearTimeout(waiter.timer);
+    this.#waiters.delete(waiter);
+    if (match === undefined) {
+      waiter.reject(`Cannot find ${waiter.pattern} in the guest's output: ${this.#ended}`);
+      return;
     }
-    if (this.#ended === undefined) return;
-    for (const waiter of this.#waiters) {
-      clearTimeout(waiter.timer);
-      waiter.reject(
-        new WaitError(
-          `Cannot find ${waiter.pattern} in the guest's output: ${this.#ended}`,
-          this.#text.slice(this.#cursor),
-        ),
-      );
-    }
-    this.#waiters = [];
+    waiter.resolve(match);
+  }
+
+  #waitError(text: string, waiter: Waiter, stack: string): WaitError {
+    const lost = this.#droppedBytes - waiter.droppedBefore;
+    const error = new WaitError(
+      lost === 0 ? text : `${text}; ${lost} bytes of output were dropped meanwhile`,
+      this.#history.since(this.#history.end - 4096),
+    );
+    const frames = stack.indexOf("\n    at ");
+    if (frames >= 0) error.stack = `${error.name}: ${error.message}${stack.slice(frames)}`;
+    return error;
+  }
+}
+
+/** A listener's error is the program's: it becomes an uncaught exception, and keeps the output from no other. */
+function callListener(listener: (text: string) => void, piece: string): void {
+  try {
+    listener(piece);
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
   }
 }

@@ -43,3 +43,100 @@ t.test("TextChannel.write() sends text as UTF-8", async (t) => {
   channel.write("é\n");
   t.same(sent, [0xc3, 0xa9, 0x0a]);
 });
+
+t.test("TextChannel.waitFor() calls at the same time are independent: prompt or panic", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const login = channel.waitFor(/login:/, { timeoutMs: Infinity });
+  const panic = channel.waitFor(/Kernel panic/, { timeoutMs: Infinity });
+  channel.receive(bytes("Kernel panic - not syncing\n"));
+  t.equal((await Promise.race([login, panic]))[0], "Kernel panic");
+  const both = [channel.waitFor("sync"), channel.waitFor("syncing")];
+  t.same(
+    (await Promise.all(both)).map(([text]) => text),
+    ["sync", "syncing"],
+    "each sees the text that the other consumes",
+  );
+  t.equal((await channel.waitFor(/[\s\S]/))[0], "\n", "the furthest match is where the next call begins");
+  channel.receive(bytes("login:"));
+  await login;
+});
+
+t.test("TextChannel.waitFor() takes no notice of flags g and y, nor of lastIndex", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  channel.receive(bytes("memory: 64 MiB, then 65 MiB\n"));
+  const pattern = /(\d+) MiB/gy;
+  pattern.lastIndex = 20;
+  t.same([...(await channel.waitFor(pattern))], ["64 MiB", "64"]);
+  t.same([...(await channel.waitFor(pattern))], ["65 MiB", "65"]);
+  t.equal(pattern.lastIndex, 20);
+  await t.rejects(channel.waitFor(pattern, { timeoutMs: 0 }), /within 0 ms/);
+});
+
+t.test("TextChannel.waitFor() finds a match of any length, also when nothing comes after it", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const dump = channel.waitFor(/<<([\s\S]*)>>/, { timeoutMs: Infinity });
+  channel.receive(bytes("<<"));
+  for (let index = 0; index < 100; index++) channel.receive(bytes("0123456789abcdef".repeat(64)));
+  channel.receive(bytes(">>"));
+  t.equal((await dump)[1]?.length, 100 * 1024);
+});
+
+t.test("TextChannel.waitFor() fails with the last output, and with the line of the call", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  channel.receive(bytes("$ make test\n"));
+  await channel.waitFor(/make test\n/);
+  const theTestThatWaits = (): Promise<unknown> => channel.waitFor(/ok/, { timeoutMs: 0 });
+  const error = await theTestThatWaits().catch((thrown: unknown) => thrown as WaitError);
+  t.match(error, { name: "WaitError", output: "$ make test\n", message: /within 0 ms; the last output was:\n\$ make/ });
+  t.match((error as WaitError).stack, /^WaitError: Cannot find \/ok\/[\s\S]*\n {4}at (\w+\.)?theTestThatWaits /);
+  t.notMatch((error as WaitError).stack, /Timeout/);
+});
+
+t.test("TextChannel.waitFor() refuses a time that is none and a pattern that is none", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  // Cast: what a program in JavaScript can pass.
+  await t.rejects(channel.waitFor([/login:/, /panic/] as unknown as RegExp), { name: "TypeError" });
+  for (const timeoutMs of [-1, Number.NaN]) {
+    await t.rejects(channel.waitFor("x", { timeoutMs }), { name: "RangeError", message: /give 0 or more/ });
+  }
+});
+
+t.test("TextChannel says where output is missing, counts it, and puts no character together across it", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  channel.receive(bytes("before"));
+  channel.receive(Uint8Array.of(0xc3)); // the first half of é
+  const waiting = channel.waitFor(/befo.*re/, { timeoutMs: 0 });
+  channel.receive(Uint8Array.of(0xa9, 0x2e), 1234);
+  channel.receive(bytes("after"), 6);
+  t.equal(channel.droppedBytes, 1240);
+  const lost = (count: number): string => `\n[tsvmm: ${count} bytes of output were dropped here]\n`;
+  t.equal(channel.text, `before\ufffd${lost(1234)}\ufffd.${lost(6)}after`);
+  t.equal((await waiting)[0], "before");
+  await t.rejects(
+    Promise.all([channel.waitFor("x", { timeoutMs: 0 }), channel.receive(bytes(""), 7)]),
+    /within 0 ms; 7 bytes of output were dropped meanwhile/,
+  );
+});
+
+t.test("TextChannel keeps the last 4 Mi characters of any amount of output", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const piece = bytes("0123456789abcdef".repeat(4096));
+  for (let index = 0; index < 100; index++) channel.receive(piece);
+  t.equal(channel.text.length, 4 << 20);
+  t.equal(channel.text.slice(-4), "cdef");
+});
+
+t.test("TextChannel.onOutput() listeners that throw keep the output from nobody else", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const seen: string[] = [];
+  channel.onOutput(() => {
+    throw new Error("an assertion of the test");
+  });
+  channel.onOutput((text) => seen.push(text));
+  const found = channel.waitFor("out");
+  const thrown = new Promise((resolve) => process.once("uncaughtException", resolve));
+  channel.receive(bytes("output"));
+  t.match(await thrown, { message: "an assertion of the test" });
+  t.same(seen, ["output"]);
+  await found;
+});
