@@ -8,6 +8,8 @@ import {
   KVM_CAP,
   KVM_IOEVENTFD_FLAG_DEASSIGN,
   KVM_IRQFD_FLAG_DEASSIGN,
+  KVM_IRQCHIP_PIC_MASTER,
+  KVM_IRQCHIP_PIC_SLAVE,
   KVM_IRQFD_FLAG_RESAMPLE,
   KVM_MEM_READONLY,
   KVM_PIT_SPEAKER_DUMMY,
@@ -17,6 +19,7 @@ import {
   CREATE_DEVICE,
   IOEVENTFD,
   IRQ_LEVEL,
+  IRQCHIP,
   IRQFD,
   MEMORY_REGION,
   MSI,
@@ -28,6 +31,12 @@ export interface VmAddresses {
   readonly tss: Gpa;
   readonly identityMap: Gpa;
 }
+
+/** First vector of each PIC as a BIOS leaves it. */
+const BIOS_VECTORS: readonly (readonly [chip: number, vector: number])[] = [
+  [KVM_IRQCHIP_PIC_MASTER, 0x08],
+  [KVM_IRQCHIP_PIC_SLAVE, 0x70],
+];
 
 /** A struct for one kind of ioctl, made once: the calls below happen often enough for an allocation each to be waste. */
 function structOf(sizeBytes: number): { readonly bytes: Uint8Array; readonly view: DataView } {
@@ -79,9 +88,22 @@ export class Vm {
     );
     // Before the first vCPU: its local APIC is made with it.
     check(libc.ioctl(this.fd, IOCTL.KVM_CREATE_IRQCHIP, 0), "make the interrupt controllers", "KVM_CREATE_IRQCHIP");
+    for (const [chip, vector] of BIOS_VECTORS) this.#setPicVector(chip, vector);
     const pit = structOf(PIT_CONFIG.size);
     pit.view.setUint32(PIT_CONFIG.flags, KVM_PIT_SPEAKER_DUMMY, true);
     check(libc.ioctlStruct(this.fd, IOCTL.KVM_CREATE_PIT2, pit.bytes), "make the interval timer", "KVM_CREATE_PIT2");
+  }
+
+  /**
+   * Does a BIOS's part, for kernels that use a PIC without programming it: KVM's have vector 0 and no pin masked. Multiboot 0.6.96 §3.2
+   */
+  #setPicVector(chip: number, vector: number): void {
+    const { bytes, view } = structOf(IRQCHIP.size);
+    view.setUint32(IRQCHIP.chip_id, chip, true);
+    const action = `program PIC ${chip}`;
+    check(libc.ioctlStruct(this.fd, IOCTL.KVM_GET_IRQCHIP, bytes), action, "KVM_GET_IRQCHIP");
+    view.setUint8(IRQCHIP["chip.pic.irq_base"], vector);
+    check(libc.ioctlStruct(this.fd, IOCTL.KVM_SET_IRQCHIP, bytes), action, "KVM_SET_IRQCHIP");
   }
 
   /** 0 when the capability is missing, else 1 or its own figure. */

@@ -58,6 +58,32 @@ t.test("MsiRoute.signal() becomes an interrupt with the message's vector", { ski
   t.end();
 });
 
+/** The command port of each PIC, for its end of interrupt. */
+const PIC_MASTER = 0x20;
+const PIC_SLAVE = 0xa0;
+
+t.test("Vm.create() leaves the PICs with a BIOS's vectors, as multiboot kernels may expect them", { skip }, (t) => {
+  const code = new Assembler(CODE, 64).sti().label("again").out(READY, "al").label("wait").hlt().jmp("wait");
+  for (const vector of [0x0c, 0x73]) {
+    code.label(`handler ${vector}`).push("rax").mov("eax", vector).out(HANDLER, "eax");
+    code.mov("al", 0x20).out(PIC_MASTER, "al").out(PIC_SLAVE, "al").pop("rax").iret();
+  }
+  const guest = new KvmGuest(code, { mode: 64 });
+  t.teardown(() => guest.close());
+  for (const vector of [0x0c, 0x73]) guest.setHandler(vector, code.addressOf(`handler ${vector}`));
+  guest.runToOut();
+  for (const [pin, vector] of [
+    [11, 0x73],
+    [4, 0x0c],
+  ] as const) {
+    const line = guest.lines.line(gsi(pin), `pin ${pin}`);
+    line.setLevel(true);
+    t.same(guest.runToOut(), [HANDLER, vector]);
+    line.setLevel(false);
+  }
+  t.end();
+});
+
 t.test("MsiRoute holds a signal while masked and delivers it once at unmask()", { skip }, (t) => {
   const guest = waitingGuest(t);
   const route = guest.routing.allocate("masked vector");
