@@ -27,6 +27,11 @@ export class SerialPort {
     backend.onInput((bytes) => this.uart.receive(bytes));
   }
 
+  /** Adds a byte to the output in the order of the chip's own, past its registers. */
+  print(byte: number): void {
+    this.#output.push(byte);
+  }
+
   /** Hands collected output to the backend: before the device thread sleeps, and once at the end of the machine. */
   flush(): void {
     this.#output.flush();

@@ -164,6 +164,12 @@ export const OPTIONS: readonly OptionRow[] = [
     help: "I/O port whose writes end the machine with status value * 2 + 1, as test suites use 0xf4",
   },
   {
+    name: "--test-device",
+    group: "Devices",
+    form: { kind: "flag" },
+    help: "ports and memory of QEMU's pc-testdev, as kvm-unit-tests uses them, with --debug-exit 0xf4",
+  },
+  {
     name: "--dry-run",
     group: "This program",
     form: { kind: "flag" },

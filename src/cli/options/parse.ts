@@ -95,6 +95,7 @@ function readMachine(values: ArgumentValues, home: string): MachineInput {
     console,
     rng: readRng(one("--rng"), home),
     ...(debugExit === undefined ? {} : { debugExitPort: readInteger("--debug-exit", debugExit) }),
+    hasTestDevice: values.has("--test-device"),
     allowReboot: !values.has("--no-reboot"),
     ...(poll === undefined || poll === "auto" ? {} : { pollMicroseconds: readPoll(poll) }),
   };

@@ -3,7 +3,7 @@ import { formatBdf } from "../../pci/bdf.ts";
 import { dumpRoot } from "../../pci/dump.ts";
 import { PCI_DEVICE_ID, PCI_VENDOR_ID } from "../../pci/ids.ts";
 import type { PciRoot, PluggedFunction } from "../../pci/root.ts";
-import { GSIS, type MemoryLayout, PCI_WINDOW_IO } from "../shared/memory-map.ts";
+import { GSIS, type MemoryLayout, pciPortWindows } from "../shared/memory-map.ts";
 import type { MachinePlan, PlanBarPart, PlanDma, PlanFunction, PlanRange } from "../shared/plan.ts";
 import type { MachineSpec } from "../spec/spec.ts";
 import { interruptTexts } from "./function-facts.ts";
@@ -49,7 +49,10 @@ export function describeBoard(board: BoardDescription): MachinePlan {
     ...(spec.initramfs === undefined ? {} : { initramfs: spec.initramfs }),
     cmdline: spec.cmdline,
     memoryMap: memoryMap.sort(byAddress),
-    ports: [...ranges(ports), window("PCI window, ports", PCI_WINDOW_IO)].sort(byAddress),
+    ports: [
+      ...ranges(ports),
+      ...pciPortWindows(spec.hasTestDevice).map((range) => window("PCI window, ports", range)),
+    ].sort(byAddress),
     functions: root.functions.map((plugged) => describeFunction(plugged, root, board.passthrough(plugged))),
     interrupts: [
       ...(spec.serial.kind === "off" ? [] : [{ gsi: GSIS.com1, name: "COM1" }]),

@@ -12,7 +12,7 @@ import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../../pci/host
 import { PciRoot } from "../../pci/root.ts";
 import { ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_RESET_VALUE, AcpiPm } from "../../platform/acpi-pm.ts";
 import { buildAcpiTables } from "../../platform/acpi-tables.ts";
-import { DEBUG_EXIT_SIZE, DebugExitPort, PostCodePort } from "../../platform/debug-port.ts";
+import { PostCodePort } from "../../platform/debug-port.ts";
 import { I8042, I8042_SIZE } from "../../platform/i8042.ts";
 import { RESET_VECTOR, resetVectorCode } from "../../platform/reset-vector.ts";
 import { CMOS_SIZE, RtcCmos } from "../../platform/rtc-cmos.ts";
@@ -25,6 +25,7 @@ import { VirtioPciFunction } from "../../virtio/pci-transport.ts";
 import { VirtioRng } from "../../virtio/rng.ts";
 import {
   ACPI_TABLES,
+  bridgePorts,
   ECAM,
   GSIS,
   HIGH_RAM_BASE,
@@ -32,8 +33,8 @@ import {
   intxGsi,
   LOCAL_APIC_BASE,
   type MemoryLayout,
-  PCI_WINDOW_IO,
   PORTS,
+  pciPortWindows,
 } from "../shared/memory-map.ts";
 import type { DeviceStatistics, GuestEvent, MachineFiles } from "../shared/messages.ts";
 import type { MachinePlan } from "../shared/plan.ts";
@@ -46,6 +47,7 @@ import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
 import { plugPassthrough } from "./passthrough-slots.ts";
 import { RandomSource } from "./random-source.ts";
 import { Removals } from "./removals.ts";
+import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import type { Trace } from "./trace.ts";
 import { type UserDeviceParts, UserDevices } from "./user-devices.ts";
 import { makeWires, type Wires } from "./wires.ts";
@@ -111,7 +113,7 @@ export class Board {
       ports: this.ports,
       mmio: this.mmio,
       windows: {
-        ports: [PCI_WINDOW_IO],
+        ports: pciPortWindows(parts.spec.hasTestDevice),
         memory32: [layout.pciWindow32],
         memory64: layout.pciWindow64 === undefined ? [] : [layout.pciWindow64],
       },
@@ -216,27 +218,25 @@ export class Board {
     );
     attach(PORTS.acpi, ACPI_PM_SIZE, pm);
     const serial = characters.serial;
+    let com1: SerialPort | undefined;
     if (serial !== undefined) {
       const port: SerialPort = new SerialPort("COM1", this.#wires.line(GSIS.com1, "COM1"), serial, () =>
         this.#dirty.add(port),
       );
       attach(PORTS.com1, UART_SIZE, port.uart);
+      com1 = port;
     }
     attach(PORTS.pciConfig, CONFIG_PORTS_SIZE, new ConfigPorts(this.#root));
     // Both only choose what the next access is about.
     this.#wires.kept?.keep(PORTS.pciConfig, 4);
     this.#wires.kept?.keep(PORTS.rtc, 1);
-    if (spec.debugExitPort !== undefined) this.#addDebugExit(spec.debugExitPort);
     this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
+    const { ports, mmio } = this;
+    if (spec.hasTestDevice)
+      attachTestDevice({ ports, mmio, memory, line: this.#wires.line, print: (byte) => com1?.print(byte), report });
+    if (spec.debugExitPort !== undefined)
+      attachDebugExit(this.ports, spec.debugExitPort, (value) => onGuestEvent({ kind: "debugExit", value }));
     return pm;
-  }
-
-  #addDebugExit(port: number): void {
-    const holder = this.ports.holder(port, DEBUG_EXIT_SIZE);
-    if (holder !== undefined)
-      throw new SpecError("debugExitPort", `${hex(port)} is taken: ${holder.device.name} is there`);
-    const device = new DebugExitPort((value) => this.#parts.onGuestEvent({ kind: "debugExit", value }));
-    this.ports.attach(port, DEBUG_EXIT_SIZE, device);
   }
 
   #addFunctions(): void {
@@ -356,10 +356,7 @@ export class Board {
       pci: {
         ecamBase: ECAM.base,
         ecamBuses: ECAM.buses,
-        io: [
-          { base: 0, sizeBytes: PORTS.pciConfig },
-          { base: PORTS.pciConfig + CONFIG_PORTS_SIZE, sizeBytes: 0x1_0000 - PORTS.pciConfig - CONFIG_PORTS_SIZE },
-        ],
+        io: bridgePorts(spec.hasTestDevice),
         mem32: layout.pciWindow32,
         ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
         intxGsi,

@@ -14,6 +14,7 @@ import { type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../../base/units.t
  *   0000_f800_0000  KVM's TSS (3 pages) and identity map (1 page); Intel hosts only, never seen by the guest
  *   0000_fec0_0000  I/O APIC (in KVM)
  *   0000_fee0_0000  local APICs (in KVM), MSI doorbell
+ *   0000_ff00_0000  memory of the test device, 64 KiB; only with that option
  *   0001_0000_0000  RAM above 4 GiB
  *   next 4 GiB line 64-bit PCI window, as long as the CPU's physical addresses and 39 bits go
  *   00fd_0000_0000  12 GiB that AMD processors keep for HyperTransport: neither RAM nor window, on any host
@@ -50,7 +51,17 @@ export const PORTS = {
 } as const;
 
 /** Ports that I/O BARs may take. */
-export const PCI_WINDOW_IO = { base: 0x1000, sizeBytes: 0xf000 } as const;
+const PCI_WINDOW_IO = { base: 0x1000, sizeBytes: 0xf000 } as const;
+
+/** Ports and memory of QEMU's pc-testdev, and the output port of its forerunner, `testdev`. */
+export const TEST_DEVICE = {
+  scratch: 0xe0, // to 0xe3
+  flush: 0xe4, // to 0xe7
+  scratchBytes: 0xe8, // to 0xeb
+  output: 0xf1,
+  lines: 0x2000, // to 0x2017
+  memory: 0xff00_0000, // to 0xff00_ffff
+} as const;
 
 /** Interrupt lines, as the I/O APIC's pins. */
 export const GSIS: { readonly com1: Gsi; readonly acpiEvents: Gsi } = {
@@ -67,6 +78,26 @@ export function intxGsi(slot: number, pin: number): Gsi {
 export interface Window {
   readonly base: number;
   readonly sizeBytes: number;
+}
+
+/** Ports that I/O BARs may take in a machine; the test device's interrupt lines are in the middle of them. */
+export function pciPortWindows(hasTestDevice: boolean): readonly Window[] {
+  return hasTestDevice ? cutOut(PCI_WINDOW_IO, TEST_DEVICE.lines) : [PCI_WINDOW_IO];
+}
+
+/** Ports that the host bridge passes on to its bus, as its _CRS says: all but those of configuration, and of the test device's lines. */
+export function bridgePorts(hasTestDevice: boolean): readonly Window[] {
+  const [low, high] = cutOut({ base: 0, sizeBytes: 0x1_0000 }, PORTS.pciConfig, 8);
+  return hasTestDevice ? [low, ...cutOut(high, TEST_DEVICE.lines)] : [low, high];
+}
+
+/** What is left of a window on both sides of a range inside it. */
+function cutOut({ base, sizeBytes }: Window, hole: number, holeSize = 0x1000): readonly [Window, Window] {
+  const after = hole + holeSize;
+  return [
+    { base, sizeBytes: hole - base },
+    { base: after, sizeBytes: base + sizeBytes - after },
+  ];
 }
 
 /** Where RAM is and what is left for PCI. */

@@ -31,6 +31,8 @@ export interface MachineInput {
   /** `/dev/urandom` unless told. */
   readonly rng?: { readonly source?: string };
   readonly debugExitPort?: number;
+  /** False unless told. */
+  readonly hasTestDevice?: boolean;
   /** True unless told. */
   readonly allowReboot?: boolean;
   readonly pollMicroseconds?: number;
@@ -91,6 +93,7 @@ export function completeSpec(input: MachineInput): MachineSpec {
     console,
     rng: { source },
     ...(input.debugExitPort === undefined ? {} : { debugExitPort: input.debugExitPort }),
+    hasTestDevice: input.hasTestDevice ?? false,
     allowReboot: input.allowReboot ?? true,
     ...(input.pollMicroseconds === undefined ? {} : { pollMicroseconds: input.pollMicroseconds }),
   };

@@ -72,6 +72,8 @@ export interface MachineSpec {
   readonly rng: { readonly source: string };
   /** Port whose writes end the machine with status `(value << 1) | 1`. */
   readonly debugExitPort?: number;
+  /** The ports and the memory of QEMU's pc-testdev. */
+  readonly hasTestDevice: boolean;
   /** What a guest reset does: `false` ends the machine. */
   readonly allowReboot: boolean;
   /** How long the device thread polls before it sleeps, in microseconds; absent for adaptive. */

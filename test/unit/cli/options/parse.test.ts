@@ -45,6 +45,7 @@ t.test("parseRun() fills in the defaults", async (t) => {
     serial: { kind: "tty" },
     console: { kind: "off" },
     rng: { source: "/dev/urandom" },
+    hasTestDevice: false,
     allowReboot: true,
   });
   t.same(log, { level: "warn", format: "auto" });
@@ -161,17 +162,19 @@ t.test("parseRun() reads where character devices go", async (t) => {
 t.test("parseRun() reads the remaining options", async (t) => {
   const { spec, log, isDryRun } = parse(
     ...["--initramfs", "~/initramfs", "--rng", "src=/dev/zero", "--debug-exit", "0xf4", "--poll", "50"],
-    ...["--dry-run", "--log-file", "~/vm.log", "--log-format", "json", "-vv"],
+    ...["--test-device", "--dry-run", "--log-file", "~/vm.log", "--log-format", "json", "-vv"],
   );
   t.match(spec, {
     initramfs: `${home}/initramfs`,
     rng: { source: "/dev/zero" },
     debugExitPort: 0xf4,
+    hasTestDevice: true,
     pollMicroseconds: 50,
   });
   t.same(log, { level: "debug", format: "json", file: `${home}/vm.log` });
   t.equal(isDryRun, true);
   t.notOk("pollMicroseconds" in parse("--poll", "auto").spec);
+  t.equal(parse("--poll", "auto").spec.hasTestDevice, false);
   t.equal(parse("--rng", "/dev/zero").spec.rng.source, "/dev/zero");
 });
 

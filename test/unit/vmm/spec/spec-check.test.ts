@@ -25,6 +25,7 @@ t.test("completeSpec() fills in what a caller of the typed API leaves out", asyn
     serial: { kind: "api" },
     console: { kind: "off" },
     rng: { source: "/dev/urandom" },
+    hasTestDevice: false,
     allowReboot: true,
   });
 });
@@ -36,11 +37,12 @@ t.test("completeSpec() changes nothing in its own result", async (t) => {
     devices: [{ path: `${directory}/0000:01:00.0/`, pciSlot: 4 }],
     debugExitPort: 0xf4,
     pollMicroseconds: 0,
+    hasTestDevice: true,
     allowReboot: false,
   };
   const spec = completeSpec(input);
   t.same(completeSpec(spec), spec);
-  t.match(spec, { debugExitPort: 0xf4, pollMicroseconds: 0, allowReboot: false });
+  t.match(spec, { debugExitPort: 0xf4, hasTestDevice: true, pollMicroseconds: 0, allowReboot: false });
 });
 
 t.test("completeSpec() knows the same device by its real path, whatever links lead there", async (t) => {
