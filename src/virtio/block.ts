@@ -240,13 +240,8 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     const { chain, offset, dataOutBytes } = request;
     if (this.#backend.isReadOnly) return "ioError"; // and not "unsupported": §5.2.6.2
     if (offset === undefined || !this.#isInside(offset, dataOutBytes)) return "ioError";
-    // A driver that does not know FLUSH takes a finished write for a durable one (§5.2.6.2).
-    const isWriteThrough = (this.#features & VIRTIO_BLK_F_FLUSH) === 0n;
     const segments = sliceSegments(chain.readable, HEADER_BYTES, dataOutBytes);
-    this.#backend.write(offset, segments, (status) => {
-      if (status === "ok" && isWriteThrough) this.#backend.flush((flushed) => this.#finish(request, flushed));
-      else this.#finish(request, status);
-    });
+    this.#backend.write(offset, segments, (status) => this.#finishChange(request, status));
     return undefined;
   }
 
@@ -260,7 +255,7 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     const range = this.#range(request, VIRTIO_BLK_F_DISCARD, MAX_DISCARD_SECTORS);
     if (typeof range === "string") return range;
     if (range.flags !== 0) return "unsupported";
-    this.#backend.discard(range.offset, range.sizeBytes, (status) => this.#finish(request, status));
+    this.#backend.discard(range.offset, range.sizeBytes, (status) => this.#finishChange(request, status));
     return undefined;
   }
 
@@ -269,7 +264,7 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     if (typeof range === "string") return range;
     if ((range.flags & ~RANGE_FLAG_UNMAP) !== 0) return "unsupported";
     const mayUnmap = (range.flags & RANGE_FLAG_UNMAP) !== 0;
-    this.#backend.writeZeroes(range.offset, range.sizeBytes, mayUnmap, (status) => this.#finish(request, status));
+    this.#backend.writeZeroes(range.offset, range.sizeBytes, mayUnmap, (status) => this.#finishChange(request, status));
     return undefined;
   }
 
@@ -300,6 +295,13 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
   #isInside(offset: number, sizeBytes: number): boolean {
     const block = this.#backend.blockSizeBytes;
     return sizeBytes > 0 && offset % block === 0 && sizeBytes % block === 0 && offset + sizeBytes <= this.#sizeBytes;
+  }
+
+  /** A driver that does not know FLUSH takes a finished change of the disk for a durable one. VIRTIO 1.2 §5.2.6.2 */
+  #finishChange(request: Request, status: BlockStatus): void {
+    const isWriteThrough = (this.#features & VIRTIO_BLK_F_FLUSH) === 0n;
+    if (status === "ok" && isWriteThrough) this.#backend.flush((flushed) => this.#finish(request, flushed));
+    else this.#finish(request, status);
   }
 
   /** Writes the status byte, the last one of the writable part, and gives the chain back; nothing when a reset came first. */

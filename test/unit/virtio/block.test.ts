@@ -174,10 +174,29 @@ t.test("VirtioBlock flushes", async (t) => {
   t.strictSame(disk.backend.log, ["flush"]);
 });
 
-t.test("VirtioBlock flushes after each write for a driver without VIRTIO_BLK_F_FLUSH", async (t) => {
-  const disk = new Disk({ features: 0n });
-  t.strictSame(disk.request(OUT, 0, [{ address: disk.data, sizeBytes: 512 }]), { status: OK, writtenBytes: 1 });
-  t.strictSame(disk.backend.log, ["write 0+512", "flush"]);
+t.test("VirtioBlock flushes after each change for a driver without VIRTIO_BLK_F_FLUSH", async (t) => {
+  const disk = new Disk({ features: DISCARD | WRITE_ZEROES });
+  const done = { status: OK, writtenBytes: 1 };
+  t.strictSame(disk.request(OUT, 0, [{ address: disk.data, sizeBytes: 512 }]), done);
+  t.strictSame(disk.backend.log.splice(0), ["write 0+512", "flush"]);
+  t.strictSame(disk.request(WRITE_ZEROES_REQUEST, 0, [disk.range(8, 1, 0)]), done);
+  t.strictSame(disk.backend.log.splice(0), ["zero 4096+512", "flush"]);
+  t.strictSame(disk.request(DISCARD_REQUEST, 0, [disk.range(1, 2, 0)]), done);
+  t.strictSame(disk.backend.log.splice(0), ["discard 512+1024", "flush"]);
+});
+
+t.test("VirtioBlock fails a change whose flush fails, for a driver without VIRTIO_BLK_F_FLUSH", async (t) => {
+  const disk = new Disk({ features: WRITE_ZEROES });
+  disk.backend.isDeferred = true;
+  const status = disk.statusByte();
+  disk.queue.add([disk.header(WRITE_ZEROES_REQUEST, 0), disk.range(8, 1, 0), status]);
+  disk.queue.notify();
+  disk.backend.completeNext();
+  t.equal(disk.queue.take(), undefined, "not before the flush");
+  disk.backend.status = "ioError";
+  disk.backend.completeNext();
+  t.equal(disk.queue.take()?.writtenBytes, 1);
+  t.equal(disk.bench.memory.readU8(gpa(status.address)), IOERR);
 });
 
 t.test("VirtioBlock answers GET_ID with 20 bytes of its serial", async (t) => {
