@@ -1,5 +1,5 @@
+import type { GuestMemory } from "../../src/base/guest-memory.ts";
 import { gpa } from "../../src/base/units.ts";
-import type { GuestRam } from "../../src/host/memory/guest-ram.ts";
 import type { UserDevice } from "../../src/vfio-user/client/device.ts";
 import { until } from "./user-server.ts";
 
@@ -43,15 +43,18 @@ const ENTRIES = 16;
 const ADMIN_QUEUES = 0x1_0000;
 const IO_QUEUES = 0x1_2000;
 
+/** Where the driver finds the controller's registers and its configuration space. */
+export type NvmeRegions = Pick<UserDevice, "readRegion" | "writeRegion">;
+
 /** An NVMe driver that polls, over a device's backend: registers by its regions, everything else in guest RAM below 0x14000. */
 export class NvmeDriver {
-  readonly #device: UserDevice;
-  readonly #memory: GuestRam;
+  readonly #device: NvmeRegions;
+  readonly #memory: GuestMemory;
   readonly admin: QueuePair = new QueuePair(0, ADMIN_QUEUES);
   readonly io: QueuePair = new QueuePair(1, IO_QUEUES);
   #nextId = 0x100;
 
-  constructor(device: UserDevice, memory: GuestRam) {
+  constructor(device: NvmeRegions, memory: GuestMemory) {
     this.#device = device;
     this.#memory = memory;
   }

@@ -62,6 +62,9 @@ export const NVM_WRITE = 0x01;
 export const NVM_READ = 0x02;
 export const NVM_WRITE_ZEROES = 0x08;
 
+/** Dword 12 of Read, Write and Write Zeroes: Force Unit Access. §6.9, §6.15, §6.17 */
+export const CDW12_FUA = 0x4000_0000;
+
 /** Status: code in the low byte, code type above it. §4.6.1 */
 export const STATUS_SUCCESS = 0x000;
 export const STATUS_INVALID_OPCODE = 0x001;
@@ -94,6 +97,8 @@ export const FEATURE_POWER_MANAGEMENT = 0x02;
 export const FEATURE_TEMPERATURE = 0x04;
 export const FEATURE_ERROR_RECOVERY = 0x05;
 export const FEATURE_WRITE_CACHE = 0x06;
+/** Bit 0 of its value: the cache is on. §5.21.1.6 */
+export const WRITE_CACHE_ENABLE = 0x1;
 export const FEATURE_QUEUES = 0x07;
 export const FEATURE_COALESCING = 0x08;
 export const FEATURE_VECTOR = 0x09;

@@ -33,6 +33,8 @@ export interface NvmeAdminParts {
   readonly maxEntries: number;
   readonly vectors: number;
   readonly counters: () => NvmeCounters;
+  /** Brings everything written to the medium. @returns A command's status. */
+  readonly flush: () => number;
   /** Ends a command that was kept waiting. @returns False when the queue has no room. */
   readonly complete: (cid: number, completion: Completion) => boolean;
 }
@@ -92,6 +94,10 @@ export class NvmeAdmin {
       default:
         return failure(abi.STATUS_INVALID_OPCODE);
     }
+  }
+
+  get isWriteCacheOn(): boolean {
+    return ((this.#features.get(abi.FEATURE_WRITE_CACHE) ?? 0) & abi.WRITE_CACHE_ENABLE) !== 0;
   }
 
   /** Forgets what waits, and what was set. */
@@ -157,6 +163,11 @@ export class NvmeAdmin {
     }
     if (!this.#features.has(feature)) return failure(abi.STATUS_INVALID_FIELD);
     if (feature === abi.FEATURE_POWER_MANAGEMENT && (value & 0x1f) !== 0) return failure(abi.STATUS_INVALID_FIELD);
+    if (feature === abi.FEATURE_WRITE_CACHE && (value & abi.WRITE_CACHE_ENABLE) === 0) {
+      // What the cache holds would otherwise stay there.
+      const status = this.#parts.flush();
+      if (status !== abi.STATUS_SUCCESS) return failure(status);
+    }
     this.#features.set(feature, value);
     return success();
   }

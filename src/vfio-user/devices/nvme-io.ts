@@ -1,8 +1,10 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import { u64FromHalves } from "../../base/units.ts";
+import { SyscallError } from "../../host/errors.ts";
 import type { DeviceMemory } from "../server/device.ts";
 import {
+  CDW12_FUA,
   NVM_FLUSH,
   NVM_READ,
   NVM_WRITE,
@@ -19,7 +21,7 @@ import {
   STATUS_SUCCESS,
 } from "./nvme-abi.ts";
 import { MAX_TRANSFER_BYTES, NAMESPACE_ID, type NvmeCounters } from "./nvme-identify.ts";
-import { gather, scatter, walkPrps } from "./nvme-prp.ts";
+import { gather, type PrpPiece, scatter, walkPrps } from "./nvme-prp.ts";
 import type { NvmeStore } from "./nvme-store.ts";
 
 const ALL_NAMESPACES = 0xffff_ffff;
@@ -29,14 +31,18 @@ export class NvmeIo {
   readonly #memory: DeviceMemory;
   readonly #store: NvmeStore;
   readonly #report: Report;
+  readonly #isWriteCacheOn: () => boolean;
+  readonly #reported: Set<string> = new Set();
   // A buffer of its own, since the kernel reads and writes at its address.
   readonly #buffer: Uint8Array = new Uint8Array(new ArrayBuffer(MAX_TRANSFER_BYTES));
   #counters: NvmeCounters = { reads: 0, writes: 0, bytesRead: 0, bytesWritten: 0 };
 
-  constructor(memory: DeviceMemory, store: NvmeStore, report: Report) {
+  /** @param isWriteCacheOn What Set Features has chosen; without the cache each finished write is on the medium. NVMe 1.4 §5.21.1.6 */
+  constructor(memory: DeviceMemory, store: NvmeStore, report: Report, isWriteCacheOn: () => boolean) {
     this.#memory = memory;
     this.#store = store;
     this.#report = report;
+    this.#isWriteCacheOn = isWriteCacheOn;
   }
 
   get counters(): NvmeCounters {
@@ -50,45 +56,81 @@ export class NvmeIo {
     if (namespace !== NAMESPACE_ID && !(opcode === NVM_FLUSH && namespace === ALL_NAMESPACES)) {
       return STATUS_INVALID_NAMESPACE;
     }
-    try {
+    return this.#orFailure(() => {
       switch (opcode) {
         case NVM_FLUSH:
-          this.#store.flush();
-          return STATUS_SUCCESS;
+          return this.#flushStore();
         case NVM_READ:
+          return this.#read(entry);
         case NVM_WRITE:
-          return this.#move(entry, opcode === NVM_WRITE);
+          return this.#write(entry);
         case NVM_WRITE_ZEROES:
           return this.#zero(entry);
         default:
           return STATUS_INVALID_OPCODE;
       }
+    });
+  }
+
+  /** Brings everything written to the medium. @returns A command's status. */
+  flush(): number {
+    return this.#orFailure(() => this.#flushStore());
+  }
+
+  #orFailure(work: () => number): number {
+    try {
+      return work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      this.#report("error", `nvme: ${error.message}`);
+      // Once for each kind: a guest can ask for the same thing for ever, at other blocks.
+      const kind = error instanceof SyscallError ? `${error.call} ${error.errno}` : error.message;
+      if (!this.#reported.has(kind)) this.#report("error", `nvme: ${error.message}`);
+      this.#reported.add(kind);
       return STATUS_INTERNAL_ERROR;
     }
   }
 
-  #move(entry: DataView, isWrite: boolean): number {
+  #flushStore(): number {
+    this.#store.flush();
+    return STATUS_SUCCESS;
+  }
+
+  #read(entry: DataView): number {
+    const transfer = this.#transfer(entry);
+    if (typeof transfer === "number") return transfer;
+    const { block, pieces, bytes } = transfer;
+    // With FUA, data come from the medium: what is in the cache goes there first. NVMe 1.4 §6.9
+    if (hasForceUnitAccess(entry)) this.#store.flush();
+    this.#store.read(block, bytes);
+    if (!scatter(this.#memory, pieces, bytes)) return STATUS_DATA_TRANSFER_ERROR;
+    const { reads, bytesRead } = this.#counters;
+    this.#counters = { ...this.#counters, reads: reads + 1, bytesRead: bytesRead + bytes.length };
+    return STATUS_SUCCESS;
+  }
+
+  #write(entry: DataView): number {
+    const transfer = this.#transfer(entry);
+    if (typeof transfer === "number") return transfer;
+    if (this.#store.isReadOnly) return STATUS_INVALID_FIELD;
+    const { block, pieces, bytes } = transfer;
+    if (!gather(this.#memory, pieces, bytes)) return STATUS_DATA_TRANSFER_ERROR;
+    this.#store.write(block, bytes);
+    const { writes, bytesWritten } = this.#counters;
+    this.#counters = { ...this.#counters, writes: writes + 1, bytesWritten: bytesWritten + bytes.length };
+    return this.#finishChange(entry);
+  }
+
+  /** Blocks, memory and buffer of a read or write, or the status of one that cannot be. */
+  #transfer(
+    entry: DataView,
+  ): { readonly block: number; readonly pieces: readonly PrpPiece[]; readonly bytes: Uint8Array } | number {
     const range = this.#range(entry);
     if (typeof range === "number") return range;
     const sizeBytes = range.count * NVME_BLOCK;
-    if (sizeBytes > MAX_TRANSFER_BYTES || (isWrite && this.#store.isReadOnly)) return STATUS_INVALID_FIELD;
+    if (sizeBytes > MAX_TRANSFER_BYTES) return STATUS_INVALID_FIELD;
     const pieces = walkPrps(this.#memory, entry, sizeBytes);
     if (pieces === undefined) return STATUS_INVALID_PRP_OFFSET;
-    const bytes = this.#buffer.subarray(0, sizeBytes);
-    const { reads, writes, bytesRead, bytesWritten } = this.#counters;
-    if (isWrite) {
-      if (!gather(this.#memory, pieces, bytes)) return STATUS_DATA_TRANSFER_ERROR;
-      this.#store.write(range.block, bytes);
-      this.#counters = { reads, writes: writes + 1, bytesRead, bytesWritten: bytesWritten + sizeBytes };
-    } else {
-      this.#store.read(range.block, bytes);
-      if (!scatter(this.#memory, pieces, bytes)) return STATUS_DATA_TRANSFER_ERROR;
-      this.#counters = { reads: reads + 1, writes, bytesRead: bytesRead + sizeBytes, bytesWritten };
-    }
-    return STATUS_SUCCESS;
+    return { block: range.block, pieces, bytes: this.#buffer.subarray(0, sizeBytes) };
   }
 
   #zero(entry: DataView): number {
@@ -96,7 +138,12 @@ export class NvmeIo {
     if (typeof range === "number") return range;
     if (this.#store.isReadOnly) return STATUS_INVALID_FIELD;
     this.#store.writeZeroes(range.block, range.count);
-    return STATUS_SUCCESS;
+    return this.#finishChange(entry);
+  }
+
+  /** A change with FUA, and any without the write cache, is on the medium when it completes. NVMe 1.4 §6.15, §6.17, §5.21.1.6 */
+  #finishChange(entry: DataView): number {
+    return hasForceUnitAccess(entry) || !this.#isWriteCacheOn() ? this.#flushStore() : STATUS_SUCCESS;
   }
 
   /** The blocks that a command names, or the status of one that names others than there are. */
@@ -106,3 +153,5 @@ export class NvmeIo {
     return block === undefined || block + count > this.#store.blocks ? STATUS_LBA_OUT_OF_RANGE : { block, count };
   }
 }
+
+const hasForceUnitAccess = (entry: DataView): boolean => (entry.getUint32(SQE.cdw12, true) & CDW12_FUA) !== 0;

@@ -69,15 +69,13 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
   readonly #queues: NvmeQueues = { submission: new Map(), completion: new Map() };
   readonly #admin: NvmeAdmin;
   readonly #io: NvmeIo;
-  readonly #store: NvmeStore;
   readonly #values: Map<NvmeRegister, number> = new Map();
   readonly #reported: Set<string> = new Set();
 
   /** @param serial At most 20 ASCII characters; it names the namespace too. */
   constructor(host: DeviceHost, store: NvmeStore, serial: string) {
     this.#host = host;
-    this.#store = store;
-    this.#io = new NvmeIo(host.memory, store, host.report);
+    this.#io = new NvmeIo(host.memory, store, host.report, () => this.#admin.isWriteCacheOn);
     this.#admin = new NvmeAdmin({
       memory: host.memory,
       identity: { serial, blocks: store.blocks, ioQueues: IO_QUEUES, isReadOnly: store.isReadOnly },
@@ -85,6 +83,7 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
       maxEntries: MAX_ENTRIES,
       vectors: VECTORS,
       counters: () => this.#io.counters,
+      flush: () => this.#io.flush(),
       complete: (cid, completion) => this.#completeLater(cid, completion),
     });
   }
@@ -170,11 +169,7 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
   }
 
   #shutDown(): void {
-    try {
-      this.#store.flush();
-    } catch (error) {
-      this.#host.report("error", `nvme: ${String(error)}`);
-    }
+    this.#io.flush(); // a failure is reported there; the specification knows no answer that says so
     this.#values.set("csts", this.#get("csts") | abi.CSTS_SHST_COMPLETE);
   }
 

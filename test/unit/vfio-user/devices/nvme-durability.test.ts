@@ -1,0 +1,71 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import t, { type Test } from "tap";
+import { LocalNvme } from "../../../support/local-nvme.ts";
+import { WriteLog } from "../../../support/write-log.ts";
+
+const DATA = 0x2_0000;
+const WRITE = 0x01;
+const READ = 0x02;
+const WRITE_ZEROES = 0x08;
+const SET_FEATURES = 0x09;
+const GET_FEATURES = 0x0a;
+const WRITE_CACHE = 0x06;
+const FUA = 0x4000_0000;
+
+function nvme(t: Test) {
+  const folder = mkdtempSync(join(tmpdir(), "tsvmm-nvme-"));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "disk.raw");
+  writeFileSync(path, new Uint8Array(64 * 1024));
+  const log = new WriteLog(t, path);
+  const { driver, reports } = new LocalNvme(t, path);
+  /** A command for two blocks from block 4 on; its status. */
+  const io = (opcode: number, cdw12 = 1): number =>
+    driver.runIo({ opcode, nsid: 1, prp1: DATA, dwords: [4, 0, cdw12] }).status;
+  const setCache = (value: number): number => driver.run({ opcode: SET_FEATURES, dwords: [WRITE_CACHE, value] }).status;
+  /** What reached the kernel since the last look. */
+  const calls = (): readonly string[] => log.entries.splice(0).map(({ kind }) => kind);
+  return { log, driver, reports, io, setCache, calls };
+}
+
+t.test(
+  "NvmeDevice brings a write with FUA to the medium before it completes, and leaves others in the cache",
+  async (t) => {
+    const { io, calls } = nvme(t);
+    t.equal(io(WRITE), 0);
+    t.same(calls(), ["write"]);
+    t.equal(io(WRITE, FUA | 1), 0);
+    t.same(calls(), ["write", "flush"]);
+    t.equal(io(WRITE_ZEROES), 0);
+    t.same(calls(), ["write"]);
+    t.equal(io(WRITE_ZEROES, FUA | 1), 0);
+    t.same(calls(), ["write", "flush"]);
+  },
+);
+
+t.test("NvmeDevice reads with FUA from the medium", async (t) => {
+  const { io, calls } = nvme(t);
+  io(WRITE);
+  t.equal(io(READ, 1), 0);
+  t.same(calls(), ["write"]);
+  t.equal(io(READ, FUA | 1), 0);
+  t.same(calls(), ["flush"]);
+});
+
+t.test("NvmeDevice with its write cache off flushes each write, and what was in the cache", async (t) => {
+  const { driver, io, setCache, calls } = nvme(t);
+  io(WRITE);
+  calls();
+  t.equal(setCache(0), 0);
+  t.same(calls(), ["flush"], "what the cache held");
+  t.equal(driver.run({ opcode: GET_FEATURES, dwords: [WRITE_CACHE] }).result, 0);
+  t.equal(io(WRITE), 0);
+  t.same(calls(), ["write", "flush"]);
+  t.equal(io(WRITE_ZEROES), 0);
+  t.same(calls(), ["write", "flush"]);
+  t.equal(setCache(1), 0);
+  t.equal(io(WRITE), 0);
+  t.same(calls(), ["write"]);
+});
