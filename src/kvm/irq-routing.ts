@@ -8,7 +8,7 @@ import { RoutingTable } from "./routing-table.ts";
 import type { Vm } from "./vm.ts";
 
 /** What {@link IrqRouting} asks of a machine. */
-export type RoutingPort = Pick<Vm, "setGsiRouting" | "assignIrqfd" | "deassignIrqfd">;
+export type RoutingPort = Pick<Vm, "setGsiRouting" | "assignIrqfd" | "deassignIrqfd" | "signalMsi">;
 
 /**
  * KVM's interrupt routes and their eventfds. Only the device thread may call it.
@@ -16,6 +16,11 @@ export type RoutingPort = Pick<Vm, "setGsiRouting" | "assignIrqfd" | "deassignIr
  * Each route has the guest's wish (masked, message) beside the host's state (connected or not), and one function that makes the second
  * agree with the first. Connecting pushes the table first, then assigns the irqfd, so that no signal ever meets a stale entry.
  * Masking only takes the irqfd away: the entry stays, so that unmasking again does not push a table that grows with the machine.
+ *
+ * A passed-through device's eventfds are held by others too: the kernel, or a vfio-user server, which can clear O_NONBLOCK and empty or
+ * fill the counter between any two calls of ours. So they are neither read nor written here: pending bits are polled, KVM raises what
+ * it finds in an eventfd as it assigns the irqfd, and our own signals are KVM_SIGNAL_MSI. Devices of our own, whose eventfds stay in
+ * this process, write them: 0.45 µs, against 0.7 µs for a poll before each write.
  */
 export class IrqRouting implements MsiRouter {
   readonly #vm: RoutingPort;
@@ -115,7 +120,7 @@ class Route implements MsiRoute {
   // The host's side.
   #gsi: Gsi | undefined;
   #isConnected = false;
-  #isPending = false; // taken out of the eventfd while disconnected, not yet delivered
+  #isPending = false; // injected while disconnected, not yet delivered
   #isReleased = false;
 
   /** @param event Undefined where the host has none: the route stays silent. */
@@ -136,8 +141,7 @@ class Route implements MsiRoute {
    * guest that reads it, and would lag behind a guest that reads at once.
    */
   get isPending(): boolean {
-    if (!this.#isConnected && !this.#isReleased && (this.#event?.drain() ?? 0) > 0) this.#isPending = true;
-    return this.#isPending;
+    return this.#isPending || (!this.#isConnected && !this.#isReleased && this.#event?.isSignalled === true);
   }
 
   get eventFd(): Fd {
@@ -173,6 +177,13 @@ class Route implements MsiRoute {
     this.#event?.signal();
   }
 
+  inject(): void {
+    this.#check("inject");
+    if (this.#event === undefined) return;
+    if (this.#isConnected && this.#message !== undefined) this.#vm.signalMsi(this.#message);
+    else this.#isPending = true;
+  }
+
   release(): void {
     if (this.#isReleased) return;
     this.#isMasked = true;
@@ -198,16 +209,15 @@ class Route implements MsiRoute {
   /**
    * Called by the router once KVM has the table; a no-op when the guest masked the route again in the same batch.
    *
-   * What waited in the eventfd is taken out and signalled again after the irqfd is there, as one interrupt however many signals they
-   * were. A signal that comes between the two stays in the eventfd, and KVM raises it as it assigns the irqfd.
+   * KVM raises what waits in the eventfd as it assigns the irqfd, as one interrupt however many signals it was (kvm_irqfd_assign). The
+   * count stays there until the next signal or until the irqfd goes, when KVM sets it to zero.
    */
   connect(): void {
     if (this.#isMasked || this.#isConnected || this.#gsi === undefined) return;
-    const wasPending = this.isPending;
     this.#vm.assignIrqfd(this.eventFd, this.#gsi);
     this.#isConnected = true;
+    if (this.#isPending && this.#message !== undefined) this.#vm.signalMsi(this.#message);
     this.#isPending = false;
-    if (wasPending) this.#event?.signal();
   }
 
   #disconnect(): void {

@@ -1,6 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
-import type { FdWatcher, MsiRouter, ResampledLines } from "../base/signals.ts";
+import type { MsiRouter, ResampledLines, RingWatcher } from "../base/signals.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
@@ -20,7 +20,7 @@ import type { BarSummary, PassthroughSummary } from "./summary.ts";
 export interface PassthroughHost extends BarMappers {
   readonly router: MsiRouter;
   readonly lines: ResampledLines;
-  readonly watcher: FdWatcher;
+  readonly watcher: RingWatcher;
   readonly report: Report;
 }
 

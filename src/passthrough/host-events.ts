@@ -1,4 +1,4 @@
-import type { FdWatch, FdWatcher } from "../base/signals.ts";
+import type { FdWatch, RingWatcher } from "../base/signals.ts";
 import { EventFd } from "../host/eventfd.ts";
 import type { DeviceBackend } from "./backend.ts";
 
@@ -10,13 +10,16 @@ export interface HostEventHandlers {
   readonly onRequest: () => void;
 }
 
-/** Watches the ERR and REQ events of a device, where it has them. */
+/**
+ * Watches the ERR and REQ events of a device, where it has them. Their eventfds are never read: a vfio-user server holds them too, and can
+ * make a read block.
+ */
 export class HostEvents {
   readonly #backend: DeviceBackend;
   readonly #events: { readonly kind: "error" | "request"; readonly event: EventFd; readonly watch: FdWatch }[] = [];
 
   /** @throws HostError; nothing is left behind then. */
-  constructor(backend: DeviceBackend, watcher: FdWatcher, handlers: HostEventHandlers) {
+  constructor(backend: DeviceBackend, watcher: RingWatcher, handlers: HostEventHandlers) {
     this.#backend = backend;
     try {
       if (backend.interrupt("error").count > 0) {
@@ -40,12 +43,9 @@ export class HostEvents {
     }
   }
 
-  #watch(kind: "error" | "request", watcher: FdWatcher, callback: () => void): EventFd["fd"] {
+  #watch(kind: "error" | "request", watcher: RingWatcher, callback: () => void): EventFd["fd"] {
     const event = EventFd.create();
-    const watch = watcher.watch(event.fd, "input", () => {
-      event.drain();
-      callback();
-    });
+    const watch = watcher.watchRings(event.fd, callback);
     this.#events.push({ kind, event, watch });
     return event.fd;
   }

@@ -116,6 +116,6 @@ export class FunctionInterrupts implements VectorHost {
     const routes = this.#wanted[kind] ?? [];
     const eventFds = routes.map((route): Fd => route?.eventFd ?? fd(-1));
     // A spurious interrupt costs a driver nothing, a lost one can stop it for good.
-    for (const vector of this.#vectors[kind].arm(eventFds)) routes[vector]?.signal();
+    for (const vector of this.#vectors[kind].arm(eventFds)) routes[vector]?.inject();
   }
 }

@@ -51,6 +51,10 @@ class FuzzRoute implements MsiRoute {
     else this.#deliver();
   }
 
+  inject(): void {
+    this.signal();
+  }
+
   release(): void {
     this.#alive("release");
     this.#isReleased = true;

@@ -272,7 +272,7 @@ export class FuzzedWorld {
         peerDma: this.#peers(),
         mmio: this.mmio,
         lines: { connect: () => ({ disconnect: () => undefined }) },
-        watcher: { watch: () => ({ setInterest: () => undefined, close: () => undefined }) },
+        watcher: { watchRings: () => ({ setInterest: () => undefined, close: () => undefined }) },
         report: () => undefined,
       },
       { onError: () => undefined, onRequest: () => undefined },

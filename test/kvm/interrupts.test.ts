@@ -4,6 +4,7 @@ import { mem32 } from "../../guests/assembler-encoding.ts";
 import type { MsiMessage } from "../../src/base/signals.ts";
 import { gsi } from "../../src/base/units.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
+import { libc } from "../../src/host/libc.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();
@@ -110,6 +111,30 @@ t.test("MsiRoute holds a signal while masked and delivers it once at unmask()", 
   route.unmask();
   t.same(guest.runToOut(), [HANDLER, 0x41]);
   t.equal(guest.routing.pushes, 3, "masking and unmasking push no table");
+  t.end();
+});
+
+t.test("MsiRoute.inject() needs no eventfd that works: its other holder filled it and made it block", { skip }, (t) => {
+  const guest = waitingGuest(t);
+  const route = guest.routing.allocate("shared vector");
+  const sentinel = guest.routing.allocate("sentinel");
+  route.setMessage(message(0x41));
+  sentinel.setMessage(message(0x40));
+  sentinel.unmask();
+  guest.runToOut();
+  libc.fcntl(route.eventFd, 4, 0); // F_SETFL, without O_NONBLOCK
+  t.equal(route.isPending, false);
+  libc.write(route.eventFd, Uint8Array.of(0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), 8);
+  t.equal(route.isPending, true);
+  route.inject();
+  route.unmask();
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  route.inject();
+  t.same(guest.runToOut(), [HANDLER, 0x41]);
+  sentinel.signal();
+  t.same(guest.runToOut(), [HANDLER, 0x40], "no more than that");
+  route.mask();
+  t.equal(route.isPending, false, "KVM emptied the eventfd with the irqfd");
   t.end();
 });
 

@@ -1,10 +1,12 @@
+import type { MsiMessage } from "../../src/base/signals.ts";
 import type { Fd, Gsi } from "../../src/base/units.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
 import type { RoutingPort } from "../../src/kvm/irq-routing.ts";
 
 /**
  * KVM's interrupt side, for a real IrqRouting: the table as it was pushed, the eventfds that are connected, and what would have reached
- * a local APIC. Eventfds are real; {@link deliver} does what KVM's work queue does.
+ * a local APIC. Eventfds are real; {@link deliver} does what KVM's work queue does. As in virt/kvm/eventfd.c, a count that is there when
+ * an irqfd is assigned is raised once (kvm_irqfd_assign), and taking the irqfd away sets the count to zero (irqfd_shutdown).
  */
 export class FakeKvmInterrupts implements RoutingPort {
   /** How often the table was pushed. */
@@ -28,6 +30,12 @@ export class FakeKvmInterrupts implements RoutingPort {
   assignIrqfd(eventFd: Fd, gsi: Gsi): void {
     if (!this.table.has(gsi)) throw new Error(`an irqfd is assigned to GSI ${gsi}, which the table does not know`);
     this.irqfds.set(gsi, eventFd);
+    this.#take(eventFd, gsi);
+  }
+
+  signalMsi({ data }: MsiMessage): boolean {
+    this.#delivered.push(data);
+    return true;
   }
 
   deassignIrqfd(eventFd: Fd, gsi: Gsi): void {
@@ -42,6 +50,7 @@ export class FakeKvmInterrupts implements RoutingPort {
   }
 
   #take(eventFd: Fd, gsi: number): void {
-    if (EventFd.attach(eventFd).drain() > 0) this.#delivered.push(this.table.get(gsi) ?? -1);
+    const event = EventFd.attach(eventFd);
+    if (event.isSignalled && event.drain() > 0) this.#delivered.push(this.table.get(gsi) ?? -1);
   }
 }

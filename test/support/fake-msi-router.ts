@@ -70,6 +70,10 @@ export class FakeMsiRoute implements MsiRoute {
     else this.#deliver();
   }
 
+  inject(): void {
+    this.signal();
+  }
+
   release(): void {
     this.#alive("release");
     this.#isReleased = true;

@@ -1,7 +1,7 @@
 import { Bus } from "../../src/base/bus.ts";
 import type { HostError } from "../../src/base/errors.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../src/base/mappings.ts";
-import type { FdWatch, FdWatcher, MsiMessage, MsiRoute, MsiRouter, ResampledLines } from "../../src/base/signals.ts";
+import type { FdWatch, MsiMessage, MsiRoute, MsiRouter, ResampledLines, RingWatcher } from "../../src/base/signals.ts";
 import { type Fd, fd, gsi } from "../../src/base/units.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
 import { PciRoot } from "../../src/pci/root.ts";
@@ -39,7 +39,12 @@ class NumberedRoute implements MsiRoute {
     this.#log.push(`route ${this.eventFd} unmask`);
   }
 
+  /** Its eventfd is the device's, too: see MsiRoute. */
   signal(): void {
+    throw new Error(`${this.name}: an eventfd that others hold is written`);
+  }
+
+  inject(): void {
     this.signals++;
     this.#log.push(`route ${this.eventFd} signal`);
   }
@@ -78,9 +83,9 @@ export class FakePassthroughHost implements PassthroughHost {
     },
   };
 
-  readonly watcher: FdWatcher = {
-    watch: (descriptor, _interest, onReady): FdWatch => {
-      this.watched.set(descriptor, () => onReady(true, false));
+  readonly watcher: RingWatcher = {
+    watchRings: (descriptor, onRing): FdWatch => {
+      this.watched.set(descriptor, onRing);
       return {
         setInterest: () => undefined,
         close: () => {

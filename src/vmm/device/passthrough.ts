@@ -2,7 +2,7 @@ import type { Report } from "../../base/backends.ts";
 import type { Bus } from "../../base/bus.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { SlotMapper } from "../../base/mappings.ts";
-import type { FdWatcher, MsiRouter, ResampledLines } from "../../base/signals.ts";
+import type { FdWatcher, MsiRouter, ResampledLines, RingWatcher } from "../../base/signals.ts";
 import { libc } from "../../host/libc.ts";
 import type { GuestRam } from "../../host/memory/guest-ram.ts";
 import { HOST_ROOT, textFile } from "../../host-pci/files.ts";
@@ -32,7 +32,7 @@ export interface PassthroughParts {
   readonly mmio: Bus;
   readonly router: MsiRouter;
   readonly lines: ResampledLines;
-  readonly watcher: FdWatcher;
+  readonly watcher: FdWatcher & RingWatcher;
   readonly report: Report;
   /** The host reports an error that a function does not recover from; by its id. */
   readonly onError: (id: string) => void;

@@ -179,6 +179,11 @@ class TracedRoute implements MsiRoute {
     this.#route.signal();
   }
 
+  inject(): void {
+    this.#tell("signalled");
+    this.#route.inject();
+  }
+
   release(): void {
     this.#tell("released");
     this.#route.release();

@@ -21,6 +21,17 @@ t.test("EventFd.signal() does not block when the counter is full", async (t) => 
   event.close();
 });
 
+t.test("EventFd.isSignalled looks without taking, and does not wait where O_NONBLOCK is gone", async (t) => {
+  const event = EventFd.create();
+  libc.fcntl(event.fd, 4, 0); // F_SETFL
+  t.equal(event.isSignalled, false);
+  event.signal();
+  t.equal(event.isSignalled, true);
+  t.equal(event.drain(), 1);
+  t.equal(event.isSignalled, false);
+  event.close();
+});
+
 t.test("EventFd.attach() uses an eventfd and leaves closing to its owner", async (t) => {
   const owner = EventFd.create();
   const other = EventFd.attach(owner.fd);

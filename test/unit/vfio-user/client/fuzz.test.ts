@@ -24,7 +24,7 @@ const WIDTHS = [1, 2, 4] as const;
 const route: MsiRoute = {
   ...{ name: "route", isMasked: true, isPending: false, eventFd: fd(-1) },
   ...{ setMessage: () => undefined, mask: () => undefined, unmask: () => undefined },
-  ...{ signal: () => undefined, release: () => undefined },
+  ...{ signal: () => undefined, inject: () => undefined, release: () => undefined },
 };
 
 /** Uses the device as a machine does, and then in ways that only a confused one does. */
