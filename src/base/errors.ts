@@ -15,11 +15,14 @@ export class HostError extends Error {
   override readonly name: string = "HostError";
   /** What the user can do about it; part of `message` too. */
   readonly advice: string | undefined;
+  /** Lines for who looks into it, such as a vCPU's registers; shown below the message. */
+  readonly details: string | undefined;
 
   /** @param text What could not be done, a colon, the state found; sentence case, no period. */
-  constructor(text: string, advice?: string) {
+  constructor(text: string, advice?: string, details?: string) {
     super(advice === undefined ? text : `${text} (${advice})`);
     this.advice = advice;
+    this.details = details;
   }
 }
 

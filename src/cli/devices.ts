@@ -1,11 +1,12 @@
 import { writeFileSync } from "node:fs";
 import { HostError, SpecError } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
 import { describeGroup, type HostFunction, isVfioDriver, listFunctions } from "../host-pci/functions.ts";
 import { DeviceUsage } from "../host-pci/usage.ts";
 import { judge, type Verdict } from "../host-pci/verdict.ts";
 import type { DeviceRecording } from "../passthrough/recording.ts";
 import { checkOutputFile } from "./options/output-file.ts";
-import { formatSize, printable, wrapText } from "./output.ts";
+import { formatSize, wrapText } from "./output.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
 
@@ -198,7 +199,7 @@ async function record(word: string, operands: readonly string[], surroundings: S
     writeFileSync(file, formatRecording(recording));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException; // cast: node's fs throws errors with a code
-    throw new HostError(`Cannot write the recording to ${printable(file)}: ${code}`);
+    throw new HostError(`Cannot write the recording to ${file}: ${code}`);
   }
   surroundings.remark(`${pciFunction.bdf} is recorded in ${printable(file)}\n`);
 }

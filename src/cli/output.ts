@@ -1,4 +1,5 @@
 import { hostErrorOf, SpecError } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
 
 /** Styles for one output stream; they do nothing where colours are not wanted. */
 export interface Style {
@@ -22,18 +23,6 @@ export function styleFor(stream: StyleTarget, environment: Readonly<Record<strin
 /** Exit statuses that are this program's own. */
 export const EXIT_STATUS = { hostFailure: 1, badInput: 2 } as const;
 
-/** What has an effect on a terminal, or none that shows: control and format characters, halves of surrogate pairs, line separators. */
-const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
-
-/** A text in characters that print, the others as escapes; what users and files call things may have any. */
-export function printable(text: string): string {
-  return text.replace(UNPRINTABLE, (character) => {
-    const short = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[character];
-    const code = (character.codePointAt(0) ?? 0).toString(16);
-    return short ?? (code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u{${code}}`);
-  });
-}
-
 /** Longest text about a command line, and what is left of a longer one at its start and end: a value may have any length. */
 const LONGEST = { whole: 500, start: 300, end: 150 } as const;
 
@@ -42,6 +31,8 @@ function shortened(text: string): string {
   const { start, end } = LONGEST;
   return `${text.slice(0, start)}… (${text.length - start - end} more characters) …${text.slice(-end)}`;
 }
+
+const printableLines = (text: string): string => text.split("\n").map(printable).join("\n");
 
 /**
  * How an error is shown and what the process exits with. What is the user's or the host's affair is one line; only an error of our
@@ -53,8 +44,11 @@ export function describeError(error: unknown, style: Style): { readonly text: st
     return { text: `${name} ${shortened(printable(error.message))}`, status: EXIT_STATUS.badInput };
   }
   const ofHost = hostErrorOf(error);
-  if (ofHost !== undefined) return { text: `${name} ${ofHost.message}`, status: EXIT_STATUS.hostFailure };
-  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  if (ofHost !== undefined) {
+    const details = ofHost.details === undefined ? "" : `\n${printableLines(ofHost.details)}`;
+    return { text: `${name} ${printable(ofHost.message)}${details}`, status: EXIT_STATUS.hostFailure };
+  }
+  const stack = printableLines(error instanceof Error ? (error.stack ?? error.message) : String(error));
   return { text: `${name} internal error, please report it\n${stack}`, status: EXIT_STATUS.hostFailure };
 }
 
@@ -73,13 +67,14 @@ export function formatSize(sizeBytes: number): string {
   return String(sizeBytes);
 }
 
-/** Lays rows out in columns, two spaces apart; the last column is as long as it is. */
+/** Lays rows out in columns, two spaces apart, in characters that print; the last column is as long as it is. */
 export function formatTable(rows: readonly (readonly string[])[], indent = ""): string {
   const widths: number[] = [];
-  for (const row of rows) {
+  const shown = rows.map((row) => row.map(printable));
+  for (const row of shown) {
     for (const [column, cell] of row.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
   }
-  return rows
+  return shown
     .map((row) => {
       const cells = row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column] ?? 0)));
       return `${indent}${cells.join("  ").trimEnd()}\n`;
@@ -88,7 +83,7 @@ export function formatTable(rows: readonly (readonly string[])[], indent = ""): 
 }
 
 /**
- * Breaks a text at spaces so that no line is longer than `columns`, where words allow.
+ * Breaks a text at spaces, in characters that print, so that no line is longer than `columns`, where words allow.
  *
  * @param first Goes before the first line, `indent` before the others.
  */
@@ -96,7 +91,7 @@ export function wrapText(text: string, columns: number, first: string, indent: s
   const lines: string[] = [];
   let line = first;
   let isEmpty = true;
-  for (const word of text.split(" ")) {
+  for (const word of printable(text).split(" ")) {
     if (!isEmpty && line.length + 1 + word.length > columns) {
       lines.push(line);
       line = indent;

@@ -1,3 +1,4 @@
+import { printable } from "../base/printable.ts";
 import { hex } from "../base/units.ts";
 import type { MachinePlan, PlanBar, PlanBarPart, PlanFunction, PlanRange } from "../vmm/shared/plan.ts";
 import { formatSize, formatTable, type Style } from "./output.ts";
@@ -28,7 +29,7 @@ function barRows(bar: PlanBar): readonly (readonly string[])[] {
 
 function formatFunction(pciFunction: PlanFunction, style: Style): string {
   const { bdf, id, title, interrupts, bars } = pciFunction;
-  const head = `  ${style.bold(bdf)}  ${title} (${id}), interrupts: ${interrupts}\n`;
+  const head = `  ${style.bold(bdf)}  ${printable(title)} (${id}), interrupts: ${interrupts}\n`;
   return head + formatTable(bars.flatMap(barRows), "    ");
 }
 

@@ -118,6 +118,7 @@ export const PRCTL = {
 
 /** <sys/resource.h> and the capability numbers of <linux/capability.h>. */
 export const RESOURCE = {
+  RLIMIT_FSIZE: 1,
   RLIMIT_NOFILE: 7,
   RLIMIT_MEMLOCK: 8,
   CAP_IPC_LOCK: 14,

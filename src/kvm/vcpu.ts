@@ -127,13 +127,13 @@ export class Vcpu extends RunPage {
     const errno = libc.errno();
     if (errno === ERRNO.EINTR || errno === ERRNO.EAGAIN) return "interrupted";
     if (errno === ERRNO.EFAULT) return "fault";
-    throw new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errnoName(errno), this.describeRegisters());
+    throw new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errnoName(errno), undefined, this.describeRegisters());
   }
 
   /** The error of a {@link run} that met a "fault" nobody can mend. */
   memoryFault(): SyscallError {
     const advice = "guest memory could not be reached: a file behind it was cut short, or a device's memory is off";
-    return new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", "EFAULT", `${advice}; ${this.describeRegisters()}`);
+    return new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", "EFAULT", advice, this.describeRegisters());
   }
 
   /** General and control registers, for diagnostics. @throws SyscallError */

@@ -3,6 +3,7 @@ import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
 import { EduDevice } from "./devices/edu.ts";
 import { NvmeDevice } from "./devices/nvme.ts";
 import { NvmeStore } from "./devices/nvme-store.ts";
@@ -29,7 +30,7 @@ It prints "listening at PATH" when machines can connect, serves one after anothe
 class UsageError extends Error {}
 
 const report: Report = (level, text) => {
-  if (level !== "debug") process.stderr.write(`${level}: ${text}\n`);
+  if (level !== "debug") process.stderr.write(`${level}: ${printable(text)}\n`);
 };
 
 function serve(): DeviceServer | undefined {
@@ -79,10 +80,11 @@ try {
       server.close().catch((error: unknown) => report("error", String(error)));
     };
     process.once("SIGINT", end).once("SIGTERM", end);
-    process.stdout.write(`listening at ${server.path}\n`);
+    process.stdout.write(`listening at ${printable(server.path)}\n`);
   }
 } catch (error) {
   if (!(error instanceof UsageError || error instanceof HostError)) throw error;
-  process.stderr.write(`tsvmm-device: ${error.message}\n`);
+  const lines = error instanceof UsageError ? error.message.split("\n") : [error.message];
+  process.stderr.write(`tsvmm-device: ${lines.map(printable).join("\n")}\n`);
   process.exitCode = error instanceof UsageError ? 2 : 1;
 }

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { errnoOf, openError } from "../base/errors.ts";
+import { printable } from "../base/printable.ts";
 import type { LogLevel } from "./shared/messages.ts";
 
 /** Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a Machine then too. */
@@ -47,7 +48,7 @@ export function createLogger(settings: LogSettings): Logger {
     log(level, text, details = {}) {
       if (RANK[level] < RANK[settings.level]) return;
       pino ??= loadPino(settings, output);
-      pino[level](details, text);
+      pino[level](details, printable(text));
     },
     close: () => output.close(),
   };
@@ -57,6 +58,17 @@ const STDERR = 2;
 /** How often a full pipe that does not block is tried again, and how many milliseconds lie between: a second in all. */
 const RETRIES = 100;
 const RETRY_MS = 10;
+
+/**
+ * What a terminal obeys or does not show, beyond what JSON escapes by itself: details in a line are JSON in either format, so that an
+ * escape of JSON says the same.
+ */
+const BEYOND_ASCII = /[\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}]/gu;
+const escaped = (characters: string): string =>
+  Array.from({ length: characters.length }, (_, at) => {
+    const code = characters.charCodeAt(at); // of a pair, both halves: \uXXXX is UTF-16
+    return `\\u${code.toString(16).padStart(4, "0")}`;
+  }).join("");
 
 /** Where lines go: a log that cannot be written is said once, and never in the way of the machine. */
 class LogOutput {
@@ -75,14 +87,14 @@ class LogOutput {
 
   write(line: string): void {
     if (this.#descriptor < 0 || this.#isBroken) return;
-    const bytes = Buffer.from(line);
+    const bytes = Buffer.from(line.replace(BEYOND_ASCII, escaped));
     try {
       for (let done = 0; done < bytes.length; ) done += this.#writeSome(bytes, done);
     } catch (error) {
       this.#isBroken = true;
       if (this.#path === undefined) return; // nobody is there to be told
-      const text = `tsvmm: Cannot write the log to ${this.#path}: ${errnoOf(error)}: what follows is lost\n`;
-      new LogOutput(undefined).write(text);
+      const text = `tsvmm: Cannot write the log to ${this.#path}: ${errnoOf(error)}: what follows is lost`;
+      new LogOutput(undefined).write(`${printable(text)}\n`);
     }
   }
 

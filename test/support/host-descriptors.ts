@@ -79,14 +79,19 @@ export function type(descriptor: Fd, text: string): void {
 
 /** Does something while this process gets no new descriptor: every call that makes one fails with EMFILE. */
 export function withoutDescriptors(work: () => void): void {
+  withLimit(RESOURCE.RLIMIT_NOFILE, 0n, work);
+}
+
+/** Does something under another limit of this process. setrlimit(2) */
+export function withLimit(resource: number, current: bigint, work: () => void): void {
   const before = new Uint8Array(RLIMIT.size);
-  libc.getrlimit(RESOURCE.RLIMIT_NOFILE, before);
-  const none = before.slice();
-  new DataView(none.buffer).setBigUint64(RLIMIT.rlim_cur, 0n, true);
-  libc.setrlimit(RESOURCE.RLIMIT_NOFILE, none);
+  libc.getrlimit(resource, before);
+  const changed = before.slice();
+  new DataView(changed.buffer).setBigUint64(RLIMIT.rlim_cur, current, true);
+  libc.setrlimit(resource, changed);
   try {
     work();
   } finally {
-    libc.setrlimit(RESOURCE.RLIMIT_NOFILE, before);
+    libc.setrlimit(resource, before);
   }
 }

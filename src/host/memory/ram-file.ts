@@ -34,7 +34,10 @@ export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; read
   const action = `make ${sizeBytes / MIB} MiB of guest RAM`;
   const kind = hugepages ? MMAN.MFD_HUGETLB | MMAN.MFD_HUGE_2MB : 0;
   const tooLittle = hugepages ? hugePageAdvice(sizeBytes) : "the host has too little free memory";
-  const advice = { ENOMEM: tooLittle, ENOSPC: tooLittle, ENODEV: "this kernel has no 2 MiB huge pages" };
+  const advice = {
+    ...{ ENOMEM: tooLittle, ENOSPC: tooLittle, ENODEV: "this kernel has no 2 MiB huge pages" },
+    EFBIG: "RAM is a file to the kernel, and the limit of file sizes is lower: ulimit -f unlimited",
+  };
   const flags = MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING | kind;
   const file = fd(check(libc.memfdCreate("tsvmm-ram", flags), action, "memfd_create", advice));
   let mapping: HostMapping | undefined;

@@ -36,6 +36,7 @@ export class UserChannel {
   readonly #parts: UserChannelParts;
   #nextId = 1;
   #lost: HostError | undefined;
+  #isSilent = false;
 
   constructor(parts: UserChannelParts) {
     this.#parts = parts;
@@ -43,6 +44,11 @@ export class UserChannel {
 
   get isLost(): boolean {
     return this.#lost !== undefined;
+  }
+
+  /** Lost because the server hung up or did not answer, not for what it said. */
+  get isSilent(): boolean {
+    return this.#isSilent;
   }
 
   /**
@@ -89,7 +95,7 @@ export class UserChannel {
         for (let taken = 0; taken < MESSAGES_PER_PUMP || this.#parts.wire.hasBacklog; taken++) {
           const arrival = this.#parts.wire.receive(0);
           if (arrival === "nothing") return;
-          if (arrival === "closed") throw new HostError(CLOSED);
+          if (arrival === "closed") throw new NoAnswer(CLOSED);
           if (arrival.isReply) throw unexpected(arrival);
           this.#answer(arrival);
         }
@@ -123,9 +129,9 @@ export class UserChannel {
     for (;;) {
       const arrival = this.#parts.wire.receive(deadline);
       if (arrival === "nothing") {
-        throw new HostError(`its server has not answered ${commandName(command)} for ${this.#parts.timeoutMs} ms`);
+        throw new NoAnswer(`its server has not answered ${commandName(command)} for ${this.#parts.timeoutMs} ms`);
       }
-      if (arrival === "closed") throw new HostError(CLOSED);
+      if (arrival === "closed") throw new NoAnswer(CLOSED);
       if (!arrival.isReply) {
         this.#answer(arrival);
         // A server that only ever commands would keep the device thread for ever.
@@ -152,10 +158,14 @@ export class UserChannel {
       return work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
+      this.#isSilent ||= error instanceof NoAnswer || isHangUp(error);
       throw this.lose(isHangUp(error) ? CLOSED : error.message);
     }
   }
 }
+
+/** The server hangs up, or is silent. */
+class NoAnswer extends HostError {}
 
 const CLOSED = "its server has closed the connection";
 

@@ -104,7 +104,7 @@ export class UserDevice implements DeviceBackend {
       if (this.#canReset) this.#channel.request(VFIO_USER_DEVICE_RESET, new Uint8Array(0));
       this.#isReady = true;
     } catch (error) {
-      const isTurnedAway = !this.#isNegotiated && this.#channel.isLost && error instanceof HostError;
+      const isTurnedAway = !this.#isNegotiated && this.#channel.isSilent && error instanceof HostError;
       this.close();
       throw isTurnedAway ? new HostError(error.message, "does it serve another machine already?") : error;
     }

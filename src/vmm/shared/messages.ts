@@ -15,6 +15,8 @@ export interface PlainError {
   readonly message: string;
   /** SpecError's path. */
   readonly path?: string;
+  /** HostError's lines for who looks into it. */
+  readonly details?: string;
   /** Only for errors of our own. */
   readonly stack?: string;
 }

@@ -5,7 +5,10 @@ import type { PlainError } from "./messages.ts";
 export function toPlainError(error: unknown): PlainError {
   if (error instanceof SpecError) return { name: error.name, message: error.message, path: error.path };
   const ofHost = hostErrorOf(error);
-  if (ofHost !== undefined) return { name: ofHost.name, message: ofHost.message };
+  if (ofHost !== undefined) {
+    const { name, message, details } = ofHost;
+    return { name, message, ...(details === undefined ? {} : { details }) };
+  }
   if (error instanceof Error) {
     return { name: error.name, message: error.message, ...(error.stack === undefined ? {} : { stack: error.stack }) };
   }
@@ -19,7 +22,7 @@ export function fromPlainError(plain: PlainError): Error {
     const text = plain.message.startsWith(prefix) ? plain.message.slice(prefix.length) : plain.message;
     return new SpecError(plain.path, text);
   }
-  if (plain.stack === undefined) return new HostError(plain.message);
+  if (plain.stack === undefined) return new HostError(plain.message, undefined, plain.details);
   const error = new Error(plain.message);
   error.name = plain.name;
   error.stack = plain.stack;

@@ -121,7 +121,9 @@ function runLoop(vcpu: Vcpu): VcpuStop {
       default: {
         control.count(COUNT_OTHER);
         const error = new HostError(
-          `Cannot go on with vCPU ${data.index}: ${describeExit(vcpu)}\n${vcpu.describeRegisters()}`,
+          `Cannot go on with vCPU ${data.index}: ${describeExit(vcpu)}`,
+          undefined,
+          vcpu.describeRegisters(),
         );
         return { kind: "failed", error: toPlainError(error) };
       }

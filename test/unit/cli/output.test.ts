@@ -50,6 +50,26 @@ t.test(
   },
 );
 
+t.test(
+  "describeError() keeps what files are called away from the terminal, and details on lines of their own",
+  async (t) => {
+    const path = "/tmp/\x1b[2J\nx";
+    t.equal(
+      describeError(new HostError(`Cannot open ${path}`, "remove it"), plain).text,
+      "tsvmm: Cannot open /tmp/\\x1b[2J\\nx (remove it)",
+    );
+    t.equal(
+      describeError(new HostError("Cannot go on", undefined, "at 8:0\n   rax 0\x1b"), plain).text,
+      "tsvmm: Cannot go on\nat 8:0\n   rax 0\\x1b",
+    );
+    const ours = new Error(`oops ${path}`);
+    t.match(
+      describeError(ours, plain).text,
+      /^tsvmm: internal error, please report it\nError: oops \/tmp\/\\x1b\[2J\nx\n {4}at /,
+    );
+  },
+);
+
 t.test("formatSize() writes sizes as the command line takes them", async (t) => {
   t.equal(formatSize(536_870_912), "512M");
   t.equal(formatSize(4096), "4K");
@@ -68,6 +88,14 @@ t.test("formatTable() aligns columns", async (t) => {
       " ",
     ),
     " a    bb  c\n aaa  b   cc\n",
+  );
+  t.equal(
+    formatTable([
+      ["/\x1b[2J", "x"],
+      ["123456789", "y"],
+    ]),
+    "/\\x1b[2J   x\n123456789  y\n",
+    "as wide as it is shown",
   );
   t.equal(formatTable([]), "");
 });

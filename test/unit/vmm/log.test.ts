@@ -40,6 +40,26 @@ t.test("createLogger() writes text without colours to a file when told, a line f
   t.equal(lines.length, 4);
 });
 
+t.test("createLogger() writes what a terminal obeys as escapes, in texts and in details", async (t) => {
+  const log = (format: "json" | "pretty"): string => {
+    const file = join(folder, `escapes.${format}`);
+    const logger = createLogger({ level: "info", format, file });
+    logger.log("info", "at /tmp/\x1b[2J\u009b\n\u202e", { path: "\x1b\u009b\u202e\u{e0001}✓" });
+    logger.close();
+    return readFileSync(file, "utf8");
+  };
+  t.match(
+    log("pretty"),
+    /INFO: at \/tmp\/\\x1b\[2J\\x9b\\n\\u\{202e\}\n {4}path: "\\u001b\\u009b\\u202e\\udb40\\udc01✓"\n$/,
+  );
+  const line = log("json");
+  t.notMatch(line, /[^\x20-\x7e✓\n]/);
+  t.match(JSON.parse(line), {
+    msg: "at /tmp/\\x1b[2J\\x9b\\n\\u{202e}",
+    path: "\x1b\u009b\u202e\u{e0001}✓",
+  });
+});
+
 t.test("createLogger() says at once that a file cannot be opened", async (t) => {
   const open = (file: string): unknown => createLogger({ level: "info", format: "json", file });
   t.throws(() => open("/nowhere/log"), { name: "SpecError", message: "log.file: Cannot open /nowhere/log: ENOENT" });

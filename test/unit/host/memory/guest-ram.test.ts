@@ -3,11 +3,13 @@ import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import type { RamRegion } from "../../../../src/base/guest-memory.ts";
 import { type Fd, fd, gpa } from "../../../../src/base/units.ts";
+import { RESOURCE } from "../../../../src/host/constants.ts";
 import { libc } from "../../../../src/host/libc.ts";
 import { hugePages } from "../../../../src/host/limits.ts";
 import { GuestRam } from "../../../../src/host/memory/guest-ram.ts";
 import type { GuestRamOptions } from "../../../../src/host/memory/ram-file.ts";
 import { HostBench } from "../../../support/host-bench.ts";
+import { withLimit } from "../../../support/host-descriptors.ts";
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
@@ -177,6 +179,13 @@ t.test("GuestRam.create() seals the size of its file, and the seals", async (t) 
   t.equal(resize(memory.fd, 2 * MIB), EPERM);
   t.equal(libc.fcntl(memory.fd, F_ADD_SEALS, F_SEAL_WRITE), -1, "nobody else makes it read-only either");
   t.equal(memory.writeU32(gpa(MIB - 4), 7), true);
+});
+
+t.test("GuestRam.create() says what to do about a limit of file sizes", async (t) => {
+  withLimit(RESOURCE.RLIMIT_FSIZE, BigInt(MIB - 1), () => {
+    t.throws(() => ram(t), { errno: "EFBIG", message: /^Cannot make 1 MiB of guest RAM: .*: ulimit -f unlimited\)$/ });
+  });
+  ram(t);
 });
 
 t.test("GuestRam.create() can touch every page beforehand", async (t) => {

@@ -1,9 +1,12 @@
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
+import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import { fd, gpa } from "../../../../src/base/units.ts";
 import { DescriptorSocket } from "../../../../src/host/descriptor-socket.ts";
 import { EventFd } from "../../../../src/host/eventfd.ts";
 import { libc } from "../../../../src/host/libc.ts";
+import { listenAt } from "../../../../src/host/unix-socket.ts";
 import { UserChannel } from "../../../../src/vfio-user/client/channel.ts";
 import type { UserDevice } from "../../../../src/vfio-user/client/device.ts";
 import { UserWire } from "../../../../src/vfio-user/protocol/wire.ts";
@@ -200,6 +203,53 @@ t.test("DeviceServer turns a second machine away and takes the next one when the
     if (round === 0) t.equal(next.readRegion(0, 4, 4), 0, "it finds the device as after power-on");
     next.close();
   }
+});
+
+t.test("UserDevice asks for another machine only where the server hangs up or is silent", async (t) => {
+  const path = socketPath(t);
+  const version = (major: number, minor: number, json: string): Uint8Array => {
+    const text = new TextEncoder().encode(`${json}\0`);
+    const view = new DataView(new ArrayBuffer(20 + text.length)); // header, struct vfio_user_version, JSON
+    view.setUint16(0, 2, true); // the id of the client's first message
+    view.setUint16(2, 1, true); // VFIO_USER_VERSION
+    view.setUint32(4, view.byteLength, true);
+    view.setUint32(8, 1, true); // a reply
+    view.setUint16(16, major, true);
+    view.setUint16(18, minor, true);
+    new Uint8Array(view.buffer).set(text, 20);
+    return new Uint8Array(view.buffer);
+  };
+  const cases = [
+    [new Uint8Array(0), "its server has closed the connection (does it serve another machine already?)"],
+    [version(7, 3, "{}"), "its server speaks vfio-user 7.3, not 0.1"],
+    [version(0, 1, "{"), "its server's version cannot be understood"],
+    [new Uint8Array(16).fill(0xff), "Cannot understand a vfio-user message: its size is 4294967295 bytes"],
+    [
+      version(0, 1, "{}").fill(9, 2, 3),
+      "its server has sent a reply to VFIO_USER_REGION_READ with id 2, which nobody asked for",
+    ],
+  ] as const;
+  const worker = new Worker(new URL("../../../support/answering-server-worker.js", import.meta.url), {
+    workerData: { path, answers: cases.map(([answer]) => answer) },
+  });
+  t.teardown(() => worker.terminate());
+  await once(worker, "message");
+  const refusal = (...connect: Parameters<UserBench["connect"]>): string => {
+    try {
+      new UserBench(t).connect(...connect);
+    } catch (error) {
+      return String(error);
+    }
+    return "accepted";
+  };
+  for (const [, text] of cases) t.equal(refusal(path), `HostError: Cannot use thing: ${text}`);
+  const silent = socketPath(t);
+  const listener = listenAt(silent, 1);
+  t.teardown(() => libc.close(listener));
+  t.equal(
+    refusal(silent, { timeoutMs: 50 }),
+    "HostError: Cannot use thing: its server has not answered VFIO_USER_VERSION for 50 ms (does it serve another machine already?)",
+  );
 });
 
 t.test("UserChannel tells a server that hung up before the first message from one that refuses it", async (t) => {
