@@ -107,8 +107,11 @@ export interface QueuePlace {
   readonly vector: number;
 }
 
-/** Resets the device, accepts `features` of the low 32 (and VERSION_1), sets queue 0 up and starts it; EDI is lost. VIRTIO 1.2 §3.1.1 */
-export function startVirtio(a: Assembler, features: number, queue: QueuePlace): void {
+/**
+ * Resets the device, accepts `features` of the low 32 (and VERSION_1), sets one queue up and starts it; EDI is lost.
+ * VIRTIO 1.2 §3.1.1
+ */
+export function startVirtio(a: Assembler, features: number, queue: QueuePlace, index = 0): void {
   const status = (value: number): void => void a.mov(mem8("edi", C.device_status), value);
   a.mov("edi", mem32(COMMON));
   status(0);
@@ -117,7 +120,7 @@ export function startVirtio(a: Assembler, features: number, queue: QueuePlace): 
   a.mov(mem32("edi", C.driver_feature_select), 0).mov(mem32("edi", C.driver_feature), features);
   a.mov(mem32("edi", C.driver_feature_select), 1).mov(mem32("edi", C.driver_feature), 1);
   status(0x0b); // FEATURES_OK
-  a.mov(mem16("edi", C.config_msix_vector), 0xffff).mov(mem16("edi", C.queue_select), 0);
+  a.mov(mem16("edi", C.config_msix_vector), 0xffff).mov(mem16("edi", C.queue_select), index);
   a.mov(mem16("edi", C.queue_size), queue.size).mov(mem16("edi", C.queue_msix_vector), queue.vector);
   for (const [offset, address] of [
     [C.queue_desc, queue.descriptors],

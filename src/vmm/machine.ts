@@ -126,7 +126,7 @@ export class Machine extends EventEmitter<MachineEvents> {
         this.#log("info", `the ${channel} is at ${path}`);
         this.emit("pty", channel, path);
       },
-      onOutput: (channel, bytes) => this.#channel(channel).receive(bytes),
+      onOutput: (channel, bytes, dropped) => this.#channel(channel).receive(bytes, dropped),
       onFailure: (error) => this.#fail(error),
     });
     this.#cpus = new CpuThreads({

@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import type { Assembler } from "../../guests/assembler.ts";
 import { at, mem32 } from "../../guests/assembler-encoding.ts";
+import { FLOOD_BYTES, floodGuest } from "../../guests/flood.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
 import { Machine } from "../../src/vmm/machine.ts";
 import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
@@ -211,4 +212,33 @@ t.test("Machine.statistics() counts exits by kind and accesses by device", async
   t.ok(statistics.exits.portWrite >= 1 && statistics.exits.portWrite <= 3, `${statistics.exits.portWrite} port writes`);
   t.equal(statistics.accesses["COM1"], 3, "one for each byte");
   await machine.stop();
+});
+
+t.test("A guest whose output a program does not take loses the oldest, which is counted and told", async (t) => {
+  const kernel = join(folder, "flood.elf");
+  const path = join(folder, "flood.log");
+  const loops = 3;
+  writeFileSync(kernel, floodGuest({ serial: true, console: true, loops }));
+  const machine = await Machine.start({
+    ...{ kernel, memory: { sizeBytes: 16 << 20 }, debugExitPort: DEBUG_EXIT },
+    ...{ serial: { kind: "file", path }, console: { kind: "api" } },
+  });
+  const warnings: string[] = [];
+  machine.on("log", (level, text) => level === "warn" && warnings.push(text));
+  machine.console.onOutput(() => {
+    // A program that is busy until the guest has written everything: each loop's page on COM1 comes after its output here.
+    const pause = new Int32Array(new SharedArrayBuffer(4));
+    while (statSync(path).size < loops * FLOOD_BYTES.serial) Atomics.wait(pause, 0, 0, 1);
+  });
+  t.match(await machine.exited, { reason: "debugExit", status: 1 });
+  const { text, droppedBytes } = machine.console;
+  const marker = `\n[tsvmm: ${droppedBytes} bytes of output were dropped here]\n`;
+  const received = text.replace(marker, "").length;
+  t.equal(received + droppedBytes, loops * FLOOD_BYTES.console);
+  t.ok(received <= (1 << 20) + 4 * (64 << 10), `${received} bytes: 1 MiB kept, four messages of 64 KiB under way`);
+  t.match(text, /a{63}\na{63}\n$/, "the newest output is there");
+  t.same(warnings, [
+    "console: output is being dropped: the program does not take it fast enough",
+    `console: ${droppedBytes} bytes of output were dropped`,
+  ]);
 });

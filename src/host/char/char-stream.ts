@@ -6,6 +6,7 @@ import { ERRNO, errnoName, SyscallError } from "../errors.ts";
 import { EventFd } from "../eventfd.ts";
 import { libc } from "../libc.ts";
 import { ByteQueue } from "./byte-queue.ts";
+import { DroppedOutput } from "./dropped-output.ts";
 import { InputPump } from "./input-pump.ts";
 
 /** Where a stream reads and writes. */
@@ -43,13 +44,13 @@ export class CharStream implements CharBackend {
   readonly #options: CharStreamOptions;
   readonly #pump: InputPump;
   readonly #queue: ByteQueue;
+  readonly #dropped: DroppedOutput;
   readonly #poll: DataView = new DataView(new ArrayBuffer(POLLFD.size));
   #inputWatch: FdWatch | undefined;
   #outputWatch: FdWatch | undefined; // stays undefined where both are one descriptor
   #alwaysReady: EventFd | undefined;
   #hasInput: boolean;
   #hasOutput: boolean;
-  #droppedBytes = 0;
   #isClosed = false;
 
   constructor(options: CharStreamOptions) {
@@ -58,6 +59,7 @@ export class CharStream implements CharBackend {
     this.#hasOutput = options.output !== undefined;
     this.#pump = new InputPump(() => this.#updateWatches());
     this.#queue = new ByteQueue(options.limitBytes ?? MIB);
+    this.#dropped = new DroppedOutput(options.name, options.report);
   }
 
   /** True while somebody may read what is written. */
@@ -74,7 +76,7 @@ export class CharStream implements CharBackend {
       done += count;
     }
     if (!this.#hasOutput || done === bytes.length) return;
-    this.#countDropped(this.#queue.push(bytes.subarray(done)));
+    this.#dropped.add(this.#queue.push(bytes.subarray(done)), "nobody reads it fast enough");
     this.#updateWatches();
   }
 
@@ -102,10 +104,7 @@ export class CharStream implements CharBackend {
       if (count === 0) return;
       this.#queue.drop(count);
     }
-    if (this.#droppedBytes > 0 && this.#hasOutput) {
-      this.#options.report("warn", `${this.#options.name}: ${this.#droppedBytes} bytes of output were dropped`);
-      this.#droppedBytes = 0;
-    }
+    if (this.#hasOutput) this.#dropped.settle();
   }
 
   /** @returns How many bytes are dealt with; 0 when the other side takes none now, or never will (`#hasOutput` tells). */
@@ -124,7 +123,7 @@ export class CharStream implements CharBackend {
       if (errno === ERRNO.EINTR) continue;
       if (errno === ERRNO.EAGAIN) return 0;
       if (FULL_DISK.has(errno)) {
-        this.#countDropped(bytes.length, errnoName(errno));
+        this.#dropped.add(bytes.length, errnoName(errno));
         return bytes.length;
       }
       this.#endOutput();
@@ -136,14 +135,6 @@ export class CharStream implements CharBackend {
     this.#poll.setInt32(POLLFD.fd, output, true);
     this.#poll.setInt16(POLLFD.events, POLL.POLLOUT, true);
     return libc.poll(new Uint8Array(this.#poll.buffer), 1, 0) === 1;
-  }
-
-  #countDropped(count: number, reason = "nobody reads it fast enough"): void {
-    if (count === 0) return;
-    if (this.#droppedBytes === 0) {
-      this.#options.report("warn", `${this.#options.name}: output is being dropped: ${reason}`);
-    }
-    this.#droppedBytes += count;
   }
 
   #endOutput(): void {

@@ -14,16 +14,18 @@ import type {
 import { fromPlainError } from "../shared/plain-error.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import { giveTraceCredit, makeTraceCredit } from "../shared/trace-credit.ts";
+import { OutputCredit } from "./output-credit.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
-  readonly data: Omit<DeviceWorkerData, "traceCredit">;
+  readonly data: Omit<DeviceWorkerData, "traceCredit" | "outputCredit">;
   /** Whether {@link onLog} is told of every step of guest and devices, at level `trace`. */
   readonly isTraced: boolean;
   readonly doorbell: EventFd;
   readonly onLog: (message: LogMessage) => void;
   readonly onGuestEvent: (event: GuestEvent) => void;
-  readonly onOutput: (channel: Channel, bytes: Uint8Array) => void;
+  /** `droppedBytes` were lost between these bytes and the last ones. */
+  readonly onOutput: (channel: Channel, bytes: Uint8Array, droppedBytes: number) => void;
   /** A pty was made; a terminal program can open its path. */
   readonly onPty: (channel: Channel, path: string) => void;
   /** The thread failed outside a call that somebody waits for. */
@@ -36,6 +38,9 @@ export class DeviceThread {
   readonly #parts: DeviceThreadParts;
   readonly #statistics = new Map<number, Deferred<DeviceStatistics>>();
   readonly #traceCredit: Int32Array | undefined;
+  readonly #outputCredit = new OutputCredit(() => {
+    if (!this.#isGone) this.#parts.doorbell.signal();
+  });
   #built: Deferred<MachinePlan> | undefined;
   #dismantled: Deferred<DeviceStatistics> | undefined;
   #nextToken = 0;
@@ -46,7 +51,11 @@ export class DeviceThread {
     this.#traceCredit = parts.isTraced ? makeTraceCredit() : undefined;
     this.#link = new WorkerLink(
       "../device/device-worker.js",
-      { ...parts.data, traceCredit: this.#traceCredit } satisfies DeviceWorkerData,
+      {
+        ...parts.data,
+        traceCredit: this.#traceCredit,
+        outputCredit: this.#outputCredit.words,
+      } satisfies DeviceWorkerData,
       (message) => this.#receive(message),
       (error) => this.#fail(error),
     );
@@ -120,7 +129,8 @@ export class DeviceThread {
       case "pty":
         return this.#parts.onPty(message.channel, message.path);
       case "output":
-        return this.#parts.onOutput(message.channel, message.bytes);
+        this.#outputCredit.took(message.channel);
+        return this.#parts.onOutput(message.channel, message.bytes, message.droppedBytes);
       case "statistics":
         this.#statistics.get(message.token)?.resolve(message.statistics);
         this.#statistics.delete(message.token);

@@ -5,8 +5,9 @@ import { CharApi, CharNull } from "../../host/char/char-null.ts";
 import { CharPty } from "../../host/char/char-pty.ts";
 import { CharSocket } from "../../host/char/char-socket.ts";
 import { CharTty } from "../../host/char/char-tty.ts";
-import type { Channel, FromDeviceThread } from "../shared/messages.ts";
+import type { Channel, DeviceWorkerData, FromDeviceThread } from "../shared/messages.ts";
 import type { CharSpec, MachineSpec } from "../spec/spec.ts";
+import { ApiOutput } from "./api-output.ts";
 
 /** What a virtio console tells the guest where nobody knows better. */
 const UNKNOWN_SIZE = { columns: 0, rows: 0 } as const;
@@ -22,13 +23,18 @@ export class CharDevices {
   /** Characters of the console's terminal; 0 for unknown. */
   consoleSize: { readonly columns: number; readonly rows: number } = UNKNOWN_SIZE;
   readonly #inputs = new Map<Channel, CharApi>();
+  readonly #outputs: ApiOutput[] = [];
 
-  /** @throws HostError when a file, socket or pty cannot be had; nothing stays open then. */
+  /**
+   * @param credit Of the output that goes to the typed API.
+   * @throws HostError when a file, socket or pty cannot be had; nothing stays open then.
+   */
   constructor(
     spec: MachineSpec,
     watcher: FdWatcher & RingWatcher,
     report: Report,
     post: (message: FromDeviceThread) => void,
+    credit: DeviceWorkerData["outputCredit"],
   ) {
     const open = (channel: Channel, choice: CharSpec): CharBackend | undefined => {
       const common = { name: channel, watcher, report };
@@ -53,8 +59,14 @@ export class CharDevices {
           return pty;
         }
         case "api": {
-          // Copied: the bytes are the device's again after the call.
-          const end = new CharApi((bytes) => post({ kind: "output", channel, bytes: bytes.slice() }));
+          const output = new ApiOutput({
+            name: channel,
+            credit: credit[channel],
+            post: (bytes, droppedBytes) => post({ kind: "output", channel, bytes, droppedBytes }),
+            report,
+          });
+          const end = new CharApi((bytes) => output.write(bytes));
+          this.#outputs.push(output);
           this.#inputs.set(channel, end);
           return end;
         }
@@ -76,7 +88,18 @@ export class CharDevices {
     this.#inputs.get(channel)?.push(bytes);
   }
 
+  /** The doorbell has rung: the program may have taken output. */
+  resumeOutput(): void {
+    for (const output of this.#outputs) output.resume();
+  }
+
+  /** Sends the typed API all output so far. */
+  flush(): void {
+    for (const output of this.#outputs) output.flush();
+  }
+
   close(): void {
+    this.flush();
     this.serial?.close();
     this.console?.close();
   }

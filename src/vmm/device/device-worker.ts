@@ -71,6 +71,7 @@ epoll.watchRings(doorbell.fd, () => {
     // Cast: the control thread sends nothing else.
     take(envelope.message as ToDeviceThread);
   }
+  characters?.resumeOutput();
 });
 
 function take(message: ToDeviceThread): void {
@@ -80,6 +81,7 @@ function take(message: ToDeviceThread): void {
     case "dismantle": {
       const statistics = board?.statistics() ?? NO_STATISTICS;
       closeBoard();
+      characters?.flush();
       return post({ kind: "dismantled", statistics });
     }
     case "stop":
@@ -100,7 +102,7 @@ function take(message: ToDeviceThread): void {
 
 function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }>): void {
   try {
-    characters ??= new CharDevices(data.spec, epoll, report, post);
+    characters ??= new CharDevices(data.spec, epoll, report, post, data.outputCredit);
     disks ??= new Disks(data.spec.disks, epoll, report);
     board = new Board({
       spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },

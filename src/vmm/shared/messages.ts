@@ -56,6 +56,8 @@ export interface DeviceWorkerData {
   readonly spec: MachineSpec;
   /** `auto`: adaptive; `never`: a host with one CPU, where polling keeps the vCPU from running. */
   readonly pollMicroseconds: number | "auto" | "never";
+  /** Words of credit.ts: messages of output that may be on their way. */
+  readonly outputCredit: Readonly<Record<Channel, Int32Array>>;
   /** Log every step of guest and devices; absent where nobody looks at it. */
   readonly traceCredit?: Int32Array | undefined;
 }
@@ -102,7 +104,13 @@ export type FromDeviceThread =
   | { readonly kind: "failed"; readonly error: PlainError }
   | { readonly kind: "guest"; readonly event: GuestEvent }
   | { readonly kind: "pty"; readonly channel: Channel; readonly path: string }
-  | { readonly kind: "output"; readonly channel: Channel; readonly bytes: Uint8Array }
+  | {
+      readonly kind: "output";
+      readonly channel: Channel;
+      readonly bytes: Uint8Array;
+      /** Lost between these bytes and the last ones. */
+      readonly droppedBytes: number;
+    }
   | { readonly kind: "statistics"; readonly token: number; readonly statistics: DeviceStatistics };
 
 /** What the guest, the person at its terminal or the host asked of the machine as a whole. */
