@@ -1,4 +1,6 @@
-import { TWO_POW_32 } from "../base/units.ts";
+import { HostError } from "../base/errors.ts";
+import { hex, TWO_POW_32 } from "../base/units.ts";
+import { MAX_BAR_BYTES } from "../pci/bar.ts";
 import { type BarIndex, type BarRequest, ROM_BAR } from "../pci/function.ts";
 import {
   barOffset,
@@ -16,6 +18,7 @@ const BAR_INDICES: readonly BarIndex[] = [0, 1, 2, 3, 4, 5];
  * nothing has to be written to the registers to learn them.
  *
  * @param image The device's configuration space.
+ * @throws HostError for a size that no BAR of its kind has.
  */
 export function barRequests(image: Uint8Array, backend: DeviceBackend): readonly BarRequest[] {
   const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
@@ -37,7 +40,15 @@ export function barRequests(image: Uint8Array, backend: DeviceBackend): readonly
   }
   const romBytes = backend.region(VFIO_PCI_ROM_REGION_INDEX)?.sizeBytes ?? 0;
   if (romBytes > 0) requests.push({ kind: "rom", index: ROM_BAR, sizeBytes: powerOfTwo(romBytes, 2048) });
+  for (const request of requests) checkSize(backend.name, request);
   return requests;
+}
+
+function checkSize(name: string, { kind, index, sizeBytes }: BarRequest): void {
+  if (sizeBytes <= MAX_BAR_BYTES[kind]) return;
+  const bar = kind === "rom" ? "expansion ROM" : `BAR ${index} (${kind})`;
+  const limit = `${hex(sizeBytes)} bytes, and ${hex(MAX_BAR_BYTES[kind])} are the most`;
+  throw new HostError(`Cannot use ${name}: its ${bar} has an impossible size: ${limit}`);
 }
 
 /** PCI regions are powers of two; those of mediated devices need not be. */

@@ -57,7 +57,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
   #isAsleep = false;
   #isRetired = false;
 
-  /** @throws HostError when the host refuses something that cannot be done without; the backend is closed then. */
+  /**
+   * @throws HostError when the host refuses something that cannot be done without, or what the device says of itself makes no sense;
+   *   the backend is closed then.
+   */
   constructor(backend: DeviceBackend, choice: PassthroughChoice, host: PassthroughHost, handlers: HostEventHandlers) {
     this.name = backend.name;
     this.#backend = backend;
@@ -98,7 +101,9 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
       this.#mapped = this.#mapBars();
     } catch (error) {
       backend.close();
-      throw error;
+      if (!(error instanceof RangeError)) throw error;
+      // From the configuration space that is built as the device says: two capabilities in one place, for instance.
+      throw new HostError(`Cannot use ${this.name}: its configuration space makes no sense: ${error.message}`);
     }
   }
 

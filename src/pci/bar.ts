@@ -29,7 +29,13 @@ export interface BarMove {
 const OFF: BarPlace = { kind: "off" };
 /** Smallest region each kind can express: the address bits below are flags. PCI Local Bus 3.0 §6.2.5 */
 const MIN_SIZE_BYTES = { io: 4, mem32: 16, mem64: 16, rom: 2048 } as const;
-const MAX_SIZE_BYTES = { io: 2 ** 16, mem32: 2 ** 31, mem64: 2 ** 52, rom: 2 ** 24 } as const;
+/** Largest: PCI Local Bus 3.0 §6.2.5; 2^52 is what numbers here are exact for; a ROM's is §6.2.5.2. */
+export const MAX_BAR_BYTES: Readonly<Record<BarRequest["kind"], number>> = {
+  io: 2 ** 16,
+  mem32: 2 ** 31,
+  mem64: 2 ** 52,
+  rom: 2 ** 24,
+};
 
 /**
  * The base address registers of one function. The registers are the configuration space's own bytes: their fixed low bits make
@@ -141,7 +147,7 @@ function flagsOf(request: BarRequest): number {
 
 function checkRequest(name: string, request: BarRequest): void {
   const { kind, index, sizeBytes } = request;
-  const isFit = isPowerOfTwo(sizeBytes) && sizeBytes >= MIN_SIZE_BYTES[kind] && sizeBytes <= MAX_SIZE_BYTES[kind];
+  const isFit = isPowerOfTwo(sizeBytes) && sizeBytes >= MIN_SIZE_BYTES[kind] && sizeBytes <= MAX_BAR_BYTES[kind];
   if (!isFit) throw new RangeError(`Cannot give ${name} a ${kind} BAR of ${hex(sizeBytes)} bytes`);
   const last = kind === "mem64" ? 4 : 5;
   if (kind === "rom" ? index !== ROM_BAR : index > last) {

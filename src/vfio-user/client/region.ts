@@ -24,6 +24,9 @@ export interface UserRegion extends VfioRegion {
 /** More than any chain of sparse areas needs; a server must not make us ask for all there is. */
 const MAX_INFO_BYTES = 65_536;
 
+/** Once for the fixed part, once more with room for the capability chain. A server that wants more room each time is not asked on. */
+const MAX_QUERIES = 2;
+
 /**
  * VFIO_USER_DEVICE_GET_REGION_INFO: once for the size, once more where a capability chain follows. The caller closes the file.
  *
@@ -31,7 +34,7 @@ const MAX_INFO_BYTES = 65_536;
  */
 export function queryUserRegion(channel: UserChannel, index: number): UserRegion {
   let sizeBytes: number = REGION_INFO.size;
-  for (;;) {
+  for (let query = 1; ; query++) {
     const { bytes, view } = vfioStruct(REGION_INFO.size);
     view.setUint32(REGION_INFO.argsz, sizeBytes, true);
     view.setUint32(REGION_INFO.index, index, true);
@@ -41,6 +44,12 @@ export function queryUserRegion(channel: UserChannel, index: number): UserRegion
     if (!isWhole || needed > MAX_INFO_BYTES) {
       closeAll(reply.descriptors);
       throw channel.lose(`its server answers DEVICE_GET_REGION_INFO with ${isWhole ? needed : "too few"} bytes`);
+    }
+    if (needed > sizeBytes && query === MAX_QUERIES) {
+      closeAll(reply.descriptors);
+      throw channel.lose(
+        `its server wants ${needed} bytes for DEVICE_GET_REGION_INFO after it had wanted ${sizeBytes}`,
+      );
     }
     if (needed > sizeBytes) {
       closeAll(reply.descriptors);

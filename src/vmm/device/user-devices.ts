@@ -1,4 +1,3 @@
-import { HostError } from "../../base/errors.ts";
 import { PassthroughFunction } from "../../passthrough/function.ts";
 import { MemoryFaults } from "../../passthrough/memory-faults.ts";
 import type { PciFunction } from "../../pci/function.ts";
@@ -87,11 +86,5 @@ function open(parts: UserDeviceParts, { id, socket }: UserDeviceSpec): Passthrou
     onError: () => parts.onLost(id, "it reports an error that it does not recover from"),
     onRequest: () => parts.onLost(id, "it wants to end"),
   };
-  try {
-    return new PassthroughFunction(backend, { bars: "map", excludedMmapBars: [] }, host, handlers);
-  } catch (error) {
-    backend.close();
-    if (!(error instanceof RangeError)) throw error;
-    throw new HostError(`Cannot use ${backend.name}: its configuration space makes no sense: ${error.message}`);
-  }
+  return new PassthroughFunction(backend, { bars: "map", excludedMmapBars: [] }, host, handlers);
 }

@@ -1,7 +1,9 @@
 import t from "tap";
 import { HostError } from "../../../src/base/errors.ts";
+import { type FakeDevice, FakeDeviceBackend } from "../../support/fake-device-backend.ts";
 import { E1000E, EDU, KIOXIA, NVME, SAMSUNG, SD_HOST } from "../../support/fake-devices.ts";
 import { PassthroughBench } from "../../support/fake-passthrough-host.ts";
+import { pciImage } from "../../support/pci-image.ts";
 
 const MEMORY = 2;
 const slotsOf = (log: readonly string[]): readonly string[] => log.filter((line) => line.startsWith("slot "));
@@ -17,6 +19,26 @@ t.test("PassthroughFunction asks for BARs of the device's kinds and sizes", asyn
   t.same(new PassthroughBench(NVME).function.barRequests, [
     { kind: "mem64", index: 0, sizeBytes: 0x4000, isPrefetchable: false },
   ]);
+});
+
+t.test("PassthroughFunction refuses sizes that no BAR has, in one line, and closes the device", async (t) => {
+  const refused: readonly (readonly [flags: number, index: number, sizeBytes: number, message: RegExp])[] = [
+    [0x4, 0, 2 ** 53, /^Cannot use 0000:0a:00\.0: its BAR 0 \(mem64\) has an impossible size: 0x20000000000000 bytes/],
+    [0x0, 0, 2 ** 31 + 1, /its BAR 0 \(mem32\) has an impossible size: 0x100000000 bytes, and 0x80000000 are the most/],
+    [0x1, 0, 2 ** 20, /its BAR 0 \(io\) has an impossible size: 0x100000 bytes, and 0x10000 are the most/],
+    [0x0, 6, 2 ** 40, /its expansion ROM has an impossible size: 0x10000000000 bytes, and 0x1000000 are the most/],
+  ];
+  for (const [flags, index, sizeBytes, message] of refused) {
+    const device: FakeDevice = {
+      name: "0000:0a:00.0",
+      image: pciImage({ vendorId: 0x1234, deviceId: 1, classCode: 0x05_8000, barFlags: [flags], capabilities: [] }),
+      regions: [{ index, sizeBytes }],
+      interrupts: {},
+    };
+    const backend = new FakeDeviceBackend(device);
+    t.throws(() => new PassthroughBench(backend), { name: "HostError", message });
+    t.equal(backend.isClosed, true);
+  }
 });
 
 t.test("PassthroughFunction lets the device decode before slots go in and until they are out", async (t) => {

@@ -1,0 +1,50 @@
+import type { Test } from "tap";
+import type { Fd } from "../../src/base/units.ts";
+import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
+import { UserChannel, type UserChannelParts } from "../../src/vfio-user/client/channel.ts";
+import { type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
+import { socketPair } from "./socket-pair.ts";
+
+/** Ids of a channel's messages count up from here. */
+const FIRST_ID = 2;
+
+/**
+ * The other end of a {@link UserChannel} in the same thread: what it sends lies in the socket before the channel asks, so that no
+ * request waits. Ids are those that the channel's next messages will have.
+ */
+export class PreparedServer {
+  readonly wire: UserWire;
+  readonly channel: UserChannel;
+  readonly lost: string[] = [];
+  #nextId = FIRST_ID;
+
+  constructor(t: Test, parts: Partial<UserChannelParts> = {}) {
+    const [client, server] = socketPair(t);
+    this.wire = new UserWire(new DescriptorSocket(server));
+    this.channel = new UserChannel({
+      name: "thing",
+      wire: new UserWire(new DescriptorSocket(client)),
+      timeoutMs: 1000,
+      onCommand: () => 0,
+      onLost: (reason) => this.lost.push(reason),
+      ...parts,
+    });
+    t.teardown(() => {
+      this.channel.close();
+      this.wire.close();
+    });
+  }
+
+  /** Sends the answer to the channel's next message. */
+  reply(command: number, payload: Uint8Array, descriptors: readonly Fd[] = []): void {
+    const id = this.#nextId++;
+    this.wire.send({ id, command, isReply: true, payload, descriptors }, performance.now() + 1000);
+  }
+
+  /** Takes the channel's next message. */
+  take(): UserMessage {
+    const arrival = this.wire.receive(performance.now() + 1000);
+    if (typeof arrival === "string") throw new Error(`Nothing was sent: ${arrival}`);
+    return arrival;
+  }
+}
