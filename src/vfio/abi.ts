@@ -42,17 +42,22 @@ export const VFIO_REGION_INFO_FLAG_CAPS: number = 1 << 3;
 export const VFIO_REGION_INFO_CAP_SPARSE_MMAP = 1;
 export const VFIO_REGION_INFO_CAP_MSIX_MAPPABLE = 3;
 
+export const VFIO_PCI_NUM_REGIONS = 9;
+
 export const VFIO_PCI_INTX_IRQ_INDEX = 0;
 export const VFIO_PCI_MSI_IRQ_INDEX = 1;
 export const VFIO_PCI_MSIX_IRQ_INDEX = 2;
 export const VFIO_PCI_ERR_IRQ_INDEX = 3;
 export const VFIO_PCI_REQ_IRQ_INDEX = 4;
+export const VFIO_PCI_NUM_IRQS = 5;
 
 export const VFIO_IRQ_INFO_EVENTFD: number = 1 << 0;
+export const VFIO_IRQ_INFO_MASKABLE: number = 1 << 1;
 export const VFIO_IRQ_INFO_AUTOMASKED: number = 1 << 2;
 export const VFIO_IRQ_INFO_NORESIZE: number = 1 << 3;
 
 export const VFIO_IRQ_SET_DATA_NONE: number = 1 << 0;
+export const VFIO_IRQ_SET_DATA_BOOL: number = 1 << 1;
 export const VFIO_IRQ_SET_DATA_EVENTFD: number = 1 << 2;
 export const VFIO_IRQ_SET_ACTION_MASK: number = 1 << 3;
 export const VFIO_IRQ_SET_ACTION_UNMASK: number = 1 << 4;
@@ -65,6 +70,8 @@ export const VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL = 3;
 
 export const VFIO_DMA_MAP_FLAG_READ: number = 1 << 0;
 export const VFIO_DMA_MAP_FLAG_WRITE: number = 1 << 1;
+
+export const VFIO_DMA_UNMAP_FLAG_ALL: number = 1 << 1;
 
 /** struct vfio_info_cap_header; `next` counts from the start of the info struct, 0 ends the chain. */
 export const INFO_CAP_HEADER = { size: 8, id: 0, version: 2, next: 4 } as const;

@@ -20,6 +20,13 @@ export function fields(...values: readonly (readonly [value: number, width: 2 | 
   return new Uint8Array(view.buffer);
 }
 
+/** The payload of VERSION; `json` without its NUL, which is added. */
+export const version = (major: number, minor: number, json?: string): Uint8Array =>
+  Uint8Array.from([
+    ...fields([major, 2], [minor, 2]),
+    ...(json === undefined ? [] : new TextEncoder().encode(`${json}\0`)),
+  ]);
+
 /** A vfio-user client made of messages, for what the real one never does. */
 export class RawClient {
   readonly socket: DescriptorSocket;
@@ -57,8 +64,9 @@ export class RawClient {
     return reply;
   }
 
-  /** VERSION 0.1 without capabilities. */
-  negotiate(): UserMessage {
-    return this.request(1, fields([0, 2], [1, 2]));
+  /** VERSION 0.1, without capabilities when there are none to offer. */
+  negotiate(capabilities?: object): UserMessage {
+    const json = capabilities === undefined ? undefined : JSON.stringify({ capabilities });
+    return this.request(1, version(0, 1, json));
   }
 }

@@ -1,7 +1,7 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../../base/signals.ts";
-import type { Fd, Width } from "../../base/units.ts";
+import { type Fd, PAGE_SIZE, type Width } from "../../base/units.ts";
 import { closeAll, DescriptorSocket } from "../../host/descriptor-socket.ts";
 import { MAX_DESCRIPTORS } from "../../host/rights.ts";
 import { connectTo } from "../../host/unix-socket.ts";
@@ -22,6 +22,7 @@ import { vfioStruct } from "../../vfio/calls.ts";
 import { NO_INTERRUPT } from "../../vfio/irqs.ts";
 import {
   DEFAULT_MAX_DATA_XFER_SIZE,
+  DEFAULT_MAX_MSG_FDS,
   VFIO_USER_DEVICE_GET_INFO,
   VFIO_USER_DEVICE_RESET,
   VFIO_USER_MAJOR,
@@ -197,6 +198,7 @@ export class UserDevice implements DeviceBackend {
     const offer = encodeVersion({
       maxMessageDescriptors: MAX_DESCRIPTORS,
       maxTransferBytes: DEFAULT_MAX_DATA_XFER_SIZE,
+      pageSizes: PAGE_SIZE,
     });
     const reply = this.#channel.request(VFIO_USER_VERSION, offer);
     const version = decodeVersion(new Uint8Array(reply.buffer, reply.byteOffset, reply.byteLength));
@@ -205,7 +207,7 @@ export class UserDevice implements DeviceBackend {
     if (major !== VFIO_USER_MAJOR || minor > VFIO_USER_MINOR) {
       throw this.#channel.lose(`its server speaks vfio-user ${major}.${minor}, not 0.1`);
     }
-    return Math.min(MAX_DESCRIPTORS, Math.max(1, capabilities.maxMessageDescriptors));
+    return Math.min(MAX_DESCRIPTORS, Math.max(1, capabilities.maxMessageDescriptors ?? DEFAULT_MAX_MSG_FDS));
   }
 
   #queryInfo(): { readonly flags: number; readonly regions: number; readonly kinds: number } {

@@ -12,6 +12,7 @@ export const VFIO_USER_DMA_MAP = 2;
 export const VFIO_USER_DMA_UNMAP = 3;
 export const VFIO_USER_DEVICE_GET_INFO = 4;
 export const VFIO_USER_DEVICE_GET_REGION_INFO = 5;
+export const VFIO_USER_DEVICE_GET_REGION_IO_FDS = 6;
 export const VFIO_USER_DEVICE_GET_IRQ_INFO = 7;
 export const VFIO_USER_DEVICE_SET_IRQS = 8;
 export const VFIO_USER_REGION_READ = 9;
@@ -43,6 +44,9 @@ export const USER_DMA_MAP = { size: 32, argsz: 0, flags: 4, offset: 8, address: 
 /** VFIO_USER_DMA_UNMAP */
 export const USER_DMA_UNMAP = { size: 24, argsz: 0, flags: 4, address: 8, unmap_size: 16 } as const;
 
+/** VFIO_USER_DEVICE_GET_REGION_IO_FDS; sub-regions follow in the reply. */
+export const USER_REGION_IO_FDS = { size: 16, argsz: 0, flags: 4, index: 8, count: 12 } as const;
+
 /** VFIO_USER_REGION_READ and _WRITE; data follow in a write and in the reply to a read. */
 export const USER_REGION_ACCESS = { size: 16, offset: 0, region: 8, count: 12 } as const;
 
@@ -55,6 +59,7 @@ const NAMES: Readonly<Record<number, string>> = {
   [VFIO_USER_DMA_UNMAP]: "DMA_UNMAP",
   [VFIO_USER_DEVICE_GET_INFO]: "DEVICE_GET_INFO",
   [VFIO_USER_DEVICE_GET_REGION_INFO]: "DEVICE_GET_REGION_INFO",
+  [VFIO_USER_DEVICE_GET_REGION_IO_FDS]: "DEVICE_GET_REGION_IO_FDS",
   [VFIO_USER_DEVICE_GET_IRQ_INFO]: "DEVICE_GET_IRQ_INFO",
   [VFIO_USER_DEVICE_SET_IRQS]: "DEVICE_SET_IRQS",
   [VFIO_USER_REGION_READ]: "REGION_READ",

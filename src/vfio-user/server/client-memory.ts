@@ -35,7 +35,8 @@ export interface DmaMapRequest {
   readonly file: Fd | undefined;
 }
 
-const MAX_RANGES = 4096;
+/** Ranges that a client may have mapped at a time. */
+export const MAX_DMA_MAPS = 4096;
 
 /** The client's memory: what it mapped for the device, and nothing else. Every access is checked. */
 export class ClientMemory implements DeviceMemory {
@@ -56,7 +57,7 @@ export class ClientMemory implements DeviceMemory {
       (range) => address < range.address + range.sizeBytes && range.address < address + sizeBytes,
     );
     if (isTaken) return ERRNO.EEXIST;
-    if (this.#ranges.length >= MAX_RANGES) return ERRNO.ENOSPC;
+    if (this.#ranges.length >= MAX_DMA_MAPS) return ERRNO.ENOSPC;
     const isReadable = (flags & VFIO_DMA_MAP_FLAG_READ) !== 0;
     const isWritable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
     try {

@@ -35,6 +35,13 @@ export interface CommandObserver {
   readonly onIntxDisable: (isDisabled: boolean) => void;
 }
 
+/** A region as DEVICE_GET_REGION_INFO tells of it. */
+export interface RegionDescription {
+  readonly bytes: Uint8Array;
+  /** What can be mapped, where its file goes along. */
+  readonly memory: MemoryBlock | undefined;
+}
+
 /** A device as vfio-user sees it: regions to be read and written, configuration space among them. Nothing here throws for a client's sake. */
 export class DeviceModel {
   readonly config: ConfigSpace;
@@ -66,29 +73,35 @@ export class DeviceModel {
     return this.#bar(index)?.request.sizeBytes ?? 0;
   }
 
-  /** struct vfio_region_info with its capability chain, cut to its fixed part where `room` is too small, and the file to map. */
-  describe(index: number, room: number): { readonly bytes: Uint8Array; readonly memory: MemoryBlock | undefined } {
+  /**
+   * struct vfio_region_info with its capability chain, and the file to map. Where `room` is too small it is cut to its fixed part, and neither
+   * a chain nor a file goes along: QEMU's client refuses FLAG_CAPS without a chain, and libvfio-user does not set it then either.
+   *
+   * @param canMap False for a client that takes no descriptors.
+   */
+  describe(index: number, room: number, canMap: boolean): RegionDescription {
     const sizeBytes = this.sizeBytes(index);
-    const memory = this.#bar(index)?.memory;
+    const memory = canMap ? this.#bar(index)?.memory : undefined;
     const chainBytes = memory === undefined ? 0 : SPARSE_MMAP.size + SPARSE_MMAP_AREA.size;
     const needed = REGION_INFO.size + chainBytes;
     const hasRoom = room >= needed;
     const bytes = new Uint8Array(hasRoom ? needed : REGION_INFO.size);
     const view = new DataView(bytes.buffer);
     const access = sizeBytes === 0 ? 0 : VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
-    const mapping = memory === undefined ? 0 : VFIO_REGION_INFO_FLAG_MMAP | VFIO_REGION_INFO_FLAG_CAPS;
+    const chain = hasRoom ? VFIO_REGION_INFO_FLAG_CAPS : 0;
+    const mapping = memory === undefined ? 0 : VFIO_REGION_INFO_FLAG_MMAP | chain;
     view.setUint32(REGION_INFO.argsz, needed, true);
     view.setUint32(REGION_INFO.flags, access | mapping, true);
     view.setUint32(REGION_INFO.index, index, true);
     setU64(view, REGION_INFO.region_size, sizeBytes);
     if (memory === undefined || !hasRoom) return { bytes, memory: undefined };
     view.setUint32(REGION_INFO.cap_offset, REGION_INFO.size, true);
-    const chain = REGION_INFO.size;
-    view.setUint16(chain + INFO_CAP_HEADER.id, VFIO_REGION_INFO_CAP_SPARSE_MMAP, true);
-    view.setUint16(chain + INFO_CAP_HEADER.version, 1, true);
-    view.setUint32(chain + SPARSE_MMAP.nr_areas, 1, true);
-    setU64(view, chain + SPARSE_MMAP.areas + SPARSE_MMAP_AREA.offset, memory.offset);
-    setU64(view, chain + SPARSE_MMAP.areas + SPARSE_MMAP_AREA.area_size, memory.sizeBytes);
+    const at = REGION_INFO.size;
+    view.setUint16(at + INFO_CAP_HEADER.id, VFIO_REGION_INFO_CAP_SPARSE_MMAP, true);
+    view.setUint16(at + INFO_CAP_HEADER.version, 1, true);
+    view.setUint32(at + SPARSE_MMAP.nr_areas, 1, true);
+    setU64(view, at + SPARSE_MMAP.areas + SPARSE_MMAP_AREA.offset, memory.offset);
+    setU64(view, at + SPARSE_MMAP.areas + SPARSE_MMAP_AREA.area_size, memory.sizeBytes);
     return { bytes, memory };
   }
 
