@@ -18,15 +18,15 @@ import { tamper } from "./tampered-message.ts";
 
 /*
  * A vfio-user server in a thread whose answers are tampered with, by a seed a connection: 1, 2, 3 and so on. It ends with the connection
- * of seed `last`. Everything but what it sends is the real server's.
+ * of seed `last`; one message in `oneIn` is tampered with. Everything but what it sends is the real server's.
  */
 
 // Cast: the test makes this worker with exactly these data.
-const { path, last } = workerData as { readonly path: string; readonly last: number };
+const { path, last, oneIn } = workerData as { readonly path: string; readonly last: number; readonly oneIn: number };
 const spare = EventFd.create();
 const memory = new MemoryBlock("scratch", 4096, 4096);
 
-/** Sends other things than it is told, about every twentieth time. */
+/** Sends other things than it is told, now and then. */
 class TamperedSocket extends DescriptorSocket {
   readonly #random: (below: number) => number;
 
@@ -36,7 +36,7 @@ class TamperedSocket extends DescriptorSocket {
   }
 
   override send(bytes: Uint8Array, descriptors: readonly Fd[] = []): number {
-    if (this.#random(20) !== 0) return super.send(bytes, descriptors);
+    if (this.#random(oneIn) !== 0) return super.send(bytes, descriptors);
     for (const piece of tamper({ bytes, descriptors }, this.#random, spare.fd)) {
       super.send(piece.bytes, piece.descriptors);
     }

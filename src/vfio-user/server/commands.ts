@@ -183,6 +183,7 @@ export class Commands {
       flags: view.getUint32(IRQ_SET.flags, true),
       start: view.getUint32(IRQ_SET.start, true),
       count: view.getUint32(IRQ_SET.count, true),
+      data: new Uint8Array(view.buffer, view.byteOffset + IRQ_SET.size, view.byteLength - IRQ_SET.size),
       descriptors,
     });
     return error === 0 ? EMPTY : error;

@@ -6,26 +6,12 @@ import { closeAll } from "../../host/descriptor-socket.ts";
 import { ERRNO } from "../../host/errors.ts";
 import { EventFd } from "../../host/eventfd.ts";
 import {
-  VFIO_IRQ_SET_ACTION_MASK,
-  VFIO_IRQ_SET_ACTION_TRIGGER,
-  VFIO_IRQ_SET_ACTION_UNMASK,
-  VFIO_IRQ_SET_DATA_EVENTFD,
-  VFIO_IRQ_SET_DATA_NONE,
+  VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
   VFIO_PCI_MSI_IRQ_INDEX,
   VFIO_PCI_MSIX_IRQ_INDEX,
 } from "../../vfio/abi.ts";
-
-/** A SET_IRQS of the client. */
-export interface IrqRequest {
-  readonly index: number;
-  readonly flags: number;
-  readonly start: number;
-  readonly count: number;
-  readonly descriptors: readonly Fd[];
-}
-
-const ACTIONS: number = VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_ACTION_UNMASK | VFIO_IRQ_SET_ACTION_TRIGGER;
+import { type IrqRequest, parseIrqRequest } from "./irq-request.ts";
 
 /**
  * The eventfds that a client gave for a device's interrupts. The pin is a level: each signal masks it until the client unmasks it, by a
@@ -35,7 +21,7 @@ export class ClientInterrupts {
   readonly #counts: readonly number[];
   readonly #watcher: FdWatcher;
   readonly #report: Report;
-  /** By index (INTx, MSI, MSI-X) and vector; absent while the kind is off. */
+  /** By VFIO's index and vector; absent while the kind is off. */
   readonly #triggers: Map<number, (Fd | undefined)[]> = new Map();
   #unmask: { readonly file: Fd; readonly watch: FdWatch } | undefined;
   #isHigh = false;
@@ -43,9 +29,9 @@ export class ClientInterrupts {
   #isDisabled = false;
   #hasFailed = false;
 
-  /** @param counts Vectors of INTx, MSI and MSI-X, in this order. */
+  /** @param counts Vectors of INTx, MSI and MSI-X, in this order; an error and a request event come with each device. */
   constructor(counts: readonly number[], watcher: FdWatcher, report: Report) {
-    this.#counts = counts;
+    this.#counts = [...counts, 1, 1];
     this.#watcher = watcher;
     this.#report = report;
   }
@@ -90,49 +76,56 @@ export class ClientInterrupts {
     return error;
   }
 
-  /** The client is gone. */
+  /** The client is gone: no descriptor, mask or level of it stays for the next one. */
   clear(): void {
-    for (const index of [...this.#triggers.keys()]) this.#switchOff(index);
+    for (const index of this.#counts.keys()) this.#switchOff(index);
     this.#isHigh = false;
+    this.#isDisabled = false;
+    this.#hasFailed = false;
   }
 
   #set(request: IrqRequest): number {
-    const { index, flags, start, count, descriptors } = request;
-    const action = flags & ACTIONS;
-    const data = flags & ~ACTIONS;
-    const isOff = action === VFIO_IRQ_SET_ACTION_TRIGGER && data === VFIO_IRQ_SET_DATA_NONE && count === 0;
-    if (start + count > this.count(index)) return ERRNO.EINVAL;
-    if (isOff && descriptors.length === 0) {
-      this.#switchOff(index);
-      return 0;
+    const { index } = request;
+    const action = parseIrqRequest(request, this.count(index));
+    const triggers = this.#triggers.get(index);
+    // Only the pin has a mask here, while it is on: those of messages are the client's own.
+    const hasMask = index === VFIO_PCI_INTX_IRQ_INDEX && triggers !== undefined;
+    switch (action?.kind) {
+      case undefined:
+        return ERRNO.EINVAL;
+      case "off":
+        this.#switchOff(index);
+        return 0;
+      case "connect":
+        this.#connect(index, action.start, action.files);
+        return 0;
+      case "trigger":
+        if (triggers === undefined) return ERRNO.EINVAL;
+        for (const vector of action.vectors) this.#ring(triggers[vector]);
+        return 0;
+      case "mask":
+        if (!hasMask) return ERRNO.EINVAL;
+        if (action.vectors.length > 0) this.#isMasked = action.isMasked;
+        this.#drive();
+        return 0;
+      case "unmaskOn":
+        return hasMask ? this.#watchUnmask(action.file) : ERRNO.EINVAL;
+      default:
+        return action satisfies never;
     }
-    if (count === 0 || (data !== VFIO_IRQ_SET_DATA_NONE && data !== VFIO_IRQ_SET_DATA_EVENTFD)) return ERRNO.EINVAL;
-    const hasEvents = data === VFIO_IRQ_SET_DATA_EVENTFD;
-    if (descriptors.length !== 0 && (!hasEvents || descriptors.length !== count)) return ERRNO.EINVAL;
-    if (action === VFIO_IRQ_SET_ACTION_TRIGGER) {
-      if (hasEvents) this.#connect(index, start, count, descriptors);
-      else for (let vector = start; vector < start + count; vector++) this.#ring(this.#triggers.get(index)?.[vector]);
-      return 0;
-    }
-    // Only the pin has a mask here: those of messages are the client's own.
-    if (index !== VFIO_PCI_INTX_IRQ_INDEX) return ERRNO.EINVAL;
-    if (action === VFIO_IRQ_SET_ACTION_UNMASK && hasEvents) return this.#watchUnmask(descriptors[0]);
-    if (hasEvents || (action !== VFIO_IRQ_SET_ACTION_MASK && action !== VFIO_IRQ_SET_ACTION_UNMASK))
-      return ERRNO.EINVAL;
-    this.#isMasked = action === VFIO_IRQ_SET_ACTION_MASK;
-    this.#drive();
-    return 0;
   }
 
-  /** One kind is on at a time, as with a real device. */
-  #connect(index: number, start: number, count: number, descriptors: readonly Fd[]): void {
-    for (const other of [...this.#triggers.keys()]) if (other !== index) this.#switchOff(other);
+  /** One of INTx, MSI and MSI-X is on at a time, as with a real device. */
+  #connect(index: number, start: number, files: readonly (Fd | undefined)[]): void {
+    if (index < VFIO_PCI_ERR_IRQ_INDEX) {
+      for (let other = 0; other < VFIO_PCI_ERR_IRQ_INDEX; other++) if (other !== index) this.#switchOff(other);
+    }
     const triggers = this.#triggers.get(index) ?? [];
     this.#triggers.set(index, triggers);
-    for (let place = 0; place < count; place++) {
+    for (const [place, file] of files.entries()) {
       const old = triggers[start + place];
       if (old !== undefined) closeAll([old]);
-      triggers[start + place] = descriptors[place];
+      triggers[start + place] = file;
     }
     if (index === VFIO_PCI_INTX_IRQ_INDEX) this.#drive();
   }
