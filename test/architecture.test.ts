@@ -19,6 +19,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "src/host/memory": ["src/base", "src/host"],
   "src/host/disk": ["src/base", "src/host", "src/host/memory"],
   "src/host/char": ["src/base", "src/host"],
+  "src/host/entropy": ["src/base", "src/host"],
   "src/kvm": ["src/base", "src/host", "src/host/memory"],
   "src/host-pci": ["src/base"],
   "src/passthrough": ["src/base", "src/pci", "src/host/eventfd.ts"],

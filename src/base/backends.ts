@@ -42,9 +42,16 @@ export interface CharBackend {
   close(): void;
 }
 
-/** Bytes that cannot be predicted. */
+/** Bytes that cannot be predicted. A source may be slow, and it may end. */
 export interface EntropyBackend {
-  fill(target: Uint8Array): void;
+  /**
+   * Moves bytes that are there to the start of `target`. Never blocks.
+   *
+   * @returns How many; 0 when none are there now.
+   */
+  take(target: Uint8Array): number;
+  /** Sets what is called on the device thread when bytes have come after a {@link take} that got none. */
+  onReady(ready: () => void): void;
 }
 
 /** Time and timers of the device thread, so that pure devices need no clock of their own. */

@@ -6,7 +6,11 @@ import type { Virtqueue } from "./queue.ts";
 /** Most bytes one request gets. A driver that wants more asks again; one queue of requests stays well under a millisecond. */
 const MAX_REQUEST_BYTES = 4096;
 
-/** An entropy device: fills what the driver puts in its only queue. VIRTIO 1.2 §5.4 */
+/**
+ * An entropy device: fills what the driver puts in its only queue. VIRTIO 1.2 §5.4
+ *
+ * A request gets the bytes that are there, one at least; it waits while there are none (§5.4.6.1).
+ */
 export class VirtioRng implements VirtioDevice {
   readonly name: string;
   readonly deviceId = 4;
@@ -17,11 +21,14 @@ export class VirtioRng implements VirtioDevice {
   readonly isBusy = false;
   readonly #backend: EntropyBackend;
   readonly #bytes = new Uint8Array(MAX_REQUEST_BYTES);
+  /** Requests without an answer yet, oldest first: at most as many as the queue holds. */
+  readonly #waiting: Chain[] = [];
   #queue: Virtqueue | undefined;
 
   constructor(name: string, backend: EntropyBackend) {
     this.name = name;
     this.#backend = backend;
+    backend.onReady(() => this.#answer());
   }
 
   attach(): void {}
@@ -38,24 +45,34 @@ export class VirtioRng implements VirtioDevice {
 
   queueNotified(): void {
     const queue = this.#queue;
-    queue?.drain((chain) => this.#answer(queue, chain));
+    queue?.drain((chain) => this.#accept(queue, chain));
   }
 
   reset(): void {
     this.#queue = undefined;
+    this.#waiting.length = 0;
   }
 
   close(): void {
     this.reset();
   }
 
-  #answer(queue: Virtqueue, chain: Chain): void {
+  #accept(queue: Virtqueue, chain: Chain): void {
     if (chain.writableBytes === 0) {
       queue.fail("an entropy request has no room for an answer");
       return;
     }
-    const bytes = this.#bytes.subarray(0, Math.min(chain.writableBytes, MAX_REQUEST_BYTES));
-    this.#backend.fill(bytes);
-    queue.complete(chain, scatter(queue.memory, chain.writable, bytes));
+    this.#waiting.push(chain);
+    this.#answer();
+  }
+
+  #answer(): void {
+    const queue = this.#queue;
+    for (let chain = this.#waiting[0]; queue !== undefined && chain !== undefined; chain = this.#waiting[0]) {
+      const count = this.#backend.take(this.#bytes.subarray(0, Math.min(chain.writableBytes, MAX_REQUEST_BYTES)));
+      if (count === 0) return;
+      this.#waiting.shift();
+      queue.complete(chain, scatter(queue.memory, chain.writable, this.#bytes.subarray(0, count)));
+    }
   }
 }

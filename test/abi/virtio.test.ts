@@ -83,7 +83,7 @@ t.test("Virtio devices have the ids and feature bits of the headers", { skip }, 
   const terminal = new VirtioConsole("console0", new FakeChar(), { columns: 80, rows: 24 });
   t.equal(Number(terminal.features), answers.get(consoleSize));
   t.equal(terminal.deviceId, answers.get("VIRTIO_ID_CONSOLE"));
-  t.equal(new VirtioRng("rng0", { fill: () => {} }).deviceId, answers.get("VIRTIO_ID_RNG"));
+  t.equal(new VirtioRng("rng0", { take: () => 0, onReady: () => {} }).deviceId, answers.get("VIRTIO_ID_RNG"));
 });
 
 t.test("The virtio capabilities are struct virtio_pci_cap and its longer kinds", { skip }, async (t) => {

@@ -187,7 +187,7 @@ export class FuzzedWorld {
     const devices: readonly VirtioDevice[] = [
       new VirtioBlock("virtio-blk", this.#block, "fuzz"),
       this.console,
-      new VirtioRng("virtio-rng", { fill: (target) => void target.fill(0x77) }),
+      new VirtioRng("virtio-rng", { take: (target) => target.fill(0x77).length, onReady: () => undefined }),
     ];
     const virtio = devices.map((device, index) => this.#plugVirtio(device, index + 1));
     this.functions = [...virtio, ...REPLAYED.map((_, at) => this.#plugReplayed(at))];

@@ -1,4 +1,4 @@
-import type { Clock, Report } from "../../base/backends.ts";
+import type { Clock, EntropyBackend, Report } from "../../base/backends.ts";
 import { Bus, type BusDevice } from "../../base/bus.ts";
 import { SpecError } from "../../base/errors.ts";
 import { invariant } from "../../base/invariant.ts";
@@ -45,7 +45,6 @@ import { Deferral } from "./deferral.ts";
 import type { Disks } from "./disks.ts";
 import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
 import { plugPassthrough } from "./passthrough-slots.ts";
-import { RandomSource } from "./random-source.ts";
 import { Removals } from "./removals.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import type { Trace } from "./trace.ts";
@@ -59,6 +58,7 @@ export interface BoardParts extends MachineFiles {
   readonly watcher: FdWatcher & RingWatcher;
   readonly characters: CharDevices;
   readonly disks: Disks;
+  readonly entropy: EntropyBackend;
   readonly report: Report;
   readonly trace?: Trace | undefined;
   readonly onGuestEvent: (event: GuestEvent) => void;
@@ -252,13 +252,7 @@ export class Board {
       this.#console = new VirtioConsole("console", characters.console, characters.consoleSize);
       this.#plugVirtio("console", this.#console);
     }
-    this.#plugVirtio(
-      "rng",
-      new VirtioRng(
-        "rng",
-        this.#own(new RandomSource(spec.rng.source), (source) => source.close()),
-      ),
-    );
+    this.#plugVirtio("rng", new VirtioRng("rng", this.#parts.entropy));
     for (const { slot, members } of passed) if (slot === undefined) this.#plugGroup(members, this.#freeSlot());
     for (const fn of this.#openUserDevices()) plugPassthrough(this.#root, fn, this.#freeSlot(), 0);
     if (spec.devices.length + spec.userDevices.length > 0) this.#removals = this.#makeRemovals();

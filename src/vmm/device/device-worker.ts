@@ -2,6 +2,7 @@ import { performance } from "node:perf_hooks";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import type { Report } from "../../base/backends.ts";
 import { allOnes } from "../../base/units.ts";
+import { type EntropySource, openEntropySource } from "../../host/entropy/entropy-source.ts";
 import { EpollLoop } from "../../host/epoll.ts";
 import { EventFd } from "../../host/eventfd.ts";
 import { libc } from "../../host/libc.ts";
@@ -52,10 +53,14 @@ const doorbell = EventFd.attach(data.doorbell);
 const mailboxes = new MailboxServer(data.mailboxes);
 let characters: CharDevices | undefined;
 let disks: Disks | undefined;
+let entropy: EntropySource | undefined;
 let board: Board | undefined;
 let isDone = false;
 /** Devices that the host has asked for: the next power cycle goes without them, whether the guest let go of them or was reset first. */
 const departed = new Set<string>();
+
+/** How long the end waits for the worker of a slow random source, which may be in the middle of a read. */
+const ENTROPY_CLOSE_MS = 10_000;
 
 const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
 
@@ -104,6 +109,7 @@ function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }
   try {
     characters ??= new CharDevices(data.spec, epoll, report, post, data.outputCredit);
     disks ??= new Disks(data.spec.disks, epoll, report);
+    entropy ??= openEntropySource(data.spec.rng.source, epoll, report);
     board = new Board({
       spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },
       ...files,
@@ -112,6 +118,7 @@ function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }
       watcher: epoll,
       characters,
       disks,
+      entropy,
       report,
       trace,
       onGuestEvent: (event) => {
@@ -208,6 +215,7 @@ for (;;) {
 closeBoard();
 disks?.close();
 characters?.close();
+entropy?.close(ENTROPY_CLOSE_MS);
 epoll.close();
 announceStage(data, STAGE.finished);
 port.close();

@@ -1,0 +1,91 @@
+import { Worker } from "node:worker_threads";
+import type { EntropyBackend, Report } from "../../base/backends.ts";
+import type { FdWatch, FdWatcher } from "../../base/signals.ts";
+import type { Fd } from "../../base/units.ts";
+import { errnoName } from "../errors.ts";
+import { EventFd } from "../eventfd.ts";
+import { libc } from "../libc.ts";
+import { EntropyBuffer } from "./entropy-buffer.ts";
+import type { EntropyWorkerData } from "./entropy-worker.ts";
+
+/**
+ * A source of random bytes that may make its reader wait: a hardware generator, a pipe, a terminal. A worker waits for it, and reads no
+ * more than was asked for: a generator's bytes are other programs' too.
+ */
+export class SlowSource implements EntropyBackend {
+  readonly #path: string;
+  readonly #file: Fd;
+  readonly #report: Report;
+  readonly #buffer: EntropyBuffer = new EntropyBuffer();
+  readonly #wake: EventFd;
+  readonly #ready: EventFd;
+  readonly #watch: FdWatch;
+  #onReady: () => void = () => undefined;
+  #isEndTold = false;
+
+  /** @param file A nonblocking descriptor, owned from now on, also when this throws. @throws SyscallError */
+  constructor(path: string, file: Fd, watcher: FdWatcher, report: Report) {
+    this.#path = path;
+    this.#file = file;
+    this.#report = report;
+    const made: EventFd[] = [];
+    try {
+      this.#wake = EventFd.create();
+      made.push(this.#wake);
+      this.#ready = EventFd.create();
+      made.push(this.#ready);
+      this.#watch = watcher.watch(this.#ready.fd, "input", () => this.#take());
+      const workerData: EntropyWorkerData = {
+        memory: this.#buffer.memory,
+        source: file,
+        wake: this.#wake.fd,
+        ready: this.#ready.fd,
+      };
+      // It never keeps the process alive, and starts although this thread's event loop may never turn.
+      new Worker(new URL("./entropy-worker.js", import.meta.url), { workerData }).unref();
+    } catch (error) {
+      for (const event of made) event.close();
+      libc.close(file);
+      throw error;
+    }
+  }
+
+  take(target: Uint8Array): number {
+    const count = this.#buffer.take(target);
+    if (count === 0 && this.#buffer.want(target.length)) this.#wake.signal();
+    return count;
+  }
+
+  onReady(ready: () => void): void {
+    this.#onReady = ready;
+  }
+
+  /** Ends the worker, blocking meanwhile; one that does not end in time keeps its descriptors. */
+  close(timeoutMs: number): void {
+    this.#watch.close();
+    this.#buffer.stop();
+    this.#wake.signal();
+    if (!this.#buffer.waitUntilDone(timeoutMs)) {
+      this.#report("warn", `rng: a read of ${this.#path} has not come back after ${timeoutMs} ms and is left alone`);
+      return;
+    }
+    this.#wake.close();
+    this.#ready.close();
+    libc.close(this.#file);
+  }
+
+  #take(): void {
+    this.#ready.drain();
+    const errno = this.#buffer.endErrno;
+    if (errno === undefined) return this.#onReady();
+    if (this.#isEndTold) return;
+    this.#isEndTold = true;
+    this.#report("warn", endText(this.#path, errno === 0 ? undefined : errnoName(errno)));
+  }
+}
+
+/** What is said once when a source gives no more. */
+export function endText(path: string, errno: string | undefined): string {
+  const state = errno === undefined ? "has ended" : `cannot be read any more: ${errno}`;
+  return `rng: ${path} ${state}: the guest gets no more random bytes`;
+}
