@@ -4,6 +4,7 @@ import { type Fd, hex } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
 import { libc } from "../host/libc.ts";
+import { THREAD_ADVICE } from "../host/worker.ts";
 import { IOCTL } from "./abi.ts";
 import { FPU, LAPIC_STATE, MSR_ENTRY, MSRS, REGS, SIGNAL_MASK, SREGS } from "./abi-structs.ts";
 import { type CpuidEntry, encodeCpuid } from "./cpuid.ts";
@@ -39,6 +40,8 @@ export class Vcpu extends RunPage {
   readonly #fd: Fd;
   readonly #mapping: number;
   readonly #mappingSize: number;
+  /** It has a state to run in and has not run yet. */
+  #isFresh = false;
 
   private constructor(id: number, file: Fd, mapping: number, mappingSize: number) {
     super(libc.view(mapping, mappingSize));
@@ -98,6 +101,7 @@ export class Vcpu extends RunPage {
     view.setUint32(LAPIC_STATE.regs + APIC_LVT0, DELIVERY_EXTINT, true);
     view.setUint32(LAPIC_STATE.regs + APIC_LVT1, DELIVERY_NMI, true);
     this.#struct(IOCTL.KVM_SET_LAPIC, "KVM_SET_LAPIC", lapic, "set the local APIC");
+    this.#isFresh = true;
   }
 
   /**
@@ -123,8 +127,21 @@ export class Vcpu extends RunPage {
    * @throws SyscallError with the registers when KVM cannot run it.
    */
   run(): "exit" | "interrupted" | "fault" {
-    if (libc.ioctl(this.#fd, IOCTL.KVM_RUN, 0) >= 0) return "exit";
+    if (libc.ioctl(this.#fd, IOCTL.KVM_RUN, 0) >= 0) {
+      this.#isFresh = false;
+      return "exit";
+    }
     const errno = libc.errno();
+    // One that waits for INIT or SIPI comes back so. The boot processor does not wait: KVM could not make the thread that it makes for each
+    // machine in its first KVM_RUN (kvm_mmu_post_init_vm in arch/x86/kvm/mmu/mmu.c), and would answer so again and again.
+    if (errno === ERRNO.EAGAIN && this.#isFresh) {
+      throw new SyscallError(
+        `run vCPU ${this.id}`,
+        "KVM_RUN",
+        "EAGAIN",
+        `KVM needs a thread of its own: ${THREAD_ADVICE}`,
+      );
+    }
     if (errno === ERRNO.EINTR || errno === ERRNO.EAGAIN) return "interrupted";
     if (errno === ERRNO.EFAULT) return "fault";
     throw new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errnoName(errno), undefined, this.describeRegisters());

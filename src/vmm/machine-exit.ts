@@ -9,5 +9,14 @@ export interface MachineExit {
   readonly error?: Error;
 }
 
+/** The guest's own choice of a status, as QEMU's isa-debug-exit computes it. */
+export const debugExit = (value: number): MachineExit => {
+  return {
+    status: ((value << 1) | 1) & 0xff,
+    reason: "debugExit",
+    text: `the guest wrote ${value} to the debug exit port`,
+  };
+};
+
 /** The end that an error makes. */
 export const failure = (error: Error): MachineExit => ({ status: 1, reason: "failed", text: error.message, error });

@@ -19,7 +19,7 @@ import { checkPassthrough } from "./control/passthrough-checks.ts";
 import { RemovalDeadlines } from "./control/removal-deadlines.ts";
 import { defer, withDeadline } from "./control/worker-link.ts";
 import { createLogger, type Logger, type LogSettings } from "./log.ts";
-import { failure, type MachineExit } from "./machine-exit.ts";
+import { debugExit, failure, type MachineExit } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "./shared/memory-map.ts";
 import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
@@ -62,6 +62,16 @@ const DEVICE_DEADLINE = 30_000;
 /** Guests that die without having touched any device are not restarted for ever. */
 const SILENT_TRIPLE_FAULT =
   "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
+
+/** @throws SyscallError; the log is closed then. */
+function makeDoorbell(logger: Logger): EventFd {
+  try {
+    return EventFd.create();
+  } catch (error) {
+    logger.close();
+    throw error;
+  }
+}
 
 /**
  * A virtual machine: vCPU threads, a device thread, and this handle on the control thread.
@@ -112,9 +122,8 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.serial = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "serial", bytes }));
     this.console = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "console", bytes }));
 
-    // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
     const mailboxes = createMailboxes(spec.cpus.count);
-    this.#doorbell = EventFd.create();
+    this.#doorbell = makeDoorbell(this.#logger);
     const pollMicroseconds = spec.pollMicroseconds ?? (availableParallelism() > 1 ? "auto" : "never");
     this.#devices = new DeviceThread({
       data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
@@ -234,6 +243,9 @@ export class Machine extends EventEmitter<MachineEvents> {
 
   /** Makes everything up to the first instruction: VM, devices, kernel in RAM, vCPUs. */
   async #assemble(): Promise<{ cycle: PowerCycle; start: CpuStart; mmapSize: number }> {
+    // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
+    this.#devices.launch();
+    this.#cpus.launch();
     this.#system ??= KvmSystem.open();
     const system = this.#system;
     const count = this.spec.cpus.count;
@@ -288,11 +300,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       case "reset":
         return this.#reset();
       case "debugExit":
-        return this.#end({
-          status: ((event.value << 1) | 1) & 0xff,
-          reason: "debugExit",
-          text: `the guest wrote ${event.value} to the debug exit port`,
-        });
+        return this.#end(debugExit(event.value));
       case "quit":
         return this.#end({ status: 0, reason: "quit", text: "quit from the terminal" });
       case "outputClosed":

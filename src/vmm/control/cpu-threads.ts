@@ -58,7 +58,7 @@ function spinLimits(vcpuCount: number): SpinLimits {
 /**
  * The vCPU threads: run and stopped as often as the guest resets. Lives on the control thread.
  *
- * The boot processor's thread is made at once. A thread takes 40 ms of a processor until its code runs, and the others have nothing to do
+ * The boot processor's thread is made by {@link launch}. A thread takes 40 ms of a processor until its code runs, and the others have nothing to do
  * until the guest's kernel sends them INIT and SIPI: theirs are made when the boot processor has run for a moment. A SIPI that comes before
  * its thread waits in KVM.
  */
@@ -75,14 +75,23 @@ export class CpuThreads {
     this.#threads = Array.from({ length: parts.count }, (_, index) => {
       return { index, control: new VcpuControl(controls, index), link: undefined, stopped: undefined };
     });
+  }
+
+  /**
+   * Makes the boot processor's thread, if it is not there.
+   *
+   * @throws HostError when the host allows no more threads.
+   */
+  launch(): void {
     const [boot] = this.#threads;
-    if (boot !== undefined) boot.link = this.#makeThread(0);
+    if (boot !== undefined) boot.link ??= this.#makeThread(0);
   }
 
   #makeThread(index: number): WorkerLink<ToVcpu, FromVcpu> {
     const { mailboxes, doorbell, count, onLog } = this.#parts;
     const data: VcpuWorkerData = { index, mailboxes, controls: this.#controls, doorbell, spins: spinLimits(count) };
     return new WorkerLink<ToVcpu, FromVcpu>(
+      threadName(index),
       "../vcpu/vcpu-worker.js",
       data,
       (message) => {
@@ -169,6 +178,8 @@ export class CpuThreads {
     if (stop.kind !== "asked") this.#parts.onStop(index, stop);
   }
 }
+
+const threadName = (index: number): string => `the thread of vCPU ${index}`;
 
 /** Waits until a vCPU that was asked to stop has left its run loop. One whose code does not run yet sees it before it enters KVM_RUN. */
 async function stopThread(thread: CpuThread): Promise<void> {

@@ -1,3 +1,4 @@
+import { HostError } from "../../base/errors.ts";
 import type { EventFd } from "../../host/eventfd.ts";
 import type { GuestRamAttachment } from "../../host/memory/guest-ram.ts";
 import type { MemoryLayout } from "../shared/memory-map.ts";
@@ -32,37 +33,50 @@ export interface DeviceThreadParts {
   readonly onFailure: (error: Error) => void;
 }
 
+const NAME = "the device thread";
+const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
+
 /** The control thread's handle on the device thread: a command is a message and a ring of the doorbell. */
 export class DeviceThread {
-  readonly #link: WorkerLink<ToDeviceThread, FromDeviceThread>;
   readonly #parts: DeviceThreadParts;
   readonly #statistics = new Map<number, Deferred<DeviceStatistics>>();
   readonly #traceCredit: Int32Array | undefined;
+  /** `undefined` until {@link launch}, and when the thread has ended. */
+  #link: WorkerLink<ToDeviceThread, FromDeviceThread> | undefined;
   readonly #outputCredit = new OutputCredit(() => {
-    if (!this.#isGone) this.#parts.doorbell.signal();
+    if (this.#link !== undefined) this.#parts.doorbell.signal();
   });
   #built: Deferred<MachinePlan> | undefined;
   #dismantled: Deferred<DeviceStatistics> | undefined;
   #nextToken = 0;
-  #isGone = false;
 
   constructor(parts: DeviceThreadParts) {
     this.#parts = parts;
     this.#traceCredit = parts.isTraced ? makeTraceCredit() : undefined;
-    this.#link = new WorkerLink(
+  }
+
+  /**
+   * Makes the thread, if it is not there.
+   *
+   * @throws HostError when the host allows no more threads.
+   */
+  launch(): void {
+    if (this.#link !== undefined) return;
+    this.#link = new WorkerLink<ToDeviceThread, FromDeviceThread>(
+      NAME,
       "../device/device-worker.js",
       {
-        ...parts.data,
+        ...this.#parts.data,
         traceCredit: this.#traceCredit,
         outputCredit: this.#outputCredit.words,
       } satisfies DeviceWorkerData,
       (message) => this.#receive(message),
-      (error) => this.#fail(error),
+      (error) => this.#fail(error instanceof Error ? error : new Error(String(error))),
     );
     // Whoever waits for a thread that is gone waits in vain.
     this.#link.ended.then(() => {
-      this.#isGone = true;
-      this.#rejectAll(new Error("the device thread has ended"));
+      this.#link = undefined;
+      this.#rejectAll(new HostError(`Cannot ask ${NAME}: it has ended`));
     });
   }
 
@@ -73,17 +87,29 @@ export class DeviceThread {
     return this.#built.promise;
   }
 
-  /** Takes the devices apart; the vCPUs must have stopped. Answers the counters of the cycle. */
-  dismantle(timeoutMs: number): Promise<DeviceStatistics> {
+  /**
+   * Takes the devices apart; the vCPUs must have stopped. A further call after the deadline waits for the same end.
+   *
+   * @returns The counters of the cycle.
+   * @throws HostError after `timeoutMs`: the thread still uses RAM, the VM and the doorbell.
+   */
+  async dismantle(timeoutMs: number): Promise<DeviceStatistics> {
     // Nothing was asked for, or nobody is there: a thread that only now begins to run should not be waited for.
-    if (this.#built === undefined || this.#isGone) return Promise.resolve({ accesses: {}, functions: [] });
-    this.#built = undefined;
-    this.#dismantled = defer();
-    this.send({ kind: "dismantle" });
-    return withDeadline(this.#dismantled.promise, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);
+    if (this.#link === undefined) return NO_STATISTICS;
+    if (this.#built !== undefined) {
+      this.#built = undefined;
+      this.#dismantled = defer();
+      this.send({ kind: "dismantle" });
+    }
+    const going = this.#dismantled;
+    if (going === undefined) return NO_STATISTICS;
+    const last = await withDeadline(going.promise, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);
+    this.#dismantled = undefined;
+    return last;
   }
 
-  statistics(): Promise<DeviceStatistics> {
+  async statistics(): Promise<DeviceStatistics> {
+    if (this.#link === undefined) return NO_STATISTICS;
     const token = this.#nextToken++;
     const answer = defer<DeviceStatistics>();
     this.#statistics.set(token, answer);
@@ -94,20 +120,24 @@ export class DeviceThread {
   /** Ends the thread. */
   async end(): Promise<void> {
     this.send({ kind: "stop" });
-    await this.#link.ended;
+    await this.#link?.ended;
   }
 
   /**
    * Brings the thread to where Node can end it, and blocks until it is there: for a process that exits. Its devices are given back then,
    * and its disks' threads have ended.
+   *
+   * @returns False when it did not come there.
    */
-  release(): void {
-    if (this.#isGone) return;
+  release(): boolean {
+    if (this.#link === undefined) return true;
     this.send({ kind: "stop" });
-    this.#link.waitFor("finished");
+    return this.#link.waitFor("finished");
   }
 
+  /** Does nothing when the thread is not there. */
   send(message: ToDeviceThread): void {
+    if (this.#link === undefined) return;
     this.#link.post(message);
     this.#parts.doorbell.signal();
   }

@@ -1,4 +1,5 @@
-import { SHARE_ENV, Worker } from "node:worker_threads";
+import { SHARE_ENV, type Worker } from "node:worker_threads";
+import { startWorker, workerError } from "../../host/worker.ts";
 import { type LoadingWorker, STAGE } from "../shared/messages.ts";
 
 /** How long an exiting process waits for a thread that loads its code or gives back what it has, in milliseconds. */
@@ -19,18 +20,26 @@ export class WorkerLink<ToWorker, FromWorker> {
   /**
    * Starts a thread; its code runs some 40 ms later.
    *
+   * @param name For messages: `the device thread`.
    * @param entry Compiled entry file, relative to this one: `../vcpu/vcpu-worker.js`.
    * @param onMessage Every message, on the control thread.
-   * @param onCrash An exception that ended the thread.
+   * @param onCrash An exception that ended the thread; a HostError when the host refused it a descriptor.
+   * @throws HostError when the host allows no more threads.
    */
-  constructor(entry: string, data: object, onMessage: (message: FromWorker) => void, onCrash: (error: Error) => void) {
-    this.#worker = new Worker(new URL(entry, import.meta.url), {
+  constructor(
+    name: string,
+    entry: string,
+    data: object,
+    onMessage: (message: FromWorker) => void,
+    onCrash: (error: unknown) => void,
+  ) {
+    this.#worker = startWorker(name, new URL(entry, import.meta.url), {
       workerData: { ...data, stage: this.#stage } satisfies LoadingWorker,
       env: SHARE_ENV,
     });
     // Cast: the worker's entry file posts nothing else.
     this.#worker.on("message", (message) => onMessage(message as FromWorker));
-    this.#worker.on("error", onCrash);
+    this.#worker.on("error", (error) => onCrash(workerError(name, error)));
     this.ended = new Promise((resolve) => this.#worker.once("exit", () => resolve()));
   }
 
@@ -38,12 +47,18 @@ export class WorkerLink<ToWorker, FromWorker> {
     this.#worker.postMessage(message);
   }
 
-  /** Blocks until the thread is that far, at most two seconds: for a process that exits, and so ends its workers from outside. */
-  waitFor(stage: keyof typeof STAGE): void {
+  /**
+   * Blocks until the thread is that far: for a process that exits, and so ends its workers from outside.
+   *
+   * @returns False after two seconds.
+   */
+  waitFor(stage: keyof typeof STAGE): boolean {
     const deadline = performance.now() + STAGE_TIMEOUT;
-    for (let left = STAGE_TIMEOUT; left > 0; left = deadline - performance.now()) {
+    for (;;) {
       const reached = Atomics.load(this.#stage, 0);
-      if (reached >= STAGE[stage]) return;
+      const left = deadline - performance.now();
+      if (reached >= STAGE[stage]) return true;
+      if (left <= 0) return false;
       Atomics.wait(this.#stage, 0, reached, left);
     }
   }
