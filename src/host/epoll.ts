@@ -25,10 +25,16 @@ export class EpollLoop implements FdWatcher, RingWatcher {
   readonly #freeSlots: number[] = [];
   #epoll: number;
   #nextGeneration = 1;
+  #turns = 0;
 
   /** @throws SyscallError */
   constructor() {
     this.#epoll = check(libc.epollCreate(EPOLL.EPOLL_CLOEXEC), "make an event loop", "epoll_create1");
+  }
+
+  /** How often {@link wait} was called. */
+  get turns(): number {
+    return this.#turns;
   }
 
   /** The epoll descriptor, readable while {@link wait} would find something; -1 when closed. */
@@ -82,6 +88,7 @@ export class EpollLoop implements FdWatcher, RingWatcher {
    * @throws SyscallError, and what a callback throws (the other events of the round come again at the next wait).
    */
   wait(timeoutMs: number): number {
+    this.#turns++;
     const count = libc.epollWait(this.#epoll, this.#eventBytes, EVENTS_PER_WAIT, timeoutMs);
     if (count < 0) {
       if (libc.errno() === ERRNO.EINTR) return 0;

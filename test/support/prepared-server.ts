@@ -3,6 +3,7 @@ import type { Fd } from "../../src/base/units.ts";
 import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
 import { UserChannel, type UserChannelParts } from "../../src/vfio-user/client/channel.ts";
 import { type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
+import { WaitBudget } from "../../src/vfio-user/client/wait-budget.ts";
 import { socketPair } from "./socket-pair.ts";
 
 /** Ids of a channel's messages count up from here. */
@@ -17,6 +18,7 @@ export class PreparedServer {
   readonly channel: UserChannel;
   readonly lost: string[] = [];
   #nextId = FIRST_ID;
+  #turns = 0;
 
   constructor(t: Test, parts: Partial<UserChannelParts> = {}) {
     const [client, server] = socketPair(t);
@@ -24,7 +26,7 @@ export class PreparedServer {
     this.channel = new UserChannel({
       name: "thing",
       wire: new UserWire(new DescriptorSocket(client)),
-      timeoutMs: 1000,
+      budget: new WaitBudget({ limitMs: 1000, turns: () => this.#turns++ }),
       onCommand: () => 0,
       onLost: (reason) => this.lost.push(reason),
       ...parts,

@@ -2,8 +2,9 @@ import { HostError } from "../../base/errors.ts";
 import type { Fd } from "../../base/units.ts";
 import { closeAll } from "../../host/descriptor-socket.ts";
 import { errnoName, SyscallError } from "../../host/errors.ts";
-import { commandName } from "../protocol/abi.ts";
+import { commandName, VFIO_USER_VERSION } from "../protocol/abi.ts";
 import { describeMessage, type UserMessage, type UserWire } from "../protocol/wire.ts";
+import type { WaitBudget } from "./wait-budget.ts";
 
 /** What the server answered. The receiver owns the descriptors. */
 export interface UserReply {
@@ -18,8 +19,8 @@ export interface UserChannelParts {
   /** As messages call the device. */
   readonly name: string;
   readonly wire: UserWire;
-  /** How long the server may take over a request, in milliseconds. */
-  readonly timeoutMs: number;
+  /** How long the server may take. */
+  readonly budget: WaitBudget;
   readonly onCommand: CommandHandler;
   /** The server is gone, hangs, or sends what cannot be understood; called once. */
   readonly onLost: (reason: string) => void;
@@ -29,8 +30,8 @@ export interface UserChannelParts {
 const MESSAGES_PER_PUMP = 16;
 
 /**
- * The client's end of a vfio-user connection: one request at a time, each with a deadline, and the server's own commands answered
- * whenever they come. Once lost it stays lost: every request throws at once. Device thread only.
+ * The client's end of a vfio-user connection: one request at a time, all within a budget of waiting, and the server's own commands
+ * answered whenever they come. Once lost it stays lost: every request throws at once. Device thread only.
  */
 export class UserChannel {
   readonly #parts: UserChannelParts;
@@ -66,10 +67,9 @@ export class UserChannel {
   /** The same, with the descriptors that come with the reply. */
   requestFiles(command: number, payload: Uint8Array, descriptors: readonly Fd[] = []): UserReply {
     const id = this.#takeId();
-    const deadline = performance.now() + this.#parts.timeoutMs;
-    const reply = this.#guarded(() => {
+    const reply = this.#timed((deadline, allowedMs) => {
       this.#parts.wire.send({ id, command, isReply: false, payload, descriptors }, deadline);
-      return this.#awaitReply(id, command, deadline);
+      return this.#awaitReply(id, command, deadline, allowedMs);
     });
     if (this.#parts.wire.hasBacklog) this.pump();
     if (reply.error !== 0) {
@@ -83,21 +83,22 @@ export class UserChannel {
   /** Tells the server something without waiting for an answer. @throws HostError when the connection is lost. */
   post(command: number, payload: Uint8Array): void {
     const id = this.#takeId();
-    const deadline = performance.now() + this.#parts.timeoutMs;
-    this.#guarded(() => this.#parts.wire.send({ id, command, isReply: false, wantsNoReply: true, payload }, deadline));
+    this.#timed((deadline) =>
+      this.#parts.wire.send({ id, command, isReply: false, wantsNoReply: true, payload }, deadline),
+    );
   }
 
   /** Takes what has come while no request was under way: the server's commands, or its end. Never throws a HostError. */
   pump(): void {
     if (this.#lost !== undefined) return;
     try {
-      this.#guarded(() => {
+      this.#timed((deadline) => {
         for (let taken = 0; taken < MESSAGES_PER_PUMP || this.#parts.wire.hasBacklog; taken++) {
           const arrival = this.#parts.wire.receive(0);
           if (arrival === "nothing") return;
           if (arrival === "closed") throw new NoAnswer(CLOSED);
           if (arrival.isReply) throw unexpected(arrival);
-          this.#answer(arrival);
+          this.#answer(arrival, deadline);
         }
       });
     } catch (error) {
@@ -125,15 +126,13 @@ export class UserChannel {
     return this.#nextId;
   }
 
-  #awaitReply(id: number, command: number, deadline: number): UserMessage {
+  #awaitReply(id: number, command: number, deadline: number, allowedMs: number): UserMessage {
     for (;;) {
       const arrival = this.#parts.wire.receive(deadline);
-      if (arrival === "nothing") {
-        throw new NoAnswer(`its server has not answered ${commandName(command)} for ${this.#parts.timeoutMs} ms`);
-      }
+      if (arrival === "nothing") throw new NoAnswer(this.#lateness(command, deadline, allowedMs));
       if (arrival === "closed") throw new NoAnswer(CLOSED);
       if (!arrival.isReply) {
-        this.#answer(arrival);
+        this.#answer(arrival, deadline);
         // A server that only ever commands would keep the device thread for ever.
         if (performance.now() >= deadline) throw new HostError("its server commands and does not answer");
         continue;
@@ -143,24 +142,39 @@ export class UserChannel {
     }
   }
 
-  #answer({ id, command, payload, descriptors, wantsNoReply }: UserMessage): void {
+  #answer({ id, command, payload, descriptors, wantsNoReply }: UserMessage, deadline: number): void {
     closeAll(descriptors); // none of the server's commands brings any
     const answer = this.#parts.onCommand(command, payload);
     if (wantsNoReply) return;
     const outcome = typeof answer === "number" ? { error: answer } : { payload: answer };
-    this.#parts.wire.send({ id, command, isReply: true, ...outcome }, performance.now() + this.#parts.timeoutMs);
+    this.#parts.wire.send({ id, command, isReply: true, ...outcome }, deadline);
   }
 
-  /** Whatever goes wrong on the wire is the end of the connection. */
-  #guarded<Result>(work: () => Result): Result {
+  /** Whatever goes wrong on the wire is the end of the connection, and so is a server that uses up its budget. */
+  #timed<Result>(work: (deadline: number, allowedMs: number) => Result): Result {
     if (this.#lost !== undefined) throw this.#lost;
+    const { budget } = this.#parts;
+    const allowedMs = budget.allowance();
+    const start = performance.now();
     try {
-      return work();
+      return work(start + allowedMs, allowedMs);
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       this.#isSilent ||= error instanceof NoAnswer || isHangUp(error);
       throw this.lose(isHangUp(error) ? CLOSED : error.message);
+    } finally {
+      budget.spend(performance.now() - start);
     }
+  }
+
+  #lateness(command: number, deadline: number, allowedMs: number): string {
+    const what = `its server has not answered ${commandName(command)}`;
+    if (performance.now() < deadline) return `${what}, and the machine stops`;
+    const otherMs = Math.round(this.#parts.budget.limitMs - allowedMs);
+    const before = otherMs > 0 ? ` after other waits of ${otherMs} ms` : "";
+    // Its first answer is missing where it serves somebody else, too: then that is the advice.
+    const advice = command === VFIO_USER_VERSION ? "" : " (timeout= gives it longer)";
+    return `${what} for ${Math.round(allowedMs)} ms${before}${advice}`;
   }
 }
 

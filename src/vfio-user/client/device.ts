@@ -35,6 +35,7 @@ import { UserChannel } from "./channel.ts";
 import { disableUserInterrupts, maskUserIntx, queryUserInterrupt, setUserTriggers } from "./interrupts.ts";
 import { answerDma, type SharedMemory, shareMemory, unshareMemory } from "./memory.ts";
 import { mapUserRegion, queryUserRegion, readUserRegion, type UserRegion, writeUserRegion } from "./region.ts";
+import { WaitBudget } from "./wait-budget.ts";
 
 export interface UserDeviceOptions {
   /** As messages call it. */
@@ -47,8 +48,12 @@ export interface UserDeviceOptions {
   readonly report: Report;
   /** The server is gone, hangs, or talks nonsense; called once at most, and not before the constructor is through. */
   readonly onLost: (reason: string) => void;
-  /** How long the server may take over a request, in milliseconds; a guest's access waits so long at most. */
+  /** How long the server may take, in milliseconds, as {@link WaitBudget} counts it; Infinity: as long as it likes. */
   readonly timeoutMs?: number;
+  /** How often the device thread's loop has come round; each message counts as a turn when absent. */
+  readonly turns?: () => number;
+  /** A time of `performance.now()` after which the server is not waited for any more; it may change. */
+  readonly cutOff?: () => number;
 }
 
 const DEFAULT_TIMEOUT_MS = 5000;
@@ -68,6 +73,7 @@ export class UserDevice implements DeviceBackend {
   readonly #maxDescriptors: number;
   readonly #canReset: boolean;
   readonly #watch: FdWatch;
+  #messages = 0;
   #isNegotiated = false;
   #isReady = false;
   #isClosed = false;
@@ -77,13 +83,16 @@ export class UserDevice implements DeviceBackend {
     const { name, memory } = options;
     this.name = name;
     this.#memory = memory;
-    const wire = new UserWire(new DescriptorSocket(connectTo(options.socket)));
+    const wire = new UserWire(new DescriptorSocket(connectTo(options.socket)), options.cutOff);
     const watch = options.watcher.watch(wire.fd, "input", () => this.#channel.pump());
     this.#watch = watch;
     this.#channel = new UserChannel({
       name,
       wire,
-      timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      budget: new WaitBudget({
+        limitMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+        turns: options.turns ?? (() => ++this.#messages),
+      }),
       onCommand: (command, payload) => answerDma(memory, command, payload),
       onLost: (reason) => {
         watch.close();

@@ -36,6 +36,8 @@ export type Arrival = UserMessage | "nothing" | "closed";
 
 /** Room for the structs around a transfer. */
 const MAX_PAYLOAD: number = DEFAULT_MAX_DATA_XFER_SIZE + 4096;
+/** Waits are cut into pieces of so many milliseconds, between which the cut-off is looked at. */
+const WAIT_SLICE_MS = 100;
 /** Messages that may pile up while this side cannot send. */
 const MAX_BACKLOG = 64;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
@@ -48,6 +50,7 @@ const NO_BYTES: Uint8Array = new Uint8Array(0);
  */
 export class UserWire {
   readonly #socket: DescriptorSocket;
+  readonly #cutOff: () => number;
   readonly #header: DataView = new DataView(new ArrayBuffer(USER_HEADER.size));
   readonly #headerBytes: Uint8Array = new Uint8Array(this.#header.buffer);
   #payload: Uint8Array | undefined; // of the message under way, once its header is there
@@ -55,9 +58,14 @@ export class UserWire {
   #descriptors: Fd[] = [];
   readonly #backlog: UserMessage[] = [];
 
-  /** Owns the socket from now on. */
-  constructor(socket: DescriptorSocket) {
+  /**
+   * Owns the socket from now on.
+   *
+   * @param cutOff A time of `performance.now()` after which nothing waits any more, whatever its deadline; it may change.
+   */
+  constructor(socket: DescriptorSocket, cutOff: () => number = () => Number.POSITIVE_INFINITY) {
     this.#socket = socket;
+    this.#cutOff = cutOff;
   }
 
   /** For watching. */
@@ -77,9 +85,9 @@ export class UserWire {
     for (;;) {
       const arrival = this.#take();
       if (arrival !== "nothing") return arrival;
-      const left = deadline - performance.now();
+      const left = this.#left(deadline);
       if (left <= 0) return "nothing";
-      this.#socket.wait("input", left);
+      this.#socket.wait("input", Math.min(left, WAIT_SLICE_MS));
     }
   }
 
@@ -96,9 +104,9 @@ export class UserWire {
       if (count > 0) descriptors = [];
       if (count === left.length) return;
       left = left.subarray(count);
-      const time = deadline - performance.now();
+      const time = this.#left(deadline);
       if (time <= 0) throw new HostError("Cannot send a vfio-user message: the other side does not read");
-      if (this.#socket.wait("both", time).isReadable) this.#keep();
+      if (this.#socket.wait("both", Math.min(time, WAIT_SLICE_MS)).isReadable) this.#keep();
     }
   }
 
@@ -108,6 +116,10 @@ export class UserWire {
     this.#descriptors = [];
     for (const { descriptors } of this.#backlog.splice(0)) closeAll(descriptors);
     this.#socket.close();
+  }
+
+  #left(deadline: number): number {
+    return Math.min(deadline, this.#cutOff()) - performance.now();
   }
 
   #keep(): void {

@@ -3,14 +3,12 @@ import { readdirSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import { fd, gpa } from "../../../../src/base/units.ts";
-import { DescriptorSocket } from "../../../../src/host/descriptor-socket.ts";
 import { EventFd } from "../../../../src/host/eventfd.ts";
 import { libc } from "../../../../src/host/libc.ts";
 import { listenAt } from "../../../../src/host/unix-socket.ts";
-import { UserChannel } from "../../../../src/vfio-user/client/channel.ts";
 import type { UserDevice } from "../../../../src/vfio-user/client/device.ts";
-import { UserWire } from "../../../../src/vfio-user/protocol/wire.ts";
-import { socketPair, socketPath } from "../../../support/socket-pair.ts";
+import { PreparedServer } from "../../../support/prepared-server.ts";
+import { socketPath } from "../../../support/socket-pair.ts";
 import { startServer, UserBench, until } from "../../../support/user-server.ts";
 
 const CONFIG = 7;
@@ -188,6 +186,30 @@ t.test("UserDevice gives up a server that does not answer in time", async (t) =>
   t.match(bench.lost, [/has not answered VFIO_USER_REGION_READ for 200 ms/]);
 });
 
+t.test("UserDevice that may wait as long as its server likes does not when the machine stops", async (t) => {
+  const server = await startServer(t, "edu");
+  const bench = new UserBench(t);
+  let cutOff = Number.POSITIVE_INFINITY;
+  const device = bench.connect(server.socket, { timeoutMs: Number.POSITIVE_INFINITY, cutOff: () => cutOff });
+  t.equal(device.readRegion(0, 0, 4), 0x0100_00ed);
+  server.process.kill("SIGSTOP");
+  cutOff = performance.now() + 300;
+  t.equal(device.readRegion(0, 0, 4), undefined);
+  t.same(bench.lost, ["its server has not answered VFIO_USER_REGION_READ, and the machine stops"]);
+  device.close();
+});
+
+t.test("UserDevice gives up a server that does not read, while the machine stops", async (t) => {
+  const server = await startServer(t, "edu");
+  const bench = new UserBench(t);
+  let cutOff = Number.POSITIVE_INFINITY;
+  const device = bench.connect(server.socket, { timeoutMs: Number.POSITIVE_INFINITY, cutOff: () => cutOff });
+  server.process.kill("SIGSTOP");
+  cutOff = performance.now() + 300;
+  while (device.writeRegion(0, 4, 4, 1)); // posted, until the socket is full
+  t.match(bench.lost, [/the other side does not read/]);
+});
+
 t.test("DeviceServer turns a second machine away and takes the next one when the first has gone", async (t) => {
   const server = await startServer(t, "edu");
   const bench = new UserBench(t);
@@ -254,16 +276,8 @@ t.test("UserDevice asks for another machine only where the server hangs up or is
 });
 
 t.test("UserChannel tells a server that hung up before the first message from one that refuses it", async (t) => {
-  const [client, server] = socketPair(t);
-  const lost: string[] = [];
-  const channel = new UserChannel({
-    name: "thing",
-    wire: new UserWire(new DescriptorSocket(client)),
-    timeoutMs: 1000,
-    onCommand: () => 0,
-    onLost: (reason) => lost.push(reason),
-  });
-  libc.close(server);
+  const { channel, wire, lost } = new PreparedServer(t);
+  wire.close();
   t.throws(() => channel.request(1, new Uint8Array(4)), {
     message: "Cannot use thing: its server has closed the connection",
   });
