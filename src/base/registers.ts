@@ -1,7 +1,7 @@
 import { allOnes, type Width } from "./units.ts";
 
-/** `rw` read and write, `ro` writes are dropped, `wo` reads answer zero. */
-export type RegisterAccess = "rw" | "ro" | "wo";
+/** `rw` read and write, `ro` writes are dropped, `wo` reads answer zero, `w1` written ones act and zeros do nothing. */
+export type RegisterAccess = "rw" | "ro" | "wo" | "w1";
 
 /** One register: offset in bytes, width, its name in the spec, access. */
 export type RegisterRow<Name extends string> = readonly [
@@ -21,7 +21,7 @@ export interface RegisterHandler<Name extends string> {
  * The registers of a device as a table that a reader can lay beside the spec.
  *
  * Accesses of another width or between registers are split or gathered here, once for all devices: a narrow write keeps the other
- * bytes of the register (read by `readRegister`), a wide one is done register by register in address order. Holes read as zero.
+ * bytes of the register (read by `readRegister`; zeros where only ones act), a wide one is done register by register in address order. Holes read as zero.
  */
 export class RegisterBank<Name extends string> {
   readonly name: string;
@@ -94,7 +94,7 @@ export class RegisterBank<Name extends string> {
       if (row[3] === "ro") continue;
       const mask = count === 4 ? 0xffff_ffff : (allOnes(4) >>> (32 - 8 * count)) << (8 * start);
       const placed = count === 4 ? value : (value >>> (8 * (byte - count))) << (8 * start);
-      const kept = count === row[1] || row[3] === "wo" ? 0 : handler.readRegister(row[2]) & ~mask;
+      const kept = count === row[1] || row[3] !== "rw" ? 0 : handler.readRegister(row[2]) & ~mask;
       handler.writeRegister(row[2], (kept | (placed & mask)) >>> 0);
     }
   }

@@ -30,8 +30,8 @@ const REGISTERS: RegisterBank<PmRegister> = new RegisterBank("acpi-pm", ACPI_PM_
   [0, 1, "sleepControl", "rw"], // ACPI 6.5 §4.8.3.7
   [1, 1, "sleepStatus", "rw"], // ACPI 6.5 §4.8.3.7
   [2, 1, "reset", "wo"], // ACPI 6.5 §4.8.3.6
-  [3, 1, "eventStatus", "rw"], // ours, read by the DSDT's _EVT; write 1 to clear
-  [4, 4, "ejectRequests", "rw"], // ours, read by the DSDT's _EVT; a bit a PCI slot, write 1 to clear
+  [3, 1, "eventStatus", "w1"], // ours, read by the DSDT's _EVT; write 1 to clear
+  [4, 4, "ejectRequests", "w1"], // ours, read by the DSDT's _EVT; a bit a PCI slot, write 1 to clear
   [8, 4, "pmTimer", "ro"], // ACPI 6.5 §4.8.3.3
   [12, 4, "eject", "wo"], // ours, written by the DSDT's _EJ0: bits of the slots that the guest has let go of
 ]);

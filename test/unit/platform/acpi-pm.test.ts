@@ -102,6 +102,15 @@ t.test(
   },
 );
 
+t.test("AcpiPm clears requests in the bytes of a narrow write only", async (t) => {
+  const { pm } = build();
+  for (const slot of [0, 1, 9, 31]) pm.requestEject(slot);
+  pm.write(4, 1, 0x02);
+  t.equal(pm.read(4, 4), 0x8000_0201);
+  pm.write(6, 2, 0x8000);
+  t.equal(pm.read(4, 4), 0x0000_0201);
+});
+
 t.test("AcpiPm tells which slots a guest lets go of, asked or not", async (t) => {
   const { pm, asked } = build();
   pm.write(12, 4, 0x8000_0008);
