@@ -109,10 +109,23 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   test: ["tools"],
   "test/support": ["src/**", "guests", "tools"],
   "test/abi": ["src/**", "test/support"],
-  "test/fuzz": ["src/**", "test/support"],
+  "test/fuzz/engine": [],
+  "test/fuzz": ["test/fuzz/engine", "test/fuzz/accesses", "test/fuzz/platform"],
+  "test/fuzz/accesses": ["src/**", "test/support", "test/fuzz/engine"],
+  "test/fuzz/platform": ["src/base", "src/platform", "test/support", "test/fuzz/engine"],
   "test/kvm": ["src/**", "guests", "tools", "guest-images", "test/support"],
   "test/lab": ["src/**", "guests", "tools", "guest-images", "lab"],
-  "test/unit/**": ["src/**", "guests", "tools", "guest-images", "lab", "bench/**", "test", "test/support", "test/fuzz"],
+  "test/unit/**": [
+    "src/**",
+    "guests",
+    "tools",
+    "guest-images",
+    "lab",
+    "bench/**",
+    "test",
+    "test/support",
+    "test/fuzz/**",
+  ],
 };
 
 /** Folders without system calls: nothing of Node's that reaches outside the process. */

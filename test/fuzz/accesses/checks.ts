@@ -1,4 +1,4 @@
-import type { Bus } from "../../src/base/bus.ts";
+import type { Bus } from "../../../src/base/bus.ts";
 import type { Decoded, FunctionModel } from "./function-model.ts";
 import type { Delivery } from "./router.ts";
 import type { VectorsModel } from "./vectors-model.ts";

@@ -1,5 +1,5 @@
-import type { Width } from "../../src/base/units.ts";
-import { gpa } from "../../src/base/units.ts";
+import type { Width } from "../../../src/base/units.ts";
+import { gpa } from "../../../src/base/units.ts";
 import type { Modelled } from "./checks.ts";
 import { driverBar, driverStart, queueLayout } from "./driver.ts";
 import { RAM_BASE } from "./handed-memory.ts";

@@ -1,4 +1,4 @@
-import { recordedConfig } from "../../src/passthrough/recording.ts";
+import { recordedConfig } from "../../../src/passthrough/recording.ts";
 import { REPLAYED_RECORDINGS, VIRTIO_NAMES } from "./world.ts";
 
 /** Where a function's structures are, so that a fuzzed guest hits them more often than by chance. */

@@ -1,6 +1,6 @@
-import type { HostSegment } from "../../src/base/guest-memory.ts";
-import { type Gpa, gpa } from "../../src/base/units.ts";
-import { FAKE_HOST_BASE, FakeGuestMemory } from "../support/fake-memory.ts";
+import type { HostSegment } from "../../../src/base/guest-memory.ts";
+import { type Gpa, gpa } from "../../../src/base/units.ts";
+import { FAKE_HOST_BASE, FakeGuestMemory } from "../../support/fake-memory.ts";
 
 /** Where queues and buffers of the fuzzed guest are. Far from zero, so that a random address is hardly ever RAM. */
 export const RAM_BASE = 0xab_cd00_0000;

@@ -1,4 +1,4 @@
-import type { Width } from "../../src/base/units.ts";
+import type { Width } from "../../../src/base/units.ts";
 import { RAM_BASE } from "./handed-memory.ts";
 import type { Operation } from "./operations.ts";
 

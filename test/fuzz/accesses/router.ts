@@ -1,5 +1,5 @@
-import type { MsiMessage, MsiRoute, MsiRouter } from "../../src/base/signals.ts";
-import { type Fd, fd } from "../../src/base/units.ts";
+import type { MsiMessage, MsiRoute, MsiRouter } from "../../../src/base/signals.ts";
+import { type Fd, fd } from "../../../src/base/units.ts";
 
 /** An interrupt that reached the pretended local APIC. */
 export interface Delivery {

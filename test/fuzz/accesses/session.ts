@@ -1,5 +1,5 @@
-import type { BusRange } from "../../src/base/bus.ts";
-import { gpa, type Width } from "../../src/base/units.ts";
+import type { BusRange } from "../../../src/base/bus.ts";
+import { gpa, type Width } from "../../../src/base/units.ts";
 import { checkBuses, checkDelivery, checkRoutes, checkVectors, type Modelled } from "./checks.ts";
 import { QUEUE_BYTES, queueLayout } from "./driver.ts";
 import { FunctionModel } from "./function-model.ts";

@@ -1,4 +1,4 @@
-import type { Width } from "../../src/base/units.ts";
+import type { Width } from "../../../src/base/units.ts";
 import type { HostEvent } from "./world.ts";
 
 /**
@@ -42,16 +42,3 @@ export type Operation =
 /** True for what a guest does, which is what is counted. */
 export const isAccess = (operation: Operation): boolean =>
   operation.op === "config" || operation.op === "bar" || operation.op === "absolute" || operation.op === "ram";
-
-/** An operation on a line, as a person replays it and {@link parseOperations} reads it. */
-export const formatOperations = (operations: readonly Operation[]): string =>
-  operations.map((operation, index) => `${String(index).padStart(4)} ${JSON.stringify(operation)}\n`).join("");
-
-/** Reads what {@link formatOperations} wrote; lines without an operation are skipped. */
-export function parseOperations(text: string): readonly Operation[] {
-  return text.split("\n").flatMap((line): readonly Operation[] => {
-    const json = /^\s*\d+ (\{.*\})\s*$/.exec(line)?.[1];
-    // Cast: the lines are this program's own output; others are caught by what executes them.
-    return json === undefined ? [] : [JSON.parse(json) as Operation];
-  });
-}

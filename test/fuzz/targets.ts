@@ -1,0 +1,6 @@
+import { accessesTarget } from "./accesses/target.ts";
+import type { Target } from "./engine/target.ts";
+import { platformTarget } from "./platform/target.ts";
+
+/** Everything that can be fuzzed, by the name that `--target` takes. */
+export const TARGETS: readonly (() => Target)[] = [() => accessesTarget(), platformTarget];

@@ -1,0 +1,22 @@
+import t from "tap";
+import { fuzz } from "../../fuzz/engine/run.ts";
+import { TARGETS } from "../../fuzz/targets.ts";
+
+/** Operations of each target; what `accesses` does is in a file of its own. The long run is `npm run fuzz`. */
+const OPERATIONS: Readonly<Record<string, number>> = { platform: 60_000 };
+
+for (const target of TARGETS.map((make) => make()).filter(({ name }) => name !== "accesses")) {
+  t.test(`Target ${target.name} finds nothing`, async (t) => {
+    t.teardown(() => target.close());
+    for (const text of target.leftOut()) t.comment(`left out: ${text}`);
+    const enough = OPERATIONS[target.name] ?? Number.NaN;
+    const { failure, progress } = await fuzz(target, {
+      seed: 20_261_130,
+      goesOn: ({ operations }) => operations < enough,
+    });
+    if (failure !== undefined) t.comment(failure.listing);
+    t.equal(failure?.text, undefined);
+    t.ok(progress.operations >= enough, `${progress.operations} ${target.unit}`);
+    for (const [kind, count] of progress.counts) t.ok(count > 50, `${count} ${kind}`);
+  });
+}
