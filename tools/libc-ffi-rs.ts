@@ -11,6 +11,10 @@ const TEXT = DataType.String;
 type Kind = typeof INT | typeof LONG | typeof BYTES | typeof TEXT;
 
 const SYS_GETTID = 186;
+const SYS_IO_SETUP = 206;
+const SYS_IO_DESTROY = 207;
+const SYS_IO_GETEVENTS = 208;
+const SYS_IO_SUBMIT = 209;
 const SYS_TGKILL = 234;
 
 let lastErrno = 0;
@@ -44,6 +48,20 @@ const tgkill = bind<(number: number, pid: number, tid: number, signal: number) =
   LONG,
   LONG,
 ]);
+const ioSetup = bind<(number: number, requests: number, context: Uint8Array) => number>("syscall", LONG, [
+  LONG,
+  LONG,
+  BYTES,
+]);
+const ioDestroy = bind<(number: number, context: number) => number>("syscall", LONG, [LONG, LONG]);
+const ioSubmit = bind<(number: number, context: number, count: number, requests: Uint8Array) => number>(
+  "syscall",
+  LONG,
+  [LONG, LONG, LONG, BYTES],
+);
+const ioGetEvents = bind<
+  (number: number, context: number, minimum: number, maximum: number, events: Uint8Array, timeout: Uint8Array) => number
+>("syscall", LONG, [LONG, LONG, LONG, LONG, BYTES, BYTES]);
 const sigtimedwait = bind<(set: Uint8Array, information: number, timeout: Uint8Array) => number>("sigtimedwait", INT, [
   BYTES,
   LONG,
@@ -88,10 +106,18 @@ export const libcFfiRs: Libc = {
   memfdCreate: bind("memfd_create", INT, [TEXT, INT]),
   memcpy: bind("memcpy", LONG, [LONG, LONG, LONG]),
 
+  processVmReadv: bind("process_vm_readv", LONG, [INT, BYTES, LONG, BYTES, LONG, LONG]),
+  processVmWritev: bind("process_vm_writev", LONG, [INT, BYTES, LONG, BYTES, LONG, LONG]),
+
   eventfd: bind("eventfd", INT, [INT, INT]),
   epollCreate: bind("epoll_create1", INT, [INT]),
   epollControl: bind("epoll_ctl", INT, [INT, INT, INT, BYTES]),
   epollWait: bind("epoll_wait", INT, [INT, BYTES, INT, INT]),
+  ioSetup: (requests, context) => ioSetup(SYS_IO_SETUP, requests, context),
+  ioDestroy: (context) => ioDestroy(SYS_IO_DESTROY, context),
+  ioSubmit: (context, count, requests) => ioSubmit(SYS_IO_SUBMIT, context, count, requests),
+  ioGetEvents: (context, minimum, maximum, events, timeout) =>
+    ioGetEvents(SYS_IO_GETEVENTS, context, minimum, maximum, events, timeout),
   poll: bind("poll", INT, [BYTES, LONG, INT]),
 
   getpid: bind("getpid", INT, []),

@@ -75,6 +75,12 @@ export const EVENTFD = {
   EFD_NONBLOCK: 0o4000,
 } as const;
 
+/** <linux/aio_abi.h> */
+export const AIO = {
+  IOCB_CMD_PREAD: 0,
+  IOCB_FLAG_RESFD: 1,
+} as const;
+
 /** <sys/epoll.h> */
 export const EPOLL = {
   EPOLL_CLOEXEC: 0o2000000,
@@ -181,6 +187,17 @@ export const BLOCK = {
 export const IOVEC = { size: 16, iov_base: 0, iov_len: 8 } as const;
 /** struct epoll_event, <sys/epoll.h>; packed on x86-64. */
 export const EPOLL_EVENT = { size: 12, events: 0, data: 4 } as const;
+/** struct iocb, <linux/aio_abi.h>; members that stay zero are not here. */
+export const IOCB = {
+  size: 64,
+  aio_rw_flags: 12,
+  aio_lio_opcode: 16,
+  aio_fildes: 20,
+  aio_flags: 56,
+  aio_resfd: 60,
+} as const;
+/** struct io_event, <linux/aio_abi.h>; what is in it is not looked at. */
+export const IO_EVENT = { size: 32 } as const;
 /** struct pollfd, <poll.h> */
 export const POLLFD = { size: 8, fd: 0, events: 4, revents: 6 } as const;
 /** struct timespec, <time.h> */

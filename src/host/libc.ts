@@ -41,11 +41,40 @@ export interface Libc {
   /** Copies between addresses of this process. Nothing is checked: both ranges must be mapped. */
   memcpy(target: number, source: number, sizeBytes: number): number;
 
+  /**
+   * Copies from addresses of a process, this one too, to addresses of this one; memory that is not there is EFAULT, or fewer bytes. Both are
+   * arrays of struct iovec.
+   */
+  processVmReadv(
+    pid: number,
+    local: Uint8Array,
+    localCount: number,
+    remote: Uint8Array,
+    remoteCount: number,
+    flags: number,
+  ): number;
+  /** The other way: from `local` to `remote`. */
+  processVmWritev(
+    pid: number,
+    local: Uint8Array,
+    localCount: number,
+    remote: Uint8Array,
+    remoteCount: number,
+    flags: number,
+  ): number;
+
   eventfd(initial: number, flags: number): number;
   epollCreate(flags: number): number;
   /** `event` is a struct epoll_event of 12 bytes: u32 events, u64 data. */
   epollControl(epoll: number, operation: number, fd: number, event: Uint8Array): number;
   epollWait(epoll: number, events: Uint8Array, maxEvents: number, timeoutMs: number): number;
+  /** Makes a context for asynchronous I/O; `context` is a u64 that receives it, zero before. */
+  ioSetup(requests: number, context: Uint8Array): number;
+  ioDestroy(context: number): number;
+  /** `requests` is an array of addresses of struct iocb. Returns how many were taken. */
+  ioSubmit(context: number, count: number, requests: Uint8Array): number;
+  /** `events` is an array of struct io_event, `timeout` a struct timespec. */
+  ioGetEvents(context: number, minimum: number, maximum: number, events: Uint8Array, timeout: Uint8Array): number;
   /** `descriptors` is an array of struct pollfd {i32 fd, i16 events, i16 revents}. */
   poll(descriptors: Uint8Array, count: number, timeoutMs: number): number;
 
@@ -93,6 +122,10 @@ export interface Libc {
 export const MAX_VIEW_SIZE: number = 4 * 1024 ** 3;
 
 const SYS_GETTID = 186;
+const SYS_IO_SETUP = 206;
+const SYS_IO_DESTROY = 207;
+const SYS_IO_GETEVENTS = 208;
+const SYS_IO_SUBMIT = 209;
 const SYS_TGKILL = 234;
 
 /**
@@ -146,10 +179,48 @@ export const libc: Libc = {
   memfdCreate: bind("int memfd_create(const char *name, unsigned int flags)"),
   memcpy: bind("int64_t memcpy(uintptr_t target, uintptr_t source, size_t size)"),
 
+  processVmReadv: bind(
+    "int64_t process_vm_readv(int pid, const void *local, unsigned long localCount, const void *remote, unsigned long remoteCount, unsigned long flags)",
+  ),
+  processVmWritev: bind(
+    "int64_t process_vm_writev(int pid, const void *local, unsigned long localCount, const void *remote, unsigned long remoteCount, unsigned long flags)",
+  ),
+
   eventfd: bind("int eventfd(unsigned int initial, int flags)"),
   epollCreate: bind("int epoll_create1(int flags)"),
   epollControl: bind("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
   epollWait: bind("int epoll_wait(int epoll, void *events, int maximum, int timeout)"),
+  // The C library has no functions for these four.
+  ioSetup: (() => {
+    const call = bind<(number: number, requests: number, context: Uint8Array) => number>(
+      "long syscall(long number, unsigned long requests, void *context)",
+    );
+    return (requests, context) => call(SYS_IO_SETUP, requests, context);
+  })(),
+  ioDestroy: (() => {
+    const call = bind<(number: number, context: number) => number>("long syscall(long number, unsigned long context)");
+    return (context) => call(SYS_IO_DESTROY, context);
+  })(),
+  ioSubmit: (() => {
+    const call = bind<(number: number, context: number, count: number, requests: Uint8Array) => number>(
+      "long syscall(long number, unsigned long context, long count, void *requests)",
+    );
+    return (context, count, requests) => call(SYS_IO_SUBMIT, context, count, requests);
+  })(),
+  ioGetEvents: (() => {
+    const call = bind<
+      (
+        number: number,
+        context: number,
+        minimum: number,
+        maximum: number,
+        events: Uint8Array,
+        timeout: Uint8Array,
+      ) => number
+    >("long syscall(long number, unsigned long context, long minimum, long maximum, void *events, void *timeout)");
+    return (context, minimum, maximum, events, timeout) =>
+      call(SYS_IO_GETEVENTS, context, minimum, maximum, events, timeout);
+  })(),
   poll: bind("int poll(void *descriptors, unsigned long count, int timeout)"),
 
   getpid: bind("int getpid()"),

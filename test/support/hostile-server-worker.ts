@@ -1,8 +1,9 @@
 import { parentPort, workerData } from "node:worker_threads";
-import type { FdWatcher } from "../../src/base/signals.ts";
+import type { RingWatcher } from "../../src/base/signals.ts";
 import { type Fd, fd } from "../../src/base/units.ts";
 import { SOCKET } from "../../src/host/constants.ts";
 import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
+import { EventSignals } from "../../src/host/event-signals.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
 import { libc } from "../../src/host/libc.ts";
 import { listenAt } from "../../src/host/unix-socket.ts";
@@ -54,7 +55,8 @@ const device: UserPciDevice = {
   interrupts: { msi: 4, msix: { vectors: 3, table: { bar: 0, offset: 0 }, pba: { bar: 0, offset: 0x800 } } },
   reset: () => undefined,
 };
-const watcher: FdWatcher = { watch: () => ({ setInterest: () => undefined, close: () => undefined }) };
+const watcher: RingWatcher = { watchRings: () => ({ setInterest: () => undefined, close: () => undefined }) };
+const signals = new EventSignals();
 
 const listener = listenAt(path, 1);
 const waiting = new DescriptorSocket(listener);
@@ -63,7 +65,7 @@ for (let seed = 1; seed <= last; seed++) {
   while (!waiting.wait("input", 200).isReadable);
   const socket = new TamperedSocket(fd(libc.accept4(listener, SOCKET.SOCK_NONBLOCK)), randomNumbers(seed));
   const reach = new ClientMemory();
-  const interrupts = new ClientInterrupts([1, 4, 3], watcher, () => undefined);
+  const interrupts = new ClientInterrupts([1, 4, 3], { signals, watcher, report: () => undefined });
   let isOpen = true;
   const connection = new Connection({
     wire: new UserWire(socket),
@@ -84,4 +86,5 @@ for (let seed = 1; seed <= last; seed++) {
 }
 waiting.close();
 memory.close();
+signals.close();
 spare.close();

@@ -1,10 +1,10 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
-import type { FdWatch, FdWatcher } from "../../base/signals.ts";
+import type { FdWatch, RingWatcher } from "../../base/signals.ts";
 import type { Fd } from "../../base/units.ts";
 import { closeAll } from "../../host/descriptor-socket.ts";
 import { ERRNO } from "../../host/errors.ts";
-import { EventFd } from "../../host/eventfd.ts";
+import type { EventSignals } from "../../host/event-signals.ts";
 import {
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_INTX_IRQ_INDEX,
@@ -13,14 +13,23 @@ import {
 } from "../../vfio/abi.ts";
 import { type IrqRequest, parseIrqRequest } from "./irq-request.ts";
 
+/** What interrupts need of the process. */
+export interface InterruptParts {
+  readonly signals: EventSignals;
+  readonly watcher: RingWatcher;
+  readonly report: Report;
+}
+
 /**
  * The eventfds that a client gave for a device's interrupts. The pin is a level: each signal masks it until the client unmasks it, by a
  * message or by an eventfd, and a level that is still high then signals again.
+ *
+ * The client holds the same files and may do with them what it likes, at any moment. So only eventfds are taken, they are signalled in a
+ * way that never waits, and that of the unmasking is never read: it is watched edge-triggered, which tells of each write.
  */
 export class ClientInterrupts {
   readonly #counts: readonly number[];
-  readonly #watcher: FdWatcher;
-  readonly #report: Report;
+  readonly #parts: InterruptParts;
   /** By VFIO's index and vector; absent while the kind is off. */
   readonly #triggers: Map<number, (Fd | undefined)[]> = new Map();
   #unmask: { readonly file: Fd; readonly watch: FdWatch } | undefined;
@@ -30,10 +39,9 @@ export class ClientInterrupts {
   #hasFailed = false;
 
   /** @param counts Vectors of INTx, MSI and MSI-X, in this order; an error and a request event come with each device. */
-  constructor(counts: readonly number[], watcher: FdWatcher, report: Report) {
+  constructor(counts: readonly number[], parts: InterruptParts) {
     this.#counts = [...counts, 1, 1];
-    this.#watcher = watcher;
-    this.#report = report;
+    this.#parts = parts;
   }
 
   /** Vectors of a kind, by VFIO's index. */
@@ -85,7 +93,8 @@ export class ClientInterrupts {
   }
 
   #set(request: IrqRequest): number {
-    const { index } = request;
+    const { index, descriptors } = request;
+    if (!descriptors.every((file) => this.#parts.signals.isEventFd(file))) return ERRNO.EINVAL;
     const action = parseIrqRequest(request, this.count(index));
     const triggers = this.#triggers.get(index);
     // Only the pin has a mask here, while it is on: those of messages are the client's own.
@@ -143,18 +152,17 @@ export class ClientInterrupts {
     if (this.#unmask !== undefined) closeAll([this.#unmask.file]);
     this.#unmask = undefined;
     if (file === undefined) return 0;
-    const event = EventFd.attach(file);
     try {
-      const watch = this.#watcher.watch(file, "input", () => {
-        event.drain();
+      const watch = this.#parts.watcher.watchRings(file, () => {
         this.#isMasked = false;
         this.#drive();
       });
       this.#unmask = { file, watch };
       return 0;
     } catch (error) {
-      if (error instanceof HostError) return ERRNO.EINVAL; // a file that cannot be watched is no eventfd
-      throw error;
+      if (!(error instanceof HostError)) throw error;
+      this.#parts.report("warn", `the pin cannot be unmasked: ${error.message}`);
+      return ERRNO.EINVAL;
     }
   }
 
@@ -169,10 +177,10 @@ export class ClientInterrupts {
   #ring(trigger: Fd | undefined): void {
     if (trigger === undefined) return;
     try {
-      EventFd.attach(trigger).signal();
+      this.#parts.signals.signal(trigger);
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      if (!this.#hasFailed) this.#report("warn", `an interrupt cannot be sent: ${error.message}`);
+      if (!this.#hasFailed) this.#parts.report("warn", `an interrupt cannot be sent: ${error.message}`);
       this.#hasFailed = true;
     }
   }

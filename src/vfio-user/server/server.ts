@@ -3,6 +3,7 @@ import type { Report } from "../../base/backends.ts";
 import type { FdWatch } from "../../base/signals.ts";
 import type { Fd } from "../../base/units.ts";
 import { DescriptorSocket } from "../../host/descriptor-socket.ts";
+import { EventSignals } from "../../host/event-signals.ts";
 import { libc } from "../../host/libc.ts";
 import { NodeLoop } from "../../host/node-loop.ts";
 import { acceptAt, listenAt } from "../../host/unix-socket.ts";
@@ -39,6 +40,7 @@ export class DeviceServer {
   readonly #report: Report;
   readonly #loop: NodeLoop;
   readonly #listener: Fd;
+  readonly #signals: EventSignals;
   readonly #memory: ClientMemory = new ClientMemory();
   readonly #interrupts: ClientInterrupts;
   readonly #model: DeviceModel;
@@ -48,7 +50,13 @@ export class DeviceServer {
   private constructor(options: ServeOptions) {
     this.path = options.socket;
     this.#report = options.report ?? (() => undefined);
-    this.#listener = listenAt(options.socket, BACKLOG);
+    this.#signals = new EventSignals();
+    try {
+      this.#listener = listenAt(options.socket, BACKLOG);
+    } catch (error) {
+      this.#signals.close();
+      throw error;
+    }
     this.#loop = new NodeLoop((error) => this.#report("error", String(error)));
     const memory = this.#memory;
     let interrupts: ClientInterrupts | undefined;
@@ -65,7 +73,11 @@ export class DeviceServer {
       const device = options.device(host);
       const { msi = 0, msix } = device.interrupts;
       const counts = [(device.identity.interruptPin ?? 0) === 0 ? 0 : 1, msi, msix?.vectors ?? 0];
-      interrupts = new ClientInterrupts(counts, this.#loop.epoll, this.#report);
+      interrupts = new ClientInterrupts(counts, {
+        signals: this.#signals,
+        watcher: this.#loop.epoll,
+        report: this.#report,
+      });
       this.#interrupts = interrupts;
       this.#model = new DeviceModel(device, {
         onMaster: (isEnabled) => {
@@ -77,6 +89,7 @@ export class DeviceServer {
       });
       this.#loop.epoll.watchRings(this.#listener, () => this.#acceptAll());
     } catch (error) {
+      this.#signals.close();
       libc.close(this.#listener);
       this.#loop.close();
       throw error;
@@ -102,6 +115,7 @@ export class DeviceServer {
     if (!this.#isClosed) {
       this.#isClosed = true;
       this.#client?.connection.close();
+      this.#signals.close();
       libc.close(this.#listener);
       try {
         unlinkSync(this.path);

@@ -100,6 +100,41 @@ const CALLS: Readonly<Record<string, (library: Libc, bench: HostBench) => string
     library.close(file);
     return `${answers} ${failures} ${text(target)}`;
   },
+  "process_vm_readv and process_vm_writev of this process": (library) => {
+    const [pid, source, target] = [library.getpid(), bytes("from here"), new Uint8Array(9)];
+    const part = (address: number, sizeBytes: number): Uint8Array =>
+      new Uint8Array(BigUint64Array.of(BigInt(address), BigInt(sizeBytes)).buffer);
+    const [from, to] = [part(library.addressOf(source), 9), part(library.addressOf(target), 9)];
+    const answers = [library.processVmReadv(pid, to, 1, from, 1, 0), text(target)];
+    source.set(bytes("and there"));
+    answers.push(library.processVmWritev(pid, from, 1, to, 1, 0), text(target));
+    const failures = [
+      told(library, library.processVmReadv(pid, to, 1, part(4096, 9), 1, 0)),
+      told(library, library.processVmWritev(pid, from, 1, part(4096, 9), 1, 0)),
+    ];
+    return `${answers} ${failures}`;
+  },
+  "io_setup, io_submit, io_getevents and io_destroy": (library) => {
+    const file = library.memfdCreate("conformance", 1);
+    const event = library.eventfd(0, 0o2004000);
+    const [context, request] = [new Uint8Array(8), new DataView(new ArrayBuffer(64))];
+    const answers = [library.ioSetup(4, context)];
+    const at = Number(new DataView(context.buffer).getBigUint64(0, true));
+    request.setUint32(20, file, true);
+    request.setUint32(56, 1, true);
+    request.setUint32(60, event, true);
+    const pointer = new Uint8Array(BigUint64Array.of(BigInt(library.addressOf(request))).buffer);
+    answers.push(library.ioSubmit(at, 1, pointer));
+    answers.push(library.ioGetEvents(at, 0, 4, new Uint8Array(128), new Uint8Array(16)));
+    const count = new Uint8Array(8);
+    answers.push(library.read(event, count, 8), count[0] ?? -1);
+    request.setUint32(60, file, true);
+    const failed = told(library, library.ioSubmit(at, 1, pointer));
+    answers.push(library.ioDestroy(at));
+    library.close(event);
+    library.close(file);
+    return `${answers} ${failed} ${told(library, library.ioDestroy(1))}`;
+  },
   "memfd_create with flags that are not": (library) => told(library, library.memfdCreate("x", 0x7fff_0000)),
   "eventfd, read and write": (library) => {
     const event = library.eventfd(5, 0o2004000);
@@ -200,6 +235,11 @@ t.test("libc answers what these calls are known to answer", async (t) => {
     known("mmap, view, memcpy, madvise, munmap"),
     "0,8192,5,0,0 -1 errno 22,-1 errno 9,-1 errno 22,-1 errno 22 mapped",
   );
+  t.equal(
+    known("process_vm_readv and process_vm_writev of this process"),
+    "9,from here,9,and there -1 errno 14,-1 errno 14",
+  );
+  t.equal(known("io_setup, io_submit, io_getevents and io_destroy"), "0,1,1,8,1,0 -1 errno 22 -1 errno 22");
   t.equal(known("eventfd, read and write"), "8,8 -1 errno 11 7,0,0,0,0,0,0,0 -1 errno 22");
   t.equal(known("signals of this thread"), "0,0,40,0,22 -1 errno 11 -1 errno 3");
 });
