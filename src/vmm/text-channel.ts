@@ -45,8 +45,8 @@ interface Waiter {
 /**
  * The guest's serial port (or console) as a test sees it: text comes out, text goes in.
  *
- * The machine never waits for a program that takes output slowly: the oldest output that waits is dropped then.
- * {@link text} says so where it is missing, and {@link droppedBytes} counts it.
+ * The machine never waits for a program that takes output slowly: of the output that waits, the newest 1 MiB is kept.
+ * {@link text} says where some is missing, and {@link droppedBytes} counts it.
  */
 export class TextChannel {
   readonly #send: (bytes: Uint8Array) => void;

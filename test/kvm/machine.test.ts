@@ -226,7 +226,7 @@ t.test("A guest whose output a program does not take loses the oldest, which is 
   const warnings: string[] = [];
   machine.on("log", (level, text) => level === "warn" && warnings.push(text));
   machine.console.onOutput(() => {
-    // A program that is busy until the guest has written everything: each loop's page on COM1 comes after its output here.
+    // A program that is busy until the guest has written everything: a loop's page on COM1 comes after its output here.
     const pause = new Int32Array(new SharedArrayBuffer(4));
     while (statSync(path).size < loops * FLOOD_BYTES.serial) Atomics.wait(pause, 0, 0, 1);
   });
