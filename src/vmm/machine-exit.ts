@@ -1,3 +1,5 @@
+import type { GuestEvent } from "./shared/messages.ts";
+
 /** How a machine ended. */
 export interface MachineExit {
   /** What a process that ran nothing else should exit with: 0 after a guest power-off, 1 after a failure, a debug exit's status. */
@@ -9,14 +11,26 @@ export interface MachineExit {
   readonly error?: Error;
 }
 
-/** The guest's own choice of a status, as QEMU's isa-debug-exit computes it. */
-export const debugExit = (value: number): MachineExit => {
-  return {
-    status: ((value << 1) | 1) & 0xff,
-    reason: "debugExit",
-    text: `the guest wrote ${value} to the debug exit port`,
-  };
-};
+/** The end that guest or user asked for. */
+export function exitOf(
+  event: Extract<GuestEvent, { kind: "powerOff" | "debugExit" | "quit" | "outputClosed" }>,
+): MachineExit {
+  switch (event.kind) {
+    case "powerOff":
+      return { status: 0, reason: "powerOff", text: "the guest powered off" };
+    case "debugExit": {
+      // As QEMU's isa-debug-exit computes it.
+      const status = ((event.value << 1) | 1) & 0xff;
+      return { status, reason: "debugExit", text: `the guest wrote ${event.value} to the debug exit port` };
+    }
+    case "quit":
+      return { status: 0, reason: "quit", text: "quit from the terminal" };
+    case "outputClosed":
+      return { status: 0, reason: "stopped", text: `nobody reads the ${event.channel} any more` };
+    default:
+      return event satisfies never;
+  }
+}
 
 /** The end that an error makes. */
 export const failure = (error: Error): MachineExit => ({ status: 1, reason: "failed", text: error.message, error });

@@ -2,6 +2,7 @@ import { EventEmitter } from "node:events";
 import { availableParallelism } from "node:os";
 import type { CpuStart } from "../base/cpu-state.ts";
 import { HostError, SpecError } from "../base/errors.ts";
+import { ReportLimit } from "../base/report-limit.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { RawTerminal } from "../host/char/terminal.ts";
 import { EventFd } from "../host/eventfd.ts";
@@ -19,7 +20,7 @@ import { checkPassthrough } from "./control/passthrough-checks.ts";
 import { RemovalDeadlines } from "./control/removal-deadlines.ts";
 import { defer, withDeadline } from "./control/worker-link.ts";
 import { createLogger, type Logger, type LogSettings } from "./log.ts";
-import { debugExit, failure, type MachineExit } from "./machine-exit.ts";
+import { exitOf, failure, type MachineExit } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "./shared/memory-map.ts";
 import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
@@ -91,6 +92,8 @@ export class Machine extends EventEmitter<MachineEvents> {
   readonly exited: Promise<MachineExit>;
 
   readonly #logger: Logger;
+  readonly #limit = new ReportLimit((...line) => this.#tell(...line));
+  readonly #log = this.#limit.report;
   readonly #doorbell: EventFd;
   readonly #devices: DeviceThread;
   readonly #cpus: CpuThreads;
@@ -129,7 +132,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
       isTraced: options.log?.level === "trace",
       doorbell: this.#doorbell,
-      onLog: (message) => this.#log(message.level, message.text, message.details),
+      onLog: (message) => this.#tell(message.level, message.text, message.details), // limited by the thread itself
       onGuestEvent: (event) => this.#guestEvent(event),
       onPty: (channel, path) => {
         this.#log("info", `the ${channel} is at ${path}`);
@@ -255,7 +258,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#layout ??= layoutMemory(
       this.spec.memory.sizeBytes,
       physicalAddressBits(supported),
-      checkPassthrough(this.spec, (level, text, details) => this.#log(level, text, details)),
+      checkPassthrough(this.spec, this.#log),
     );
     const layout = this.#layout;
     const { hugepages, prefault } = this.spec.memory;
@@ -296,15 +299,12 @@ export class Machine extends EventEmitter<MachineEvents> {
   #guestEvent(event: GuestEvent): void {
     switch (event.kind) {
       case "powerOff":
-        return this.#end({ status: 0, reason: "powerOff", text: "the guest powered off" });
+      case "debugExit":
+      case "quit":
+      case "outputClosed":
+        return this.#end(exitOf(event));
       case "reset":
         return this.#reset();
-      case "debugExit":
-        return this.#end(debugExit(event.value));
-      case "quit":
-        return this.#end({ status: 0, reason: "quit", text: "quit from the terminal" });
-      case "outputClosed":
-        return this.#end({ status: 0, reason: "stopped", text: `nobody reads the ${event.channel} any more` });
       case "deviceWanted":
         return this.#removals.start(event.device);
       case "deviceReleased":
@@ -367,6 +367,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       this.serial.end(final.text);
       this.console.end(final.text);
       this.#exitCode = final.status;
+      this.#limit.settle();
       this.#log("info", final.text); // a failure is the caller's to show: it has the error
       this.#logger.close();
       this.#exit.resolve(final);
@@ -391,7 +392,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     return channel === "serial" ? this.serial : this.console;
   }
 
-  #log(level: LogLevel, text: string, details?: Readonly<Record<string, unknown>>): void {
+  #tell(level: LogLevel, text: string, details?: Readonly<Record<string, unknown>>): void {
     this.#logger.log(level, text, details);
     this.emit("log", level, text, details);
   }

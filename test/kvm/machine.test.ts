@@ -242,3 +242,23 @@ t.test("A guest whose output a program does not take loses the oldest, which is 
     `console: ${droppedBytes} bytes of output were dropped`,
   ]);
 });
+
+t.test("A guest that resets itself again and again makes few lines in the log, which count the others", async (t) => {
+  const resets = 30;
+  const machine = await Machine.start(
+    guest((a) => {
+      a.mov("eax", SURVIVOR).inc("eax").mov(SURVIVOR, "eax").cmp("eax", resets).j("e", "over").j("a", "over");
+      a.mov("al", 0xfe).out(0x64, "al").label("wait").hlt().jmp("wait");
+      a.label("over").mov("al", 0).out(DEBUG_EXIT, "al").hlt();
+    }),
+  );
+  const lines: string[] = [];
+  machine.on("log", (_level, text) => /^the guest resets/.test(text) && lines.push(text));
+  t.match(await machine.exited, { reason: "debugExit" });
+  t.ok(lines.length < 20, `${lines.length} lines`);
+  const counted = lines.map((line) => Number(/and (\d+) more/.exec(line)?.[1] ?? 0));
+  t.equal(
+    counted.reduce((sum, count) => sum + count, lines.length),
+    resets - 1,
+  );
+});

@@ -1,5 +1,6 @@
 import { unlinkSync } from "node:fs";
 import type { Report } from "../../base/backends.ts";
+import { ReportLimit } from "../../base/report-limit.ts";
 import type { FdWatch } from "../../base/signals.ts";
 import type { Fd } from "../../base/units.ts";
 import { DescriptorSocket } from "../../host/descriptor-socket.ts";
@@ -37,6 +38,7 @@ const BACKLOG = 4;
 export class DeviceServer {
   /** The socket. */
   readonly path: string;
+  readonly #limit: ReportLimit;
   readonly #report: Report;
   readonly #loop: NodeLoop;
   readonly #listener: Fd;
@@ -49,7 +51,8 @@ export class DeviceServer {
 
   private constructor(options: ServeOptions) {
     this.path = options.socket;
-    this.#report = options.report ?? (() => undefined);
+    this.#limit = new ReportLimit(options.report ?? (() => undefined));
+    this.#report = this.#limit.report;
     this.#signals = new EventSignals();
     try {
       this.#listener = listenAt(options.socket, BACKLOG);
@@ -123,6 +126,7 @@ export class DeviceServer {
         // Somebody else has removed it.
       }
       this.#loop.close();
+      this.#limit.settle();
     }
     await this.#loop.closed;
   }

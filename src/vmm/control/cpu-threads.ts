@@ -22,7 +22,7 @@ export interface CpuThreadsParts {
   readonly count: number;
   readonly mailboxes: SharedArrayBuffer;
   readonly doorbell: Fd;
-  readonly onLog: (message: LogMessage) => void;
+  readonly onLog: (message: Extract<FromVcpu, LogMessage>) => void;
   /** A vCPU left its run loop by itself: a triple fault or a failure. */
   readonly onStop: (vcpu: number, stop: VcpuStop) => void;
 }

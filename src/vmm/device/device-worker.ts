@@ -1,6 +1,6 @@
 import { performance } from "node:perf_hooks";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import type { Report } from "../../base/backends.ts";
+import { ReportLimit } from "../../base/report-limit.ts";
 import { allOnes } from "../../base/units.ts";
 import { type EntropySource, openEntropySource } from "../../host/entropy/entropy-source.ts";
 import { EpollLoop } from "../../host/epoll.ts";
@@ -41,8 +41,10 @@ const port = parentPort as NonNullable<typeof parentPort>;
 announceStage(data, STAGE.loaded);
 
 const post = (message: FromDeviceThread): void => port.postMessage(message);
-const report: Report = (level, text, details) =>
-  post({ kind: "log", level, text, ...(details === undefined ? {} : { details }) });
+const limit = new ReportLimit((level, text, details) =>
+  post({ kind: "log", level, text, ...(details === undefined ? {} : { details }) }),
+);
+const { report } = limit;
 
 const { traceCredit } = data;
 const trace = traceCredit === undefined ? undefined : makeTrace(traceGate(traceCredit));
@@ -216,6 +218,7 @@ closeBoard();
 disks?.close();
 characters?.close();
 entropy?.close(ENTROPY_CLOSE_MS);
+limit.settle();
 epoll.close();
 announceStage(data, STAGE.finished);
 port.close();

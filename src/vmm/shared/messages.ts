@@ -135,7 +135,9 @@ export type ToVcpu =
   | { readonly kind: "stop" };
 
 /** vCPU worker → control. */
-export type FromVcpu = LogMessage | { readonly kind: "stopped"; readonly reason: VcpuStop };
+export type FromVcpu =
+  | (LogMessage & { readonly level: Exclude<LogLevel, "trace"> })
+  | { readonly kind: "stopped"; readonly reason: VcpuStop };
 
 /** Why a vCPU left its run loop. */
 export type VcpuStop =

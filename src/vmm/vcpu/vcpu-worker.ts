@@ -12,7 +12,6 @@ import {
   announceStage,
   type FromVcpu,
   type LoadingWorker,
-  type LogLevel,
   STAGE,
   type ToVcpu,
   type VcpuStop,
@@ -42,7 +41,7 @@ const port = parentPort as NonNullable<typeof parentPort>;
 announceStage(data, STAGE.loaded);
 
 const post = (message: FromVcpu): void => port.postMessage(message);
-const log = (level: LogLevel, text: string, details: Readonly<Record<string, unknown>>): void =>
+const log = (level: "debug" | "warn", text: string, details: Readonly<Record<string, unknown>>): void =>
   post({ kind: "log", level, text, details: { vcpu: data.index, ...details } });
 
 const control = new VcpuControl(data.controls, data.index);

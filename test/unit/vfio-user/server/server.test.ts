@@ -217,3 +217,29 @@ function randomCommand(random: (below: number) => number): readonly [command: nu
       return [1 + random(20), new Uint8Array(random(40))];
   }
 }
+
+t.test("DeviceServer tells what a guest does wrong a few times, and counts the rest", async (t) => {
+  const { socket, process } = await startServer(t, "edu");
+  let reports = "";
+  process.stderr?.on("data", (chunk) => {
+    reports += String(chunk);
+  });
+  const client = new RawClient(t, socket);
+  client.negotiate();
+  const transfers = 100;
+  const isRunning = (): boolean => client.request(REGION_READ, regionRead(0, 0x98, 4)).payload[16] === 1;
+  for (let index = 0; index < transfers; index++) {
+    client.request(REGION_WRITE, regionWrite(0, 0x98, 1, 4));
+    while (isRunning());
+  }
+  const ended = once(process, "close");
+  process.kill("SIGTERM");
+  await ended;
+  const lines = reports.split("\n").filter((line) => /leaves its buffer/.test(line));
+  const counted = lines.map((line) => Number(/and (\d+) more/.exec(line)?.[1] ?? 0));
+  t.ok(lines.length < 20, `${lines.length} lines`);
+  t.equal(
+    counted.reduce((sum, count) => sum + count, lines.length),
+    transfers,
+  );
+});
