@@ -20,8 +20,8 @@ const ENTRIES: Readonly<Record<string, string>> = {
   main: "main.ts",
   "vcpu/vcpu-worker": "vmm/vcpu/vcpu-worker.ts",
   "device/device-worker": "vmm/device/device-worker.ts",
-  "device/storage-worker": "host/disk/storage-worker.ts",
   "device/entropy-worker": "host/entropy/entropy-worker.ts",
+  "control/storage-worker": "host/disk/storage-worker.ts",
 };
 
 /** What `import.meta.url` becomes in a CommonJS file: `fileUrl`, made here of the file's own path or of a path beside it. */

@@ -1,4 +1,6 @@
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -7,6 +9,8 @@ import { openDiskImage } from "../../src/host/disk/disk-image.ts";
 import { libc } from "../../src/host/libc.ts";
 import { Machine } from "../../src/vmm/machine.ts";
 import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
+import { bundle } from "../../tools/bundle.ts";
+import { projectRoot } from "../../tools/cache.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();
@@ -63,3 +67,54 @@ t.test(
     t.equal(machine.serial.text, "0old0old");
   },
 );
+
+/** A copy of the program that the test may damage; below the project's root, where it finds its packages. */
+async function bundledProgram(t: Test): Promise<string> {
+  mkdirSync(join(projectRoot(), ".build"), { recursive: true });
+  const program = mkdtempSync(join(projectRoot(), ".build", "disks-"));
+  t.teardown(() => rmSync(program, { recursive: true, force: true }));
+  await bundle(program);
+  return program;
+}
+
+const words = (kernel: string, disk: string): readonly string[] => [
+  ...["--kernel", kernel, "--memory", "16M", "--debug-exit", "0xf4", "--serial", "tty", "--disk", disk],
+];
+
+t.test("a start without the storage worker's file is one line", { skip }, async (t) => {
+  const program = await bundledProgram(t);
+  rmSync(join(program, "control", "storage-worker.js"));
+  const disk = image();
+  const { kernel } = guest(disk, [{ kind: "exit" }]);
+  const argv = [join(program, "main.js"), ...words(kernel, disk)];
+  const { status, stdout, stderr } = spawnSync(process.execPath, argv, { encoding: "utf8", timeout: 60_000 });
+  t.same({ status, stdout }, { status: 1, stdout: "" });
+  const line = /^tsvmm: Cannot start the storage worker of .*\.img: Cannot find module .*\(install tsvmm again\)\n$/;
+  t.match(stderr, line);
+});
+
+t.test("a guest flushes and resets after the program's files are gone", { skip }, async (t) => {
+  const program = await bundledProgram(t);
+  const disk = image();
+  const write: DiskStep = { kind: "write", sector: 1, text: "kept" };
+  const zero: DiskStep = { kind: "zero", sector: 2, sectors: 1 };
+  const { kernel } = guest(
+    disk,
+    [{ kind: "say", text: "?" }, { kind: "await" }, write, { kind: "flush" }, zero, { kind: "reset" }],
+    [{ kind: "flush" }, { kind: "exit" }],
+  );
+  const child = spawn(process.execPath, [join(program, "main.js"), ...words(kernel, disk)], { timeout: 60_000 });
+  let output = "";
+  child.stderr.on("data", (chunk) => {
+    output += String(chunk);
+  });
+  child.stdout.on("data", (chunk) => {
+    output += String(chunk);
+    if (output !== "?") return;
+    rmSync(program, { recursive: true });
+    child.stdin.write("!");
+  });
+  t.same(await once(child, "exit"), [1, null]);
+  t.equal(output, "?0000");
+  t.equal(readFileSync(disk).toString("latin1", 512, 516), "kept");
+});

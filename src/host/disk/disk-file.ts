@@ -1,15 +1,22 @@
 import type { BlockBackend, BlockStatus, Report } from "../../base/backends.ts";
 import type { HostSegment } from "../../base/guest-memory.ts";
+import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { hex } from "../../base/units.ts";
 import { ERRNO, errnoName } from "../errors.ts";
 import { libc } from "../libc.ts";
 import { type DiskImage, type DiskImageOptions, openDiskImage } from "./disk-image.ts";
 import { DiskTransfer } from "./disk-transfer.ts";
-import type { StorageJob } from "./storage-ring.ts";
+import type { StorageJob, StoragePort } from "./storage-ring.ts";
 import { StorageThread } from "./storage-thread.ts";
 
 type Done = (status: BlockStatus) => void;
+
+export interface DiskFileOptions extends DiskImageOptions {
+  readonly watcher: FdWatcher;
+  /** Of a storage worker for this disk alone; a disk that is only read needs none. */
+  readonly storage: StoragePort | undefined;
+}
 
 /**
  * A disk in a raw image file or a block device.
@@ -26,7 +33,7 @@ export class DiskFile implements BlockBackend {
   readonly #report: Report;
   readonly #image: DiskImage;
   readonly #transfer: DiskTransfer;
-  readonly #thread: StorageThread;
+  readonly #thread: StorageThread | undefined;
   readonly #reported: Set<string> = new Set();
   /** Counts changes of the image; what was written before it was opened is one. */
   #changes = 1;
@@ -35,16 +42,19 @@ export class DiskFile implements BlockBackend {
   #isClosed = false;
 
   /** @throws HostError with the path and what can be done about it. */
-  constructor(options: DiskImageOptions & { readonly watcher: FdWatcher }) {
+  constructor(options: DiskFileOptions) {
+    const { storage, watcher, report } = options;
+    invariant(storage !== undefined || options.isReadOnly, `${options.path} has no storage worker`);
     this.#image = openDiskImage(options);
     this.#name = options.path;
-    this.#report = options.report;
+    this.#report = report;
     this.isReadOnly = options.isReadOnly;
     this.sizeBytes = this.#image.sizeBytes;
     this.blockSizeBytes = this.#image.blockSizeBytes;
     this.supportsDiscard = this.#image.supportsDiscard;
     this.#transfer = new DiskTransfer(this.#image.fd, options.isDirect ? this.blockSizeBytes : 1);
-    this.#thread = new StorageThread(options.path, this.#image, options.watcher, options.report);
+    this.#thread =
+      storage === undefined ? undefined : new StorageThread(options.path, storage, this.#image, watcher, report);
   }
 
   read(offset: number, segments: readonly HostSegment[], done: Done): void {
@@ -52,7 +62,6 @@ export class DiskFile implements BlockBackend {
   }
 
   write(offset: number, segments: readonly HostSegment[], done: Done): void {
-    this.#changes++;
     done(this.isReadOnly ? "ioError" : this.#move("write", offset, segments));
   }
 
@@ -62,7 +71,7 @@ export class DiskFile implements BlockBackend {
     if (this.isReadOnly || isClean) return done("ok");
     // The worker does jobs in order, so this one covers every change submitted so far, and none that comes meanwhile.
     const covered = this.#changes;
-    this.#thread.submit({ kind: "flush" }, (status) => {
+    this.#submit({ kind: "flush" }, (status) => {
       if (status === "ok") this.#flushedChanges = covered;
       done(status);
     });
@@ -87,7 +96,7 @@ export class DiskFile implements BlockBackend {
   close(timeoutMs: number): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const isStopped = this.#thread.close(timeoutMs);
+    const isStopped = this.#thread?.close(timeoutMs) ?? true;
     this.#transfer.close();
     if (isStopped) libc.close(this.#image.fd);
   }
@@ -95,6 +104,8 @@ export class DiskFile implements BlockBackend {
   #move(direction: "read" | "write", offset: number, segments: readonly HostSegment[]): BlockStatus {
     if (this.#isClosed) return "ioError";
     const errno = this.#transfer.run(direction, offset, segments);
+    // Counted when it is done: what comes after a flush began is not covered by it. A write that failed may have changed a part.
+    if (direction === "write") this.#changes++;
     if (errno === 0) return "ok";
     const kind = `${direction} ${errno}`;
     if (!this.#reported.has(kind)) {
@@ -110,7 +121,12 @@ export class DiskFile implements BlockBackend {
     else if (job.sizeBytes === 0) done("ok");
     else {
       this.#changes++;
-      this.#thread.submit(job, done);
+      this.#submit(job, done);
     }
+  }
+
+  #submit(job: StorageJob, done: Done): void {
+    if (this.#thread === undefined) done("ioError");
+    else this.#thread.submit(job, done);
   }
 }

@@ -4,13 +4,7 @@ import { ERRNO } from "../errors.ts";
 import { IovecArray } from "../iovec.ts";
 import { libc } from "../libc.ts";
 import { HostMapping } from "../memory/mapping.ts";
-import type { StorageJob } from "./storage-ring.ts";
-
-/** A file or block device whose slow calls are made here. Plain data. */
-export interface StorageTarget {
-  readonly fd: number;
-  readonly isBlockDevice: boolean;
-}
+import type { StorageJob, StorageTarget } from "./storage-ring.ts";
 
 const CHUNK: number = MIB;
 
@@ -38,8 +32,6 @@ export function runStorageJob(target: StorageTarget, job: StorageJob): number {
       }
       return errno === ERRNO.EOPNOTSUPP ? writeZeroBytes(target.fd, job.offset, job.sizeBytes) : errno;
     }
-    case "stop":
-      return 0;
     default:
       return job satisfies never;
   }

@@ -1,38 +1,35 @@
-import { workerData } from "node:worker_threads";
-import { fd } from "../../base/units.ts";
+import { parentPort, workerData } from "node:worker_threads";
 import { ERRNO } from "../errors.ts";
 import { EventFd } from "../eventfd.ts";
 import { setThreadName } from "../thread.ts";
-import { runStorageJob, type StorageTarget } from "./storage-jobs.ts";
-import { StorageRing, type StorageRingMemory } from "./storage-ring.ts";
+import { runStorageJob } from "./storage-jobs.ts";
+import { type StoragePort, StorageRing } from "./storage-ring.ts";
 
-/** What a storage worker starts with. */
-export interface StorageWorkerData {
-  readonly ring: StorageRingMemory;
-  /** Eventfd that is signalled after each finished job. */
-  readonly completion: number;
-  readonly target: StorageTarget;
-  /** At most 15 bytes; what ps shows. */
-  readonly threadName: string;
-}
+/*
+ * Entry file of a storage worker. It does jobs in order until it is told to stop; between jobs it sleeps in Atomics.wait. What it needs is
+ * imported above: nothing is loaded for a job, so the package's files may go while it runs.
+ */
 
-/** Does jobs in order until it is told to stop. Between jobs it sleeps in Atomics.wait. */
-function serve(data: StorageWorkerData): void {
-  setThreadName(data.threadName);
-  const ring = new StorageRing(data.ring);
-  const completion = EventFd.attach(fd(data.completion));
-  for (;;) {
-    const job = ring.next();
+// Cast: StorageWorker is the only one who starts this file.
+const port = workerData as StoragePort;
+const ring = new StorageRing(port.ring);
+const completion = EventFd.attach(port.completion);
+
+try {
+  setThreadName("storage");
+  ring.enter("serving");
+  parentPort?.postMessage("serving");
+  for (let job = ring.next(); job !== undefined; job = ring.next()) {
     let errno: number;
     try {
-      errno = runStorageJob(data.target, job);
+      errno = runStorageJob(ring.target, job);
     } catch {
       errno = ERRNO.EIO; // no memory for the zeroes: the guest sees a failed request, the others go on
     }
     ring.complete(errno);
-    if (job.kind === "stop") return; // the other side may close the eventfd now
     completion.signal();
   }
+} finally {
+  ring.enter("ended");
+  completion.signal();
 }
-
-serve(workerData as StorageWorkerData); // StorageThread is the only one who starts this file

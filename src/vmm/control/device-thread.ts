@@ -16,6 +16,7 @@ import { fromPlainError } from "../shared/plain-error.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import { giveTraceCredit, makeTraceCredit } from "../shared/trace-credit.ts";
 import { OutputCredit } from "./output-credit.ts";
+import { StorageWorkers } from "./storage-workers.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
@@ -39,6 +40,8 @@ const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
 /** The control thread's handle on the device thread: a command is a message and a ring of the doorbell. */
 export class DeviceThread {
   readonly #parts: DeviceThreadParts;
+  /** They do the disks' slow calls for the device thread. */
+  readonly #storage: StorageWorkers;
   readonly #statistics = new Map<number, Deferred<DeviceStatistics>>();
   readonly #traceCredit: Int32Array | undefined;
   /** `undefined` until {@link launch}, and when the thread has ended. */
@@ -52,11 +55,12 @@ export class DeviceThread {
 
   constructor(parts: DeviceThreadParts) {
     this.#parts = parts;
+    this.#storage = new StorageWorkers(parts.data.spec.disks);
     this.#traceCredit = parts.isTraced ? makeTraceCredit() : undefined;
   }
 
   /**
-   * Makes the thread, if it is not there.
+   * Makes the thread, and those of its disks, if they are not there.
    *
    * @throws HostError when the host allows no more threads.
    */
@@ -78,13 +82,15 @@ export class DeviceThread {
       this.#link = undefined;
       this.#rejectAll(new HostError(`Cannot ask ${NAME}: it has ended`));
     });
+    this.#storage.start();
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
-  build(files: MachineFiles, ram: GuestRamAttachment, layout: MemoryLayout): Promise<MachinePlan> {
+  async build(files: MachineFiles, ram: GuestRamAttachment, layout: MemoryLayout): Promise<MachinePlan> {
     this.#built = defer();
-    this.send({ kind: "build", files, ram, layout });
-    return this.#built.promise;
+    this.send({ kind: "build", files, ram, layout, storage: this.#storage.ports });
+    const [plan] = await Promise.all([this.#built.promise, this.#storage.ready()]);
+    return plan;
   }
 
   /**
@@ -117,10 +123,11 @@ export class DeviceThread {
     return answer.promise;
   }
 
-  /** Ends the thread. */
+  /** Ends the thread, then those of its disks that are not inside a call. */
   async end(): Promise<void> {
     this.send({ kind: "stop" });
     await this.#link?.ended;
+    await this.#storage.end();
   }
 
   /**
@@ -130,9 +137,8 @@ export class DeviceThread {
    * @returns False when it did not come there.
    */
   release(): boolean {
-    if (this.#link === undefined) return true;
     this.send({ kind: "stop" });
-    return this.#link.waitFor("finished");
+    return (this.#link?.waitFor("finished") ?? true) && this.#storage.release();
   }
 
   /** Does nothing when the thread is not there. */

@@ -107,10 +107,10 @@ function take(message: ToDeviceThread): void {
   }
 }
 
-function build({ files, ram, layout }: Extract<ToDeviceThread, { kind: "build" }>): void {
+function build({ files, ram, layout, storage }: Extract<ToDeviceThread, { kind: "build" }>): void {
   try {
     characters ??= new CharDevices(data.spec, epoll, report, post, data.outputCredit);
-    disks ??= new Disks(data.spec.disks, epoll, report);
+    disks ??= new Disks(data.spec.disks, storage, epoll, report);
     entropy ??= openEntropySource(data.spec.rng.source, epoll, report);
     board = new Board({
       spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },

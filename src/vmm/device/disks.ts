@@ -2,6 +2,7 @@ import type { Report } from "../../base/backends.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { DiskFile } from "../../host/disk/disk-file.ts";
+import type { StoragePorts } from "../shared/messages.ts";
 import type { DiskSpec } from "../spec/spec.ts";
 
 /** How long {@link Disks.close} waits for the storage workers, all together. */
@@ -14,11 +15,14 @@ const CLOSE_TIMEOUT_MS = 10_000;
 export class Disks {
   readonly #files = new Map<string, DiskFile>();
 
-  /** @throws HostError when an image cannot be had; none stays open then. */
-  constructor(disks: readonly DiskSpec[], watcher: FdWatcher, report: Report) {
+  /**
+   * @param storage Of the writable disks' storage workers, by the disk's id.
+   * @throws HostError when an image cannot be had; none stays open then.
+   */
+  constructor(disks: readonly DiskSpec[], storage: StoragePorts, watcher: FdWatcher, report: Report) {
     try {
       for (const { id, path, isReadOnly, isDirect } of disks) {
-        this.#files.set(id, new DiskFile({ path, isReadOnly, isDirect, watcher, report }));
+        this.#files.set(id, new DiskFile({ path, isReadOnly, isDirect, storage: storage[id], watcher, report }));
       }
     } catch (error) {
       this.close();

@@ -1,5 +1,6 @@
 import type { CpuStart } from "../../base/cpu-state.ts";
 import type { Fd } from "../../base/units.ts";
+import type { StoragePort } from "../../host/disk/storage-ring.ts";
 import type { GuestRamAttachment } from "../../host/memory/guest-ram.ts";
 import type { CpuidEntry } from "../../kvm/cpuid.ts";
 import type { MachineSpec } from "../spec/spec.ts";
@@ -78,6 +79,9 @@ export interface MachineFiles {
   readonly vcpu: Fd;
 }
 
+/** Storage workers of the writable disks, by the disk's id. */
+export type StoragePorts = Readonly<Record<string, StoragePort>>;
+
 /** Control → device thread. Each is followed by a ring of the doorbell. */
 export type ToDeviceThread =
   | {
@@ -85,6 +89,7 @@ export type ToDeviceThread =
       readonly files: MachineFiles;
       readonly ram: GuestRamAttachment;
       readonly layout: MemoryLayout;
+      readonly storage: StoragePorts;
     }
   | { readonly kind: "dismantle" } // vCPUs have stopped: take the devices apart, keep the host's ends
   | { readonly kind: "stop" } // the same, and end the thread

@@ -2,8 +2,8 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { closeSync, constants, openSync, readFileSync, writeFileSync } from "node:fs";
 import t, { type Test } from "tap";
 import type { BlockStatus } from "../../../../src/base/backends.ts";
-import { DiskFile } from "../../../../src/host/disk/disk-file.ts";
 import { HostBench, HostBuffer } from "../../../support/host-bench.ts";
+import { openTestDisk } from "../../../support/test-disk.ts";
 
 const MIB = 1024 * 1024;
 const O_EXCL = 0o200;
@@ -22,13 +22,7 @@ function loopDevice(t: Test, bench: HostBench, sizeBytes: number): string {
 t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zeroes", { skip }, async (t) => {
   const bench = new HostBench(t);
   const path = loopDevice(t, bench, 4 * MIB);
-  const backend = new DiskFile({
-    path,
-    isReadOnly: false,
-    isDirect: false,
-    watcher: bench.loop,
-    report: bench.report,
-  });
+  const backend = openTestDisk(t, bench, { path, isReadOnly: false, isDirect: false });
   t.equal(backend.sizeBytes, 4 * MIB);
   const statuses: BlockStatus[] = [];
   const done = (status: BlockStatus): void => void statuses.push(status);
@@ -54,14 +48,14 @@ t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zero
 t.test("DiskFile does not write to a block device that the host uses, but reads it", { skip }, async (t) => {
   const bench = new HostBench(t);
   const path = loopDevice(t, bench, MIB);
-  const common = { path, isDirect: true, watcher: bench.loop, report: bench.report };
+  const common = { path, isDirect: true };
   const holder = openSync(path, constants.O_RDWR | O_EXCL); // as a mount holds it
-  t.throws(() => new DiskFile({ ...common, isReadOnly: false }), {
+  t.throws(() => openTestDisk(t, bench, { ...common, isReadOnly: false }), {
     name: "SyscallError",
     errno: "EBUSY",
     message: /the host uses it: unmount it, or give readonly=on/,
   });
-  const reader = new DiskFile({ ...common, isReadOnly: true });
+  const reader = openTestDisk(t, bench, { ...common, isReadOnly: true });
   t.equal(reader.sizeBytes, MIB);
   t.equal(reader.supportsDiscard, false);
   reader.close(10_000);

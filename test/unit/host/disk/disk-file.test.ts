@@ -2,32 +2,21 @@ import { chmodSync, mkdirSync, openSync, readFileSync, statSync, truncateSync, w
 import t, { type Test } from "tap";
 import type { BlockStatus } from "../../../../src/base/backends.ts";
 import { fd } from "../../../../src/base/units.ts";
-import { DiskFile } from "../../../../src/host/disk/disk-file.ts";
+import type { DiskFile } from "../../../../src/host/disk/disk-file.ts";
 import { DiskTransfer } from "../../../../src/host/disk/disk-transfer.ts";
 import { HostBench, HostBuffer } from "../../../support/host-bench.ts";
+import { finish, openTestDisk } from "../../../support/test-disk.ts";
 
 const MIB = 1024 * 1024;
 const FULL = { isReadOnly: false, isDirect: false };
 
-function disk(t: Test, bench: HostBench, path: string, options: Partial<typeof FULL> = {}): DiskFile {
-  const made = new DiskFile({ ...FULL, ...options, path, watcher: bench.loop, report: bench.report });
-  t.teardown(() => made.close(10_000));
-  return made;
-}
+const disk = (t: Test, bench: HostBench, path: string, options: Partial<typeof FULL> = {}): DiskFile =>
+  openTestDisk(t, bench, { ...FULL, ...options, path });
 
 function image(bench: HostBench, sizeBytes: number, name = "disk.img"): string {
   const path = bench.path(name);
   writeFileSync(path, Buffer.alloc(sizeBytes, 0x2e));
   return path;
-}
-
-/** Runs one request to its end and answers its status; `done` must be called exactly once. */
-function finish(bench: HostBench, start: (done: (status: BlockStatus) => void) => void): BlockStatus {
-  const statuses: BlockStatus[] = [];
-  start((status) => statuses.push(status));
-  bench.turnUntil(() => statuses.length > 0);
-  bench.turnWhileReady();
-  return statuses.length === 1 ? (statuses[0] ?? "ioError") : "ioError";
 }
 
 t.test("DiskFile reads into and writes from scattered memory", async (t) => {

@@ -1,0 +1,107 @@
+import { SHARE_ENV, type Worker } from "node:worker_threads";
+import { adviceForAnyCall, errnoOf, HostError } from "../../base/errors.ts";
+import { EventFd } from "../eventfd.ts";
+import { startWorker, workerError } from "../worker.ts";
+import { STORAGE_STAGE, type StoragePort, StorageRing } from "./storage-ring.ts";
+
+/**
+ * A storage worker as the thread that starts it sees it. That is a thread whose event loop turns: it alone hears of a worker that could not
+ * start or has died, and tells the device thread through the ring.
+ */
+export class StorageWorker {
+  /** For the device thread. */
+  readonly port: StoragePort;
+  /** Resolves when the thread is gone, also when it never came. */
+  readonly ended: Promise<void>;
+  readonly #name: string;
+  readonly #ring: StorageRing = new StorageRing();
+  readonly #completion: EventFd;
+  readonly #serving: Promise<void>;
+
+  /**
+   * Starts the thread; its code runs some 40 ms later.
+   *
+   * @param name For messages: `the storage worker of disk.img`.
+   * @param entry Its compiled file; tests have others.
+   * @throws HostError when the host allows no more threads or descriptors.
+   */
+  constructor(name: string, entry: URL = new URL("./storage-worker.js", import.meta.url)) {
+    this.#name = name;
+    this.#completion = EventFd.create();
+    this.port = { ring: this.#ring.memory, completion: this.#completion.fd };
+    let worker: Worker;
+    try {
+      worker = startWorker(name, entry, { workerData: this.port, env: SHARE_ENV });
+    } catch (error) {
+      this.#completion.close();
+      throw error;
+    }
+    this.#serving = new Promise((resolve, reject) => {
+      worker.once("message", () => resolve());
+      worker.on("error", (error) => reject(this.#startError(error)));
+    });
+    this.#serving.catch(() => undefined); // whoever awaits it later still gets it
+    this.ended = new Promise((resolve) => {
+      worker.once("exit", () => {
+        // A thread that could not start or died has not said so itself.
+        this.#ring.enter("ended");
+        this.#completion.signal();
+        resolve();
+      });
+    });
+  }
+
+  /**
+   * Waits until the worker takes jobs.
+   *
+   * @throws HostError when it cannot start, or is not there after `timeoutMs`.
+   */
+  async ready(timeoutMs: number): Promise<void> {
+    if (this.#ring.stage === STORAGE_STAGE.serving) return;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        // Where this thread was busy meanwhile, the worker's message is still to be looked at.
+        if (this.#ring.stage !== STORAGE_STAGE.loading) return;
+        reject(new HostError(`Cannot start ${this.#name}: it is not ready after ${timeoutMs / 1000} s`));
+      }, timeoutMs);
+    });
+    try {
+      await Promise.race([this.#serving, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Whether it has jobs that are not done: their calls may take as long as the host's storage does. */
+  get isBusy(): boolean {
+    return this.#ring.peek() !== undefined;
+  }
+
+  /** Asks the worker to end when it has done its jobs. Who watches `port.completion` must have closed the watch. */
+  stop(): void {
+    this.#ring.stop();
+    this.ended.then(() => this.#completion.close());
+  }
+
+  /**
+   * Blocks until the worker has ended: for a process that exits, since Node would end a thread in the middle of native code.
+   *
+   * @returns False after `timeoutMs`.
+   */
+  waitForEnd(timeoutMs: number): boolean {
+    this.#ring.stop();
+    return this.#ring.waitForEnd(timeoutMs);
+  }
+
+  /** The files of the package may have been replaced, or the host has no descriptors to read them. Our own errors pass. */
+  #startError(thrown: Error): unknown {
+    const error = workerError(this.#name, thrown);
+    if (error !== thrown || !("code" in thrown)) return error;
+    const [text = ""] = thrown.message.split("\n");
+    return new HostError(
+      `Cannot start ${this.#name}: ${text}`,
+      adviceForAnyCall(errnoOf(thrown)) ?? "install tsvmm again",
+    );
+  }
+}
