@@ -1,21 +1,18 @@
-import { fstatSync } from "node:fs";
 import { HostError } from "../../base/errors.ts";
-import { type Fd, fd, type Gpa, gpa, PAGE_SIZE } from "../../base/units.ts";
-import { MMAN } from "../../host/constants.ts";
+import { type Fd, type Gpa, PAGE_SIZE } from "../../base/units.ts";
 import { ERRNO } from "../../host/errors.ts";
-import { GuestRam } from "../../host/memory/guest-ram.ts";
-import { HostMapping } from "../../host/memory/mapping.ts";
-import { VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE } from "../../vfio/abi.ts";
+import { VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE, VFIO_DMA_UNMAP_FLAG_ALL } from "../../vfio/abi.ts";
 import type { DeviceMemory } from "./device.ts";
+import { openSharedRange, type SharedRange } from "./shared-range.ts";
 
 /** A stretch of addresses that the client lets the device reach. */
 interface DmaRange {
   readonly address: number;
-  readonly sizeBytes: number;
+  readonly end: number;
   readonly isReadable: boolean;
   readonly isWritable: boolean;
-  /** `undefined` where the client gave no file: then every byte is asked for by message. */
-  readonly mapped: { readonly ram: GuestRam; readonly mapping: HostMapping } | undefined;
+  /** `undefined` where the client gave no file that is touched: then every byte is asked for by message. */
+  readonly shared: SharedRange | undefined;
 }
 
 /** Moves bytes by messages: the way to memory that the client does not share. */
@@ -35,8 +32,17 @@ export interface DmaMapRequest {
   readonly file: Fd | undefined;
 }
 
+/** A description of ranges, as DMA_UNMAP brings it. Numbers may be up to 2^64. */
+export interface DmaUnmapRequest {
+  readonly address: number;
+  readonly sizeBytes: number;
+  readonly flags: number;
+}
+
 /** Ranges that a client may have mapped at a time. */
 export const MAX_DMA_MAPS = 4096;
+const RIGHTS: number = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+const END_OF_ADDRESSES: number = 2 ** 64;
 
 /** The client's memory: what it mapped for the device, and nothing else. Every access is checked. */
 export class ClientMemory implements DeviceMemory {
@@ -53,16 +59,14 @@ export class ClientMemory implements DeviceMemory {
     if (numbers.some((number) => number % PAGE_SIZE !== 0) || !Number.isSafeInteger(address + sizeBytes)) {
       return ERRNO.EINVAL;
     }
-    const isTaken = this.#ranges.some(
-      (range) => address < range.address + range.sizeBytes && range.address < address + sizeBytes,
-    );
-    if (isTaken) return ERRNO.EEXIST;
+    if ((flags & RIGHTS) === 0 || (flags & ~RIGHTS) !== 0) return ERRNO.EINVAL;
+    if (this.#overlapping(address, address + sizeBytes).length > 0) return ERRNO.EEXIST;
     if (this.#ranges.length >= MAX_DMA_MAPS) return ERRNO.ENOSPC;
     const isReadable = (flags & VFIO_DMA_MAP_FLAG_READ) !== 0;
     const isWritable = (flags & VFIO_DMA_MAP_FLAG_WRITE) !== 0;
     try {
-      const mapped = file === undefined ? undefined : mapFile(file, fileOffset, address, sizeBytes, isWritable);
-      this.#ranges.push({ address, sizeBytes, isReadable, isWritable, mapped });
+      const shared = file === undefined ? undefined : openSharedRange({ file, fileOffset, sizeBytes, isWritable });
+      this.#ranges.push({ address, end: address + sizeBytes, isReadable, isWritable, shared });
       return 0;
     } catch (error) {
       if (error instanceof HostError) return ERRNO.EINVAL;
@@ -70,18 +74,32 @@ export class ClientMemory implements DeviceMemory {
     }
   }
 
-  /** @returns An errno, or 0: the range must be one that was mapped. */
-  unmap(address: number, sizeBytes: number): number {
-    const index = this.#ranges.findIndex((range) => range.address === address && range.sizeBytes === sizeBytes);
-    const [range] = index < 0 ? [] : this.#ranges.splice(index, 1);
-    if (range === undefined) return ERRNO.ENOENT;
-    release(range);
-    return 0;
+  /**
+   * Takes back all ranges between two addresses, or all there are, as VFIO_IOMMU_UNMAP_DMA does: no range is cut in two.
+   *
+   * @returns An errno, or 0: ENOENT where nothing is mapped.
+   */
+  unmap({ address, sizeBytes, flags }: DmaUnmapRequest): number {
+    if (flags === VFIO_DMA_UNMAP_FLAG_ALL) {
+      if (address !== 0 || sizeBytes !== 0) return ERRNO.EINVAL;
+      this.clear();
+      return 0;
+    }
+    const end = address + sizeBytes;
+    if (flags !== 0 || sizeBytes === 0 || end > END_OF_ADDRESSES) return ERRNO.EINVAL;
+    if (address % PAGE_SIZE !== 0 || sizeBytes % PAGE_SIZE !== 0) return ERRNO.EINVAL;
+    const found = this.#overlapping(address, end);
+    if (found.some((range) => range.address < address || range.end > end)) return ERRNO.EINVAL;
+    for (const range of found) {
+      this.#ranges.splice(this.#ranges.indexOf(range), 1);
+      range.shared?.close();
+    }
+    return found.length === 0 ? ERRNO.ENOENT : 0;
   }
 
   /** The client is gone, and all its memory. */
   clear(): void {
-    for (const range of this.#ranges.splice(0)) release(range);
+    for (const { shared } of this.#ranges.splice(0)) shared?.close();
   }
 
   read(address: Gpa, target: Uint8Array): boolean {
@@ -89,7 +107,7 @@ export class ClientMemory implements DeviceMemory {
     return (
       pieces?.every(({ range, at, offset, count }) => {
         const part = target.subarray(offset, offset + count);
-        if (range.mapped !== undefined) return range.mapped.ram.read(gpa(at), part);
+        if (range.shared !== undefined) return range.shared.read(at - range.address, part);
         const bytes = this.remote?.read(at, count);
         if (bytes === undefined) return false;
         part.set(bytes);
@@ -103,15 +121,15 @@ export class ClientMemory implements DeviceMemory {
     return (
       pieces?.every(({ range, at, offset, count }) => {
         const part = source.subarray(offset, offset + count);
-        return range.mapped?.ram.write(gpa(at), part) ?? this.remote?.write(at, part) ?? false;
+        return range.shared?.write(at - range.address, part) ?? this.remote?.write(at, part) ?? false;
       }) ?? false
     );
   }
 
   readU32(address: Gpa): number | undefined {
     const range = this.#find(address);
-    if (this.isEnabled && range?.isReadable === true && range.mapped !== undefined) {
-      const value = range.mapped.ram.readU32(address);
+    if (this.isEnabled && range?.isReadable === true) {
+      const value = range.shared?.readU32(address - range.address);
       if (value !== undefined) return value;
     }
     const bytes = new Uint8Array(4);
@@ -120,7 +138,7 @@ export class ClientMemory implements DeviceMemory {
 
   writeU32(address: Gpa, value: number): boolean {
     const range = this.#find(address);
-    if (this.isEnabled && range?.isWritable === true && range.mapped?.ram.writeU32(address, value) === true)
+    if (this.isEnabled && range?.isWritable === true && range.shared?.writeU32(address - range.address, value) === true)
       return true;
     const bytes = new Uint8Array(4);
     new DataView(bytes.buffer).setUint32(0, value, true);
@@ -128,7 +146,11 @@ export class ClientMemory implements DeviceMemory {
   }
 
   #find(address: number): DmaRange | undefined {
-    return this.#ranges.find((range) => address >= range.address && address < range.address + range.sizeBytes);
+    return this.#ranges.find((range) => address >= range.address && address < range.end);
+  }
+
+  #overlapping(address: number, end: number): readonly DmaRange[] {
+    return this.#ranges.filter((range) => address < range.end && range.address < end);
   }
 
   /** The ranges that an access touches, one after another; `undefined` when it touches anything else. */
@@ -139,7 +161,7 @@ export class ClientMemory implements DeviceMemory {
       const at = address + offset;
       const range = this.#find(at);
       if (range === undefined || !range[right]) return undefined;
-      const count = Math.min(sizeBytes - offset, range.address + range.sizeBytes - at);
+      const count = Math.min(sizeBytes - offset, range.end - at);
       pieces.push({ range, at, offset, count });
       offset += count;
     }
@@ -153,27 +175,4 @@ interface Piece {
   /** In the transfer. */
   readonly offset: number;
   readonly count: number;
-}
-
-/** Maps the client's file. A file that is too short is refused: touching what is not there would end this process. */
-function mapFile(
-  file: Fd,
-  fileOffset: number,
-  address: number,
-  sizeBytes: number,
-  isWritable: boolean,
-): NonNullable<DmaRange["mapped"]> {
-  const found = fstatSync(file);
-  if (!found.isFile() || fileOffset + sizeBytes > found.size) {
-    throw new HostError("Cannot map the client's memory: its file is too short");
-  }
-  const protection = MMAN.PROT_READ | (isWritable ? MMAN.PROT_WRITE : 0);
-  const mapping = HostMapping.ofFile("client memory", file, fileOffset, sizeBytes, { protection });
-  const regions = [{ gpa: gpa(address), sizeBytes, fileOffset: 0 }];
-  return { ram: GuestRam.attach({ address: mapping.address, regions, file: fd(-1) }), mapping };
-}
-
-function release(range: DmaRange): void {
-  range.mapped?.ram.close();
-  range.mapped?.mapping.unmap();
 }

@@ -15,7 +15,7 @@ import {
   VFIO_PCI_NUM_IRQS,
   VFIO_PCI_NUM_REGIONS,
 } from "../../vfio/abi.ts";
-import { getU64, setU64, vfioStruct } from "../../vfio/calls.ts";
+import { getU64, vfioStruct } from "../../vfio/calls.ts";
 import {
   USER_DMA_MAP,
   USER_DMA_UNMAP,
@@ -130,12 +130,14 @@ export class Commands {
 
   #unmapDma(view: DataView): Answer | number {
     if (!hasRoom(view, USER_DMA_UNMAP.size)) return ERRNO.EINVAL;
-    const [address, sizeBytes] = [getU64(view, USER_DMA_UNMAP.address), getU64(view, USER_DMA_UNMAP.unmap_size)];
-    const error = this.#targets.memory.unmap(address, sizeBytes);
+    const error = this.#targets.memory.unmap({
+      address: Number(view.getBigUint64(USER_DMA_UNMAP.address, true)),
+      sizeBytes: Number(view.getBigUint64(USER_DMA_UNMAP.unmap_size, true)),
+      flags: view.getUint32(USER_DMA_UNMAP.flags, true),
+    });
     if (error !== 0) return error;
-    const reply = vfioStruct(USER_DMA_UNMAP.size);
-    setU64(reply.view, USER_DMA_UNMAP.address, address);
-    setU64(reply.view, USER_DMA_UNMAP.unmap_size, sizeBytes);
+    const reply = vfioStruct(USER_DMA_UNMAP.size); // argsz, and the request's own fields
+    reply.bytes.set(new Uint8Array(view.buffer, view.byteOffset + 4, USER_DMA_UNMAP.size - 4), 4);
     return { payload: reply.bytes };
   }
 
