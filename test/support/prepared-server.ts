@@ -14,6 +14,7 @@ const FIRST_ID = 2;
  * request waits. Ids are those that the channel's next messages will have.
  */
 export class PreparedServer {
+  readonly socket: DescriptorSocket;
   readonly wire: UserWire;
   readonly channel: UserChannel;
   readonly lost: string[] = [];
@@ -22,7 +23,8 @@ export class PreparedServer {
 
   constructor(t: Test, parts: Partial<UserChannelParts> = {}) {
     const [client, server] = socketPair(t);
-    this.wire = new UserWire(new DescriptorSocket(server));
+    this.socket = new DescriptorSocket(server);
+    this.wire = new UserWire(this.socket);
     this.channel = new UserChannel({
       name: "thing",
       wire: new UserWire(new DescriptorSocket(client)),

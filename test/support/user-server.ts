@@ -11,6 +11,7 @@ import { UserDevice, type UserDeviceOptions } from "../../src/vfio-user/client/d
 import { socketPath } from "./socket-pair.ts";
 
 const MAIN = fileURLToPath(new URL("../../src/vfio-user/main.js", import.meta.url));
+const ODD = fileURLToPath(new URL("odd-server.js", import.meta.url));
 const SCRATCH = fileURLToPath(new URL("scratch-device.js", import.meta.url));
 
 /** A device's process, running until the test ends. */
@@ -33,6 +34,12 @@ export function startServer(t: Test, kind: "edu" | "nvme", ...rest: readonly str
 export function startScratchServer(t: Test): Promise<ServerProcess> {
   const socket = socketPath(t);
   return start(t, socket, [SCRATCH, socket]);
+}
+
+/** Starts a server of `odd-server.ts`. */
+export function startOddServer(t: Test, oddity: string): Promise<ServerProcess> {
+  const socket = socketPath(t);
+  return start(t, socket, [ODD, socket, oddity]);
 }
 
 async function start(t: Test, socket: string, argv: readonly string[]): Promise<ServerProcess> {

@@ -36,11 +36,17 @@ const MESSAGES_PER_PUMP = 16;
 export class UserChannel {
   readonly #parts: UserChannelParts;
   #nextId = 1;
+  /** Commands of messages that want no answer, by id, since the last answer. Some servers answer all the same. */
+  readonly #posted: Map<number, number> = new Map();
   #lost: HostError | undefined;
   #isSilent = false;
 
   constructor(parts: UserChannelParts) {
     this.#parts = parts;
+  }
+
+  get name(): string {
+    return this.#parts.name;
   }
 
   get isLost(): boolean {
@@ -55,13 +61,14 @@ export class UserChannel {
   /**
    * Asks the server and waits for its answer.
    *
-   * @returns The reply's payload; descriptors that came with it are closed.
+   * @returns The reply's payload. Descriptors that come with it are the end of the connection: the answer has none.
    * @throws SyscallError when the server refuses, with the errno it gave; HostError when the connection is lost.
    */
   request(command: number, payload: Uint8Array, descriptors: readonly Fd[] = []): DataView {
     const reply = this.requestFiles(command, payload, descriptors);
+    if (reply.descriptors.length === 0) return reply.view;
     closeAll(reply.descriptors);
-    return reply.view;
+    throw this.lose(`its server has sent descriptors with its answer to ${commandName(command)}, which has none`);
   }
 
   /** The same, with the descriptors that come with the reply. */
@@ -83,6 +90,7 @@ export class UserChannel {
   /** Tells the server something without waiting for an answer. @throws HostError when the connection is lost. */
   post(command: number, payload: Uint8Array): void {
     const id = this.#takeId();
+    this.#posted.set(id, command);
     this.#timed((deadline) =>
       this.#parts.wire.send({ id, command, isReply: false, wantsNoReply: true, payload }, deadline),
     );
@@ -97,8 +105,8 @@ export class UserChannel {
           const arrival = this.#parts.wire.receive(0);
           if (arrival === "nothing") return;
           if (arrival === "closed") throw new NoAnswer(CLOSED);
-          if (arrival.isReply) throw unexpected(arrival);
-          this.#answer(arrival, deadline);
+          if (!arrival.isReply) this.#answer(arrival, deadline);
+          else if (!this.#isToPosted(arrival)) throw unexpected(arrival);
         }
       });
     } catch (error) {
@@ -137,13 +145,25 @@ export class UserChannel {
         if (performance.now() >= deadline) throw new HostError("its server commands and does not answer");
         continue;
       }
-      if (arrival.id !== id || arrival.command !== command) throw unexpected(arrival);
-      return arrival;
+      if (arrival.id === id && arrival.command === command) {
+        this.#posted.clear(); // a server carries commands out in their order
+        return arrival;
+      }
+      if (!this.#isToPosted(arrival)) throw unexpected(arrival);
     }
   }
 
+  /** Whether a reply is to a message that wanted none. rust-vmm's vfio-user answers each REGION_WRITE. */
+  #isToPosted({ id, command, descriptors }: UserMessage): boolean {
+    if (this.#posted.get(id) !== command || descriptors.length > 0) return false;
+    return this.#posted.delete(id);
+  }
+
   #answer({ id, command, payload, descriptors, wantsNoReply }: UserMessage, deadline: number): void {
-    closeAll(descriptors); // none of the server's commands brings any
+    if (descriptors.length > 0) {
+      closeAll(descriptors);
+      throw new HostError(`its server has sent descriptors with ${commandName(command)}, which has none`);
+    }
     const answer = this.#parts.onCommand(command, payload);
     if (wantsNoReply) return;
     const outcome = typeof answer === "number" ? { error: answer } : { payload: answer };

@@ -1,9 +1,9 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../../base/signals.ts";
-import { type Fd, PAGE_SIZE, type Width } from "../../base/units.ts";
+import type { Fd, Width } from "../../base/units.ts";
 import { closeAll, DescriptorSocket } from "../../host/descriptor-socket.ts";
-import { MAX_DESCRIPTORS } from "../../host/rights.ts";
+import { SyscallError } from "../../host/errors.ts";
 import { connectTo } from "../../host/unix-socket.ts";
 import {
   type DeviceBackend,
@@ -16,25 +16,22 @@ import {
   type ResetMethod,
   VFIO_PCI_CONFIG_REGION_INDEX,
 } from "../../passthrough/backend.ts";
-import { PCI_CFG_SPACE_SIZE } from "../../pci/ids.ts";
-import { DEVICE_INFO, VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET } from "../../vfio/abi.ts";
-import { vfioStruct } from "../../vfio/calls.ts";
+import { PCI_CFG_SPACE_EXP_SIZE, PCI_CFG_SPACE_SIZE } from "../../pci/ids.ts";
 import { NO_INTERRUPT } from "../../vfio/irqs.ts";
-import {
-  DEFAULT_MAX_DATA_XFER_SIZE,
-  DEFAULT_MAX_MSG_FDS,
-  VFIO_USER_DEVICE_GET_INFO,
-  VFIO_USER_DEVICE_RESET,
-  VFIO_USER_MAJOR,
-  VFIO_USER_MINOR,
-  VFIO_USER_VERSION,
-} from "../protocol/abi.ts";
-import { decodeVersion, encodeVersion } from "../protocol/version.ts";
+import { VFIO_USER_DEVICE_RESET } from "../protocol/abi.ts";
 import { UserWire } from "../protocol/wire.ts";
 import { UserChannel } from "./channel.ts";
-import { disableUserInterrupts, maskUserIntx, queryUserInterrupt, setUserTriggers } from "./interrupts.ts";
+import {
+  disableUserInterrupts,
+  maskUserIntx,
+  queryUserInterrupt,
+  setUserTriggers,
+  unmaskUserVectors,
+} from "./interrupts.ts";
 import { answerDma, type SharedMemory, shareMemory, unshareMemory } from "./memory.ts";
-import { mapUserRegion, queryUserRegion, readUserRegion, type UserRegion, writeUserRegion } from "./region.ts";
+import { MessageControls } from "./message-control.ts";
+import { negotiate, queryUserDevice, type ServerLimits } from "./negotiation.ts";
+import { mapUserRegion, queryUserRegion, readUserBytes, type UserRegion, writeUserRegion } from "./region.ts";
 import { WaitBudget } from "./wait-budget.ts";
 
 export interface UserDeviceOptions {
@@ -57,6 +54,7 @@ export interface UserDeviceOptions {
 }
 
 const DEFAULT_TIMEOUT_MS = 5000;
+const REGISTER_BYTES = 4;
 
 /**
  * A device whose other end is a process: a vfio-user 0.1 server behind a unix socket. It is to the rest of this folder what a device of the
@@ -70,9 +68,13 @@ export class UserDevice implements DeviceBackend {
   readonly #memory: SharedMemory;
   readonly #regions: UserRegion[] = [];
   readonly #interrupts: Map<InterruptKind, InterruptInfo> = new Map();
-  readonly #maxDescriptors: number;
+  readonly #limits: ServerLimits;
   readonly #canReset: boolean;
+  readonly #controls: MessageControls;
   readonly #watch: FdWatch;
+  /** Configuration space as read at once, up to the first message that may change it: a start reads all of it, a register at a time. */
+  #image: Uint8Array | undefined;
+  #hasVectorMasks = true;
   #messages = 0;
   #isNegotiated = false;
   #isReady = false;
@@ -100,18 +102,24 @@ export class UserDevice implements DeviceBackend {
       },
     });
     try {
-      this.#maxDescriptors = this.#negotiate();
+      this.#limits = negotiate(this.#channel);
       this.#isNegotiated = true;
-      const { flags, regions, kinds } = this.#queryInfo();
-      this.#canReset = (flags & VFIO_DEVICE_FLAGS_RESET) !== 0;
-      for (let index = 0; index < regions; index++) this.#regions.push(queryUserRegion(this.#channel, index));
+      const { canReset, regions, kinds } = queryUserDevice(this.#channel, name);
+      this.#canReset = canReset;
+      for (let index = 0; index < Math.min(regions, VFIO_PCI_CONFIG_REGION_INDEX + 1); index++) {
+        this.#regions.push(queryUserRegion(this.#channel, index));
+      }
       const config = this.#regions[VFIO_PCI_CONFIG_REGION_INDEX]?.info.sizeBytes ?? 0;
       if (config < PCI_CFG_SPACE_SIZE) throw new HostError(`Cannot use ${name}: it has no configuration space`);
       for (const kind of INTERRUPT_KINDS) {
         this.#interrupts.set(kind, queryUserInterrupt(this.#channel, kind, kinds));
       }
-      shareMemory(this.#channel, memory);
+      shareMemory(this.#channel, memory, this.#limits.maxDescriptors > 0);
       if (this.#canReset) this.#channel.request(VFIO_USER_DEVICE_RESET, new Uint8Array(0));
+      this.#image = this.#readConfig();
+      this.#controls = new MessageControls(this.#image, (offset, value) => {
+        this.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, 2, value);
+      });
       this.#isReady = true;
     } catch (error) {
       const isTurnedAway = !this.#isNegotiated && this.#channel.isSilent && error instanceof HostError;
@@ -135,11 +143,14 @@ export class UserDevice implements DeviceBackend {
 
   readRegion(index: number, offset: number, width: Width): number | undefined {
     if (!this.#answers(index, offset, width)) return undefined;
-    return attempt(() => readUserRegion(this.#channel, index, offset, width));
+    const isKnown = index === VFIO_PCI_CONFIG_REGION_INDEX && offset + width <= (this.#image?.length ?? 0);
+    if (isKnown && this.#image !== undefined) return littleEndian(this.#image.subarray(offset, offset + width));
+    return attempt(() => littleEndian(readUserBytes(this.#channel, index, offset, width)));
   }
 
   writeRegion(index: number, offset: number, width: Width, value: number): boolean {
     if (!this.#answers(index, offset, width)) return false;
+    this.#image = undefined;
     const isPosted = index !== VFIO_PCI_CONFIG_REGION_INDEX;
     return (
       attempt(() => {
@@ -156,11 +167,24 @@ export class UserDevice implements DeviceBackend {
   }
 
   setTrigger(kind: InterruptKind, start: number, triggers: readonly Fd[]): void {
-    setUserTriggers(this.#channel, kind, start, triggers, this.#maxDescriptors);
+    this.#image = undefined;
+    setUserTriggers(this.#channel, kind, start, triggers, this.#limits.maxDescriptors);
+    if (kind !== "msi" && kind !== "msix") return;
+    const vectors = start + triggers.length;
+    this.#controls.enable(kind, vectors);
+    // QEMU's server begins with every vector of MSI-X masked. Servers without such masks may refuse, and are not asked again.
+    if (kind === "msix" && this.#hasVectorMasks) {
+      const unmask = (): boolean => {
+        unmaskUserVectors(this.#channel, kind, vectors);
+        return true;
+      };
+      this.#hasVectorMasks = attempt(unmask) ?? false;
+    }
   }
 
   disableInterrupts(kind: InterruptKind): void {
     if (this.interrupt(kind).count === 0 || this.#channel.isLost) return;
+    if (kind === "msi" || kind === "msix") this.#controls.disable(kind);
     disableUserInterrupts(this.#channel, kind);
   }
 
@@ -186,6 +210,7 @@ export class UserDevice implements DeviceBackend {
 
   reset(): ResetMethod | false {
     if (!this.#canReset || this.#channel.isLost) return false;
+    this.#image = undefined;
     this.#channel.request(VFIO_USER_DEVICE_RESET, new Uint8Array(0));
     return "vfio-user";
   }
@@ -202,36 +227,42 @@ export class UserDevice implements DeviceBackend {
     closeAll(this.#regions.flatMap(({ file }) => (file === undefined ? [] : [file])));
   }
 
-  /** Agrees on a version. @returns How many descriptors the server takes with a message. */
-  #negotiate(): number {
-    const offer = encodeVersion({
-      maxMessageDescriptors: MAX_DESCRIPTORS,
-      maxTransferBytes: DEFAULT_MAX_DATA_XFER_SIZE,
-      pageSizes: PAGE_SIZE,
-    });
-    const reply = this.#channel.request(VFIO_USER_VERSION, offer);
-    const version = decodeVersion(new Uint8Array(reply.buffer, reply.byteOffset, reply.byteLength));
-    if (version === undefined) throw this.#channel.lose("its server's version cannot be understood");
-    const { major, minor, capabilities } = version;
-    if (major !== VFIO_USER_MAJOR || minor > VFIO_USER_MINOR) {
-      throw this.#channel.lose(`its server speaks vfio-user ${major}.${minor}, not 0.1`);
+  /** @returns The whole configuration space, read in as many messages as the server's limit needs. */
+  #readConfig(): Uint8Array {
+    const { info } = this.#regions[VFIO_PCI_CONFIG_REGION_INDEX] ?? {};
+    const isExtended = (info?.sizeBytes ?? 0) >= PCI_CFG_SPACE_EXP_SIZE;
+    const image = new Uint8Array(isExtended ? PCI_CFG_SPACE_EXP_SIZE : PCI_CFG_SPACE_SIZE);
+    const step = Math.min(image.length, this.#limits.maxTransferBytes & ~3);
+    for (let at = 0; at < image.length; at += step) {
+      const count = Math.min(step, image.length - at);
+      image.set(this.#readConfigPiece(at, count), at);
     }
-    return Math.min(MAX_DESCRIPTORS, Math.max(1, capabilities.maxMessageDescriptors ?? DEFAULT_MAX_MSG_FDS));
+    return image;
   }
 
-  #queryInfo(): { readonly flags: number; readonly regions: number; readonly kinds: number } {
-    const { bytes } = vfioStruct(DEVICE_INFO.size);
-    const view = this.#channel.request(VFIO_USER_DEVICE_GET_INFO, bytes);
-    if (view.byteLength < DEVICE_INFO.size) throw this.#channel.lose("its server answers DEVICE_GET_INFO too shortly");
-    const flags = view.getUint32(DEVICE_INFO.flags, true);
-    if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0) throw new HostError(`Cannot use ${this.name}: it is not a PCI device`);
-    const regions = Math.min(view.getUint32(DEVICE_INFO.num_regions, true), VFIO_PCI_CONFIG_REGION_INDEX + 1);
-    return { flags, regions, kinds: view.getUint32(DEVICE_INFO.num_irqs, true) };
+  /** A server may refuse long reads, or registers; those read as all ones, as on a bus. */
+  #readConfigPiece(at: number, count: number): Uint8Array {
+    try {
+      return readUserBytes(this.#channel, VFIO_PCI_CONFIG_REGION_INDEX, at, count);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      const piece = new Uint8Array(count).fill(0xff);
+      if (count > REGISTER_BYTES) {
+        for (let offset = 0; offset < count; offset += REGISTER_BYTES) {
+          piece.set(this.#readConfigPiece(at + offset, REGISTER_BYTES), offset);
+        }
+      }
+      return piece;
+    }
   }
 
   #answers(index: number, offset: number, width: Width): boolean {
     return !this.#channel.isLost && offset + width <= (this.#regions[index]?.info.sizeBytes ?? 0);
   }
+}
+
+function littleEndian(bytes: Uint8Array): number {
+  return bytes.reduceRight((value, byte) => value * 256 + byte, 0);
 }
 
 /** `undefined` where the server refuses or is lost: the guest sees a device that does not answer. */

@@ -1,3 +1,4 @@
+import { HostError } from "../../base/errors.ts";
 import type { Fd } from "../../base/units.ts";
 import type { InterruptInfo, InterruptKind } from "../../passthrough/backend.ts";
 import {
@@ -28,7 +29,7 @@ export function queryUserInterrupt(channel: UserChannel, kind: InterruptKind, ki
  * VFIO_USER_DEVICE_SET_IRQS. The eventfds travel beside the message, so a place without one cannot be among others: a run of eventfds is
  * one message, or several where the server takes fewer at a time, and a run of empty places another, which brings none.
  *
- * @throws HostError
+ * @throws HostError, also when the server takes no descriptors at all.
  */
 export function setUserTriggers(
   channel: UserChannel,
@@ -38,6 +39,9 @@ export function setUserTriggers(
   maxDescriptors: number,
 ): void {
   const flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+  if (maxDescriptors === 0 && triggers.some((trigger) => trigger >= 0)) {
+    throw new HostError(`Cannot connect ${kind} of ${channel.name}: its server takes no descriptors (max_msg_fds)`);
+  }
   for (let at = 0; at < triggers.length; ) {
     const isEmpty = (trigger: Fd | undefined): boolean => trigger === undefined || trigger < 0;
     const isRunEmpty = isEmpty(triggers[at]);
@@ -52,6 +56,11 @@ export function setUserTriggers(
     setIrqs(channel, kind, flags, start + at, end - at, isRunEmpty ? [] : triggers.slice(at, end));
     at = end;
   }
+}
+
+/** Unmasks the first vectors of a kind at the server. @throws HostError */
+export function unmaskUserVectors(channel: UserChannel, kind: InterruptKind, count: number): void {
+  setIrqs(channel, kind, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 0, count, []);
 }
 
 /** All vectors of a kind off. @throws HostError */

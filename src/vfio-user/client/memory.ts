@@ -24,16 +24,17 @@ export interface SharedMemory extends GuestMemory {
 /**
  * Gives a server all of guest RAM, each region by the file's descriptor. Identity: a device's DMA address is the guest's physical address.
  *
+ * @param byFile False for a server that takes no descriptors: it asks for each transfer by message.
  * @throws HostError
  */
-export function shareMemory(channel: UserChannel, memory: SharedMemory): void {
+export function shareMemory(channel: UserChannel, memory: SharedMemory, byFile: boolean): void {
   for (const region of memory.regions) {
     const { bytes, view } = vfioStruct(USER_DMA_MAP.size);
     view.setUint32(USER_DMA_MAP.flags, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE, true);
-    setU64(view, USER_DMA_MAP.offset, region.fileOffset);
+    if (byFile) setU64(view, USER_DMA_MAP.offset, region.fileOffset);
     setU64(view, USER_DMA_MAP.address, region.gpa);
     setU64(view, USER_DMA_MAP.map_size, region.sizeBytes);
-    channel.request(VFIO_USER_DMA_MAP, bytes, [memory.fd]);
+    channel.request(VFIO_USER_DMA_MAP, bytes, byFile ? [memory.fd] : []);
   }
 }
 

@@ -89,14 +89,13 @@ export function mapUserRegion(name: string, region: UserRegion, area: RegionArea
   return HostMapping.ofFile(name, region.file, offset, sizeBytes, { protection });
 }
 
-/** VFIO_USER_REGION_READ of 1, 2 or 4 bytes. @throws HostError */
-export function readUserRegion(channel: UserChannel, index: number, offset: number, width: Width): number {
-  const reply = channel.request(VFIO_USER_REGION_READ, access(index, offset, width, 0));
-  if (reply.byteLength < USER_REGION_ACCESS.size + width || reply.getUint32(USER_REGION_ACCESS.count, true) !== width) {
+/** VFIO_USER_REGION_READ; `count` is at most what the server takes. @throws HostError */
+export function readUserBytes(channel: UserChannel, index: number, offset: number, count: number): Uint8Array {
+  const reply = channel.request(VFIO_USER_REGION_READ, access(index, offset, count, 0));
+  if (reply.byteLength < USER_REGION_ACCESS.size + count || reply.getUint32(USER_REGION_ACCESS.count, true) !== count) {
     throw channel.lose("its server answers REGION_READ with another width");
   }
-  if (width === 4) return reply.getUint32(USER_REGION_ACCESS.size, true);
-  return width === 2 ? reply.getUint16(USER_REGION_ACCESS.size, true) : reply.getUint8(USER_REGION_ACCESS.size);
+  return new Uint8Array(reply.buffer, reply.byteOffset + USER_REGION_ACCESS.size, count);
 }
 
 /**
@@ -122,11 +121,11 @@ export function writeUserRegion(
   else channel.request(VFIO_USER_REGION_WRITE, bytes);
 }
 
-function access(index: number, offset: number, width: Width, dataBytes: number): Uint8Array {
+function access(index: number, offset: number, count: number, dataBytes: number): Uint8Array {
   const bytes = new Uint8Array(USER_REGION_ACCESS.size + dataBytes);
   const view = new DataView(bytes.buffer);
   setU64(view, USER_REGION_ACCESS.offset, offset);
   view.setUint32(USER_REGION_ACCESS.region, index, true);
-  view.setUint32(USER_REGION_ACCESS.count, width, true);
+  view.setUint32(USER_REGION_ACCESS.count, count, true);
   return bytes;
 }

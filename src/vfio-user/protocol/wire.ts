@@ -163,7 +163,8 @@ export class UserWire {
 
   #finish(payload: Uint8Array): UserMessage {
     const flags = this.#header.getUint32(USER_HEADER.flags, true);
-    const isReply = (flags & VFIO_USER_FLAG_TYPE) === VFIO_USER_TYPE_REPLY;
+    // Only replies have errors. rust-vmm's vfio-user sends those without the reply's type.
+    const isReply = (flags & (VFIO_USER_FLAG_TYPE | VFIO_USER_FLAG_ERROR)) !== VFIO_USER_TYPE_COMMAND;
     const error = isReply && (flags & VFIO_USER_FLAG_ERROR) !== 0 ? this.#header.getUint32(USER_HEADER.error, true) : 0;
     const message: UserMessage = {
       id: this.#header.getUint16(USER_HEADER.message_id, true),
