@@ -21,6 +21,8 @@ export interface DiskImageOptions {
 export interface DiskImage {
   readonly fd: Fd;
   readonly isBlockDevice: boolean;
+  /** A block device's logical block size; 1 for a file. Through the page cache the guest's blocks may be smaller. */
+  readonly deviceBlockBytes: number;
   /** A multiple of `blockSizeBytes`. */
   readonly sizeBytes: number;
   /** What offsets, sizes and memory addresses of direct I/O must be multiples of; 512 without it. */
@@ -73,7 +75,8 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
       options.report("warn", `${path}: the last ${tail} bytes are no whole block and the guest does not see them`);
     }
     const supportsDiscard = !isReadOnly && (isBlockDevice ? canDiscard(found) : canPunchHoles(file, sizeBytes));
-    return { fd: file, isBlockDevice, sizeBytes: usableBytes, blockSizeBytes, supportsDiscard };
+    const deviceBlockBytes = isBlockDevice ? logicalBlockSize(file, path) : 1;
+    return { fd: file, isBlockDevice, deviceBlockBytes, sizeBytes: usableBytes, blockSizeBytes, supportsDiscard };
   } catch (error) {
     libc.close(file);
     throw error;
@@ -122,6 +125,16 @@ function blockDeviceSize(file: Fd, path: string): number {
   const size = new DataView(new ArrayBuffer(8));
   check(libc.ioctlStruct(file, BLOCK.BLKGETSIZE64, new Uint8Array(size.buffer)), `read the size of ${path}`, "ioctl");
   return Number(size.getBigUint64(0, true));
+}
+
+function logicalBlockSize(file: Fd, path: string): number {
+  const size = new DataView(new ArrayBuffer(4));
+  check(
+    libc.ioctlStruct(file, BLOCK.BLKSSZGET, new Uint8Array(size.buffer)),
+    `read the block size of ${path}`,
+    "ioctl",
+  );
+  return size.getUint32(0, true);
 }
 
 /** The smallest alignment that direct I/O takes, found by trying: file systems have no older way to say it. */

@@ -1,4 +1,4 @@
-import { MIB } from "../../base/units.ts";
+import { alignDown, alignUp, MIB } from "../../base/units.ts";
 import { BLOCK, FALLOC } from "../constants.ts";
 import { ERRNO } from "../errors.ts";
 import { IovecArray } from "../iovec.ts";
@@ -18,18 +18,9 @@ export function runStorageJob(target: StorageTarget, job: StorageJob): number {
     case "flush":
       return errnoOf(() => libc.fdatasync(target.fd));
     case "discard":
-      if (target.isBlockDevice) return blockIoctl(target.fd, BLOCK.BLKDISCARD, job.offset, job.sizeBytes);
-      return allocate(target.fd, FALLOC.FALLOC_FL_PUNCH_HOLE, job.offset, job.sizeBytes);
+      return target.isBlockDevice ? discardBlocks(target, job) : punchHole(target, job);
     case "writeZeroes": {
-      let errno: number = ERRNO.EOPNOTSUPP;
-      if (target.isBlockDevice) {
-        errno = blockIoctl(target.fd, BLOCK.BLKZEROOUT, job.offset, job.sizeBytes);
-      } else {
-        if (job.mayUnmap) errno = allocate(target.fd, FALLOC.FALLOC_FL_PUNCH_HOLE, job.offset, job.sizeBytes);
-        if (errno === ERRNO.EOPNOTSUPP) {
-          errno = allocate(target.fd, FALLOC.FALLOC_FL_ZERO_RANGE, job.offset, job.sizeBytes);
-        }
-      }
+      const errno = target.isBlockDevice ? zeroBlocks(target, job) : zeroFile(target, job);
       return errno === ERRNO.EOPNOTSUPP ? writeZeroBytes(target.fd, job.offset, job.sizeBytes) : errno;
     }
     default:
@@ -37,8 +28,46 @@ export function runStorageJob(target: StorageTarget, job: StorageJob): number {
   }
 }
 
+interface Range {
+  readonly offset: number;
+  readonly sizeBytes: number;
+}
+
+const punchHole = ({ fd }: StorageTarget, range: Range): number => allocate(fd, FALLOC.FALLOC_FL_PUNCH_HOLE, range);
+
+function zeroFile(target: StorageTarget, job: Range & { readonly mayUnmap: boolean }): number {
+  const errno = job.mayUnmap ? punchHole(target, job) : ERRNO.EOPNOTSUPP;
+  return errno === ERRNO.EOPNOTSUPP ? allocate(target.fd, FALLOC.FALLOC_FL_ZERO_RANGE, job) : errno;
+}
+
+/** A discard is a hint: blocks that it covers only in part keep their content. */
+function discardBlocks(target: StorageTarget, range: Range): number {
+  const whole = wholeBlocks(target, range);
+  return whole.sizeBytes === 0 ? 0 : blockIoctl(target.fd, BLOCK.BLKDISCARD, whole);
+}
+
+/** Blocks that the range covers only in part are written through the page cache, which the guest's blocks of 512 bytes go through too. */
+function zeroBlocks(target: StorageTarget, range: Range): number {
+  const whole = wholeBlocks(target, range);
+  const end = range.offset + range.sizeBytes;
+  const errno = whole.sizeBytes === 0 ? 0 : blockIoctl(target.fd, BLOCK.BLKZEROOUT, whole);
+  if (errno !== 0) return errno;
+  return (
+    writeZeroBytes(target.fd, range.offset, whole.offset - range.offset) ||
+    writeZeroBytes(target.fd, whole.offset + whole.sizeBytes, end - whole.offset - whole.sizeBytes)
+  );
+}
+
+/** The device's blocks that lie wholly in a range; where none does, an empty range inside it. */
+function wholeBlocks({ deviceBlockBytes }: StorageTarget, { offset, sizeBytes }: Range): Range {
+  const start = Math.min(alignUp(offset, deviceBlockBytes), offset + sizeBytes);
+  const end = Math.max(alignDown(offset + sizeBytes, deviceBlockBytes), start);
+  return { offset: start, sizeBytes: end - start };
+}
+
 /** Writes zeroes by the ordinary call, from aligned memory so that direct I/O takes them too; 0 or an errno value. */
 export function writeZeroBytes(fd: number, offset: number, sizeBytes: number): number {
+  if (sizeBytes === 0) return 0;
   const zeroes = HostMapping.anonymous("zeroes", CHUNK);
   const iovec = new IovecArray(1);
   try {
@@ -55,11 +84,11 @@ export function writeZeroBytes(fd: number, offset: number, sizeBytes: number): n
   }
 }
 
-function allocate(fd: number, mode: number, offset: number, sizeBytes: number): number {
+function allocate(fd: number, mode: number, { offset, sizeBytes }: Range): number {
   return errnoOf(() => libc.fallocate(fd, mode | FALLOC.FALLOC_FL_KEEP_SIZE, offset, sizeBytes));
 }
 
-function blockIoctl(fd: number, request: number, offset: number, sizeBytes: number): number {
+function blockIoctl(fd: number, request: number, { offset, sizeBytes }: Range): number {
   const range = new Uint8Array(new BigUint64Array([BigInt(offset), BigInt(sizeBytes)]).buffer);
   return errnoOf(() => libc.ioctlStruct(fd, request, range));
 }

@@ -10,6 +10,8 @@ export type StorageJob =
 export interface StorageTarget {
   readonly fd: number;
   readonly isBlockDevice: boolean;
+  /** A block device's logical block size, which its ioctls want ranges in; 1 for a file, whose calls take any. */
+  readonly deviceBlockBytes: number;
 }
 
 /** The memory both sides use; plain data for `workerData` and messages. */
@@ -42,6 +44,7 @@ const HEADER = {
   isStopping: 5,
   targetFd: 6,
   targetIsBlockDevice: 7,
+  targetBlockBytes: 8,
   words: 16,
 } as const;
 const KINDS = ["flush", "discard", "writeZeroes", "writeZeroesMayUnmap"] as const;
@@ -69,9 +72,10 @@ export class StorageRing {
   }
 
   /** Device thread, before the first job: what the worker's calls are made on. */
-  setTarget({ fd: file, isBlockDevice }: StorageTarget): void {
+  setTarget({ fd: file, isBlockDevice, deviceBlockBytes }: StorageTarget): void {
     this.#words[HEADER.targetFd] = file;
     this.#words[HEADER.targetIsBlockDevice] = isBlockDevice ? 1 : 0;
+    this.#words[HEADER.targetBlockBytes] = deviceBlockBytes;
   }
 
   /** Device thread: hands over a job and wakes the worker; false when the ring is full. */
@@ -136,6 +140,7 @@ export class StorageRing {
     return {
       fd: this.#words[HEADER.targetFd] ?? -1,
       isBlockDevice: this.#words[HEADER.targetIsBlockDevice] === 1,
+      deviceBlockBytes: this.#word(HEADER.targetBlockBytes),
     };
   }
 

@@ -3,7 +3,7 @@ import { closeSync, constants, openSync, readFileSync, writeFileSync } from "nod
 import t, { type Test } from "tap";
 import type { BlockStatus } from "../../../../src/base/backends.ts";
 import { HostBench, HostBuffer } from "../../../support/host-bench.ts";
-import { openTestDisk } from "../../../support/test-disk.ts";
+import { finish, openTestDisk } from "../../../support/test-disk.ts";
 
 const MIB = 1024 * 1024;
 const O_EXCL = 0o200;
@@ -12,9 +12,10 @@ const isPossible = spawnSync("losetup", ["--find"]).status === 0;
 const skip = isPossible ? false : "no free loop device: run as root with losetup and /dev/loop*";
 
 /** The path of a loop device over a file of the bench, until the end of the test. */
-function loopDevice(t: Test, bench: HostBench, sizeBytes: number): string {
+function loopDevice(t: Test, bench: HostBench, sizeBytes: number, blockBytes = 512): string {
   writeFileSync(bench.path("backing"), Buffer.alloc(sizeBytes, 0x2e));
-  const path = execFileSync("losetup", ["--find", "--show", bench.path("backing")], { encoding: "utf8" }).trim();
+  const words = ["--find", "--show", "--sector-size", String(blockBytes), bench.path("backing")];
+  const path = execFileSync("losetup", words, { encoding: "utf8" }).trim();
   t.teardown(() => void spawnSync("losetup", ["--detach", path]));
   return path;
 }
@@ -60,4 +61,39 @@ t.test("DiskFile does not write to a block device that the host uses, but reads 
   t.equal(reader.supportsDiscard, false);
   reader.close(10_000);
   closeSync(holder);
+});
+
+t.test("DiskFile takes zeroes and discards of less than a device's block", { skip }, async (t) => {
+  const bench = new HostBench(t);
+  const path = loopDevice(t, bench, MIB, 4096);
+  const backend = openTestDisk(t, bench, { path, isReadOnly: false, isDirect: false });
+  t.equal(backend.blockSizeBytes, 512, "through the page cache");
+  const zero = (offset: number, sizeBytes: number): BlockStatus =>
+    finish(bench, (done) => backend.writeZeroes(offset, sizeBytes, false, done));
+  t.equal(zero(512, 512), "ok", "inside a block");
+  t.equal(zero(8192 - 512, 1024), "ok", "across a border, no whole block");
+  t.equal(zero(16_384 - 1024, 4096 + 1536), "ok", "a whole block and parts beside it");
+  t.equal(zero(32_768, 8192), "ok", "whole blocks");
+  if (backend.supportsDiscard) {
+    const discard = (offset: number, sizeBytes: number): BlockStatus =>
+      finish(bench, (done) => backend.discard(offset, sizeBytes, done));
+    t.equal(discard(65_536 + 512, 4096), "ok", "no whole block: nothing is lost");
+    t.equal(discard(131_072 - 512, 8192), "ok", "one whole block");
+  }
+  t.equal(
+    finish(bench, (done) => backend.flush(done)),
+    "ok",
+  );
+  const stored = readFileSync(bench.path("backing"));
+  const expected = Buffer.alloc(MIB, 0x2e);
+  for (const [offset, sizeBytes] of [
+    [512, 512],
+    [8192 - 512, 1024],
+    [16_384 - 1024, 4096 + 1536],
+    [32_768, 8192],
+    [131_072, backend.supportsDiscard ? 4096 : 0],
+  ] as const) {
+    expected.fill(0, offset, offset + sizeBytes);
+  }
+  t.ok(stored.equals(expected));
 });
