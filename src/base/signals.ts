@@ -38,6 +38,14 @@ export interface MsiRoute {
   release(): void;
 }
 
+/** An eventfd to hand on: a counter that a device, KVM or another process raises. */
+export interface EventDescriptor {
+  /** -1 after {@link close}. */
+  readonly fd: Fd;
+  /** Calling it twice is harmless. Close watches on it first. */
+  close(): void;
+}
+
 /** Hands out routes; owns the table that KVM_SET_GSI_ROUTING replaces as a whole. */
 export interface MsiRouter {
   /** Routes take a GSI lazily, at the first unmask; a route that finds none left, or no eventfd, stays silent and is reported once. */

@@ -1,3 +1,4 @@
+import type { EventDescriptor } from "../base/signals.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { EVENTFD, POLL, POLLFD } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
@@ -12,7 +13,7 @@ import { libc } from "./libc.ts";
  * O_NONBLOCK belongs to the open file, which a process that was handed the descriptor shares and may change. So {@link signal} and
  * {@link drain} are for eventfds that stay in this process; of one that does not, {@link isSignalled} alone never blocks.
  */
-export class EventFd {
+export class EventFd implements EventDescriptor {
   readonly #ownsDescriptor: boolean;
   // One buffer each: no allocation per call.
   readonly #one: Uint8Array = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);

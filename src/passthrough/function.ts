@@ -1,6 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
-import type { MsiRouter, ResampledLines, RingWatcher } from "../base/signals.ts";
+import type { MsiRouter } from "../base/signals.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
@@ -9,18 +9,17 @@ import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 import { type BarChoice, type BarHole, type BarPlan, planBar } from "./bar-areas.ts";
 import { barRequests } from "./bar-requests.ts";
 import { buildConfig, type FunctionConfig } from "./config.ts";
-import { type HostEventHandlers, HostEvents } from "./host-events.ts";
+import { type EventHost, type HostEventHandlers, HostEvents } from "./host-events.ts";
 import { FunctionInterrupts } from "./interrupts.ts";
+import type { IntxHost } from "./intx.ts";
 import { type BarMappers, MappedBar } from "./mapped-bar.ts";
 import type { SlottedFunction } from "./memory-faults.ts";
 import { MsixStructures } from "./msix-structures.ts";
 import type { BarSummary, PassthroughSummary } from "./summary.ts";
 
 /** What a passed-through function is handed of the machine. */
-export interface PassthroughHost extends BarMappers {
+export interface PassthroughHost extends BarMappers, IntxHost, EventHost {
   readonly router: MsiRouter;
-  readonly lines: ResampledLines;
-  readonly watcher: RingWatcher;
   readonly report: Report;
 }
 
@@ -66,7 +65,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
     this.#backend = backend;
     this.#host = host;
     try {
-      this.#interrupts = new FunctionInterrupts(backend, host.lines, host.report);
+      this.#interrupts = new FunctionInterrupts(backend, host, host.report);
       this.#built = buildConfig({
         name: this.name,
         backend,
@@ -88,7 +87,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
       // The root takes BARs off the bus before this and puts them back after it: the device decodes whenever the guest can reach it.
       this.config.onWrite(PCI_COMMAND, 2, () => this.#forwardCommand());
       this.#forwardCommand();
-      this.#events = new HostEvents(backend, host.watcher, {
+      this.#events = new HostEvents(backend, host, {
         onError: () => {
           this.#errors++;
           handlers.onError();

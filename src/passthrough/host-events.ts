@@ -1,5 +1,5 @@
-import type { FdWatch, RingWatcher } from "../base/signals.ts";
-import { EventFd } from "../host/eventfd.ts";
+import type { EventDescriptor, FdWatch, RingWatcher } from "../base/signals.ts";
+import type { Fd } from "../base/units.ts";
 import type { DeviceBackend } from "./backend.ts";
 
 /** What the host kernel tells of a device while a guest has it. */
@@ -10,23 +10,36 @@ export interface HostEventHandlers {
   readonly onRequest: () => void;
 }
 
+/** What {@link HostEvents} needs of the machine. */
+export interface EventHost {
+  readonly watcher: RingWatcher;
+  /** @throws HostError where the host has no descriptor left. */
+  readonly createEvent: () => EventDescriptor;
+}
+
 /**
  * Watches the ERR and REQ events of a device, where it has them. Their eventfds are never read: a vfio-user server holds them too, and can
  * make a read block.
  */
 export class HostEvents {
   readonly #backend: DeviceBackend;
-  readonly #events: { readonly kind: "error" | "request"; readonly event: EventFd; readonly watch: FdWatch }[] = [];
+  readonly #host: EventHost;
+  readonly #events: {
+    readonly kind: "error" | "request";
+    readonly event: EventDescriptor;
+    readonly watch: FdWatch;
+  }[] = [];
 
   /** @throws HostError; nothing is left behind then. */
-  constructor(backend: DeviceBackend, watcher: RingWatcher, handlers: HostEventHandlers) {
+  constructor(backend: DeviceBackend, host: EventHost, handlers: HostEventHandlers) {
     this.#backend = backend;
+    this.#host = host;
     try {
       if (backend.interrupt("error").count > 0) {
-        backend.setErrorEvent(this.#watch("error", watcher, handlers.onError));
+        backend.setErrorEvent(this.#watch("error", handlers.onError));
       }
       if (backend.interrupt("request").count > 0) {
-        backend.setRequestEvent(this.#watch("request", watcher, handlers.onRequest));
+        backend.setRequestEvent(this.#watch("request", handlers.onRequest));
       }
     } catch (error) {
       this.#release();
@@ -43,9 +56,9 @@ export class HostEvents {
     }
   }
 
-  #watch(kind: "error" | "request", watcher: RingWatcher, callback: () => void): EventFd["fd"] {
-    const event = EventFd.create();
-    const watch = watcher.watchRings(event.fd, callback);
+  #watch(kind: "error" | "request", callback: () => void): Fd {
+    const event = this.#host.createEvent();
+    const watch = this.#host.watcher.watchRings(event.fd, callback);
     this.#events.push({ kind, event, watch });
     return event.fd;
   }

@@ -1,11 +1,11 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
-import type { MsiRoute, ResampledLines } from "../base/signals.ts";
+import type { MsiRoute } from "../base/signals.ts";
 import { type Fd, fd, type Gsi } from "../base/units.ts";
 import type { VectorHost } from "../pci/vectors.ts";
 import type { DeviceBackend } from "./backend.ts";
 import { HostVectors } from "./host-vectors.ts";
-import { IntxConnection } from "./intx.ts";
+import { IntxConnection, type IntxHost } from "./intx.ts";
 
 type Kind = "intx" | "msi" | "msix";
 
@@ -17,7 +17,7 @@ type Kind = "intx" | "msi" | "msix";
  */
 export class FunctionInterrupts implements VectorHost {
   readonly #backend: DeviceBackend;
-  readonly #lines: ResampledLines;
+  readonly #host: IntxHost;
   readonly #report: Report;
   readonly #vectors: { readonly msi: HostVectors; readonly msix: HostVectors };
   /** The guest's routes by kind; `undefined` while it has the kind off. */
@@ -33,9 +33,9 @@ export class FunctionInterrupts implements VectorHost {
   #intx: IntxConnection | undefined;
   #isHeld = false;
 
-  constructor(backend: DeviceBackend, lines: ResampledLines, report: Report) {
+  constructor(backend: DeviceBackend, host: IntxHost, report: Report) {
     this.#backend = backend;
-    this.#lines = lines;
+    this.#host = host;
     this.#report = report;
     this.#vectors = { msi: new HostVectors(backend, "msi"), msix: new HostVectors(backend, "msix") };
   }
@@ -108,7 +108,7 @@ export class FunctionInterrupts implements VectorHost {
 
   #openIntx(): void {
     if (this.#intx === undefined && this.#line !== undefined) {
-      this.#intx = IntxConnection.open(this.#backend, this.#lines, this.#line);
+      this.#intx = IntxConnection.open(this.#backend, this.#host, this.#line);
     }
   }
 

@@ -1,7 +1,13 @@
-import type { ResampledLines } from "../base/signals.ts";
+import type { EventDescriptor, ResampledLines } from "../base/signals.ts";
 import type { Gsi } from "../base/units.ts";
-import { EventFd } from "../host/eventfd.ts";
 import type { DeviceBackend } from "./backend.ts";
+
+/** What INTx needs of the machine. */
+export interface IntxHost {
+  readonly lines: ResampledLines;
+  /** @throws HostError where the host has no descriptor left. */
+  readonly createEvent: () => EventDescriptor;
+}
 
 /**
  * INTx without a thread of ours: the host masks the line at each interrupt and signals the trigger eventfd, KVM raises the pin; when
@@ -11,10 +17,15 @@ import type { DeviceBackend } from "./backend.ts";
 export class IntxConnection {
   readonly #backend: DeviceBackend;
   readonly #connected: { disconnect(): void };
-  readonly #trigger: EventFd;
-  readonly #resample: EventFd;
+  readonly #trigger: EventDescriptor;
+  readonly #resample: EventDescriptor;
 
-  private constructor(backend: DeviceBackend, connected: { disconnect(): void }, trigger: EventFd, resample: EventFd) {
+  private constructor(
+    backend: DeviceBackend,
+    connected: { disconnect(): void },
+    trigger: EventDescriptor,
+    resample: EventDescriptor,
+  ) {
     this.#backend = backend;
     this.#connected = connected;
     this.#trigger = trigger;
@@ -26,17 +37,17 @@ export class IntxConnection {
    *
    * @throws HostError; everything is undone then.
    */
-  static open(backend: DeviceBackend, lines: ResampledLines, line: Gsi): IntxConnection {
+  static open(backend: DeviceBackend, host: IntxHost, line: Gsi): IntxConnection {
     const undo: (() => void)[] = [];
     try {
-      const trigger = EventFd.create();
+      const trigger = host.createEvent();
       undo.push(() => trigger.close());
-      const resample = EventFd.create();
+      const resample = host.createEvent();
       undo.push(() => resample.close());
       backend.setTrigger("intx", 0, [trigger.fd]);
       undo.push(() => backend.disableInterrupts("intx"));
       backend.maskIntx();
-      const connected = lines.connect(line, trigger.fd, resample.fd);
+      const connected = host.lines.connect(line, trigger.fd, resample.fd);
       undo.push(() => connected.disconnect());
       backend.setIntxResample(resample.fd);
       backend.unmaskIntx();

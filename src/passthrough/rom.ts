@@ -1,5 +1,3 @@
-import { readFileSync } from "node:fs";
-import { errnoOf, HostError } from "../base/errors.ts";
 import type { Fd, Width } from "../base/units.ts";
 import {
   type DeviceBackend,
@@ -12,11 +10,8 @@ import {
   VFIO_PCI_ROM_REGION_INDEX,
 } from "./backend.ts";
 
-/** What the guest sees as a function's expansion ROM: the device's own, none, or a file's content. */
-export type RomChoice =
-  | { readonly kind: "on" }
-  | { readonly kind: "off" }
-  | { readonly kind: "file"; readonly path: string };
+/** What the guest sees instead of a device's own expansion ROM: no ROM, or an image of 1 byte to 16 MiB. */
+export type OtherRomContent = "none" | Uint8Array;
 
 /** PCI Firmware 3.0 §5.1: an image is a multiple of 512 bytes; the smallest BAR for one is 2 KiB. PCI Local Bus 3.0 §6.2.5.2 */
 const ROM_GRAIN = 2048;
@@ -24,20 +19,15 @@ const ROM_GRAIN = 2048;
 /**
  * Gives a device another expansion ROM, or takes it away.
  *
+ * @param rom The device's own when absent.
  * @returns The device itself for its own ROM, else one in front of it that owns it.
- * @throws HostError when the file cannot be read.
  */
-export function withRom(device: DeviceBackend, rom: RomChoice | undefined): DeviceBackend {
-  if (rom === undefined || rom.kind === "on") return device;
-  if (rom.kind === "off") return new OtherRom(device, undefined);
-  try {
-    return new OtherRom(device, readFileSync(rom.path));
-  } catch (error) {
-    throw new HostError(`Cannot read the expansion ROM for ${device.name}: ${rom.path}: ${errnoOf(error)}`);
-  }
+export function withRom(device: DeviceBackend, rom: OtherRomContent | undefined): DeviceBackend {
+  if (rom === undefined) return device;
+  return new OtherRom(device, rom === "none" ? undefined : rom);
 }
 
-/** A device whose ROM region is bytes of ours; all else is the device's affair. */
+/** A device whose ROM region is bytes of ours; all else goes to the device. */
 class OtherRom implements DeviceBackend {
   readonly name: string;
   readonly #device: DeviceBackend;

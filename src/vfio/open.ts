@@ -4,7 +4,7 @@ import type { VfioFiles } from "../base/mappings.ts";
 import { readFunction } from "../host-pci/functions.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../passthrough/function.ts";
 import type { HostEventHandlers } from "../passthrough/host-events.ts";
-import { type RomChoice, withRom } from "../passthrough/rom.ts";
+import { type OtherRomContent, withRom } from "../passthrough/rom.ts";
 import type { VfioLibc } from "./calls.ts";
 import { VfioContainer } from "./container.ts";
 import { VfioDevice } from "./device.ts";
@@ -14,8 +14,8 @@ import { resetBuses } from "./hot-reset.ts";
 export interface PassthroughDevice extends PassthroughChoice {
   /** Its sysfs directory. */
   readonly path: string;
-  /** The expansion ROM that the guest sees; the device's own unless told. */
-  readonly rom?: RomChoice;
+  /** The expansion ROM that the guest sees; the device's own when absent. */
+  readonly rom?: OtherRomContent | undefined;
 }
 
 export interface OpenPassthroughOptions<Device extends PassthroughDevice> {

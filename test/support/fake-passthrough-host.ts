@@ -3,6 +3,7 @@ import type { HostError } from "../../src/base/errors.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../src/base/mappings.ts";
 import type { FdWatch, MsiMessage, MsiRoute, MsiRouter, ResampledLines, RingWatcher } from "../../src/base/signals.ts";
 import { type Fd, fd, gsi } from "../../src/base/units.ts";
+import { EventFd } from "../../src/host/eventfd.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
 import { PciRoot } from "../../src/pci/root.ts";
 import { type FakeDevice, FakeDeviceBackend } from "./fake-device-backend.ts";
@@ -82,6 +83,8 @@ export class FakePassthroughHost implements PassthroughHost {
       return { disconnect: () => void this.log.push(`disconnect gsi ${line}`) };
     },
   };
+
+  readonly createEvent: () => EventFd = EventFd.create;
 
   readonly watcher: RingWatcher = {
     watchRings: (descriptor, onRing): FdWatch => {

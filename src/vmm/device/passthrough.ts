@@ -1,8 +1,10 @@
+import { basename } from "node:path";
 import type { Report } from "../../base/backends.ts";
 import type { Bus } from "../../base/bus.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { SlotMapper } from "../../base/mappings.ts";
 import type { FdWatcher, MsiRouter, ResampledLines, RingWatcher } from "../../base/signals.ts";
+import { EventFd } from "../../host/eventfd.ts";
 import { libc } from "../../host/libc.ts";
 import type { GuestRam } from "../../host/memory/guest-ram.ts";
 import { HOST_ROOT, textFile } from "../../host-pci/files.ts";
@@ -22,6 +24,7 @@ import type { PassthroughDescription } from "./board-plan.ts";
 import { barParts, reportFunction } from "./function-facts.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
 import { mapRamForDma } from "./ram-dma.ts";
+import { readRom } from "./rom-file.ts";
 
 /** What passed-through functions are wired to. */
 export interface PassthroughParts {
@@ -62,7 +65,7 @@ export class Passthrough {
     try {
       this.#opened = openPassthrough({
         libc,
-        devices,
+        devices: devices.map((device) => ({ ...device, rom: readRom(basename(device.path), device.rom) })),
         files: this.#files,
         host: {
           slots: parts.slots,
@@ -70,6 +73,7 @@ export class Passthrough {
           router: parts.router,
           lines: parts.lines,
           watcher: parts.watcher,
+          createEvent: EventFd.create,
           report,
         },
         onError: ({ id }) => parts.onError(id),

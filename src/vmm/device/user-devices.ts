@@ -1,3 +1,4 @@
+import { EventFd } from "../../host/eventfd.ts";
 import { PassthroughFunction } from "../../passthrough/function.ts";
 import { MemoryFaults } from "../../passthrough/memory-faults.ts";
 import type { PciFunction } from "../../pci/function.ts";
@@ -81,7 +82,7 @@ function open(parts: UserDeviceParts, { id, socket }: UserDeviceSpec): Passthrou
     report,
     onLost: (reason) => parts.onLost(id, reason),
   });
-  const host = { slots, mmio, router, lines, watcher, report };
+  const host = { slots, mmio, router, lines, watcher, createEvent: EventFd.create, report };
   const handlers = {
     onError: () => parts.onLost(id, "it reports an error that it does not recover from"),
     onRequest: () => parts.onLost(id, "it wants to end"),

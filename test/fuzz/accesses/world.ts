@@ -3,6 +3,7 @@ import { Bus } from "../../../src/base/bus.ts";
 import type { HostSegment } from "../../../src/base/guest-memory.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../../src/base/mappings.ts";
 import { gsi } from "../../../src/base/units.ts";
+import { EventFd } from "../../../src/host/eventfd.ts";
 import { PassthroughFunction } from "../../../src/passthrough/function.ts";
 import type { DeviceRecording } from "../../../src/passthrough/recording.ts";
 import type { PciWindows } from "../../../src/pci/bar-placement.ts";
@@ -272,6 +273,7 @@ export class FuzzedWorld {
         peerDma: this.#peers(),
         mmio: this.mmio,
         lines: { connect: () => ({ disconnect: () => undefined }) },
+        createEvent: EventFd.create,
         watcher: { watchRings: () => ({ setInterest: () => undefined, close: () => undefined }) },
         report: () => undefined,
       },
