@@ -205,7 +205,7 @@ async function record(word: string, operands: readonly string[], surroundings: S
 }
 
 async function recordFunction(pciFunction: HostFunction, surroundings: Surroundings): Promise<DeviceRecording> {
-  const { recordFromSysfs, recordThroughVfio } = await import("../vfio/record-device.ts");
+  const { recordFromSysfs, recordThroughVfio } = await import("./record-device.ts");
   if (isVfioDriver(pciFunction.driver)) {
     const { libc } = await import("../host/libc.ts");
     return recordThroughVfio(libc, pciFunction, (_level, text) => surroundings.remark(`tsvmm: ${text}\n`));

@@ -1,52 +1,18 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import type { Report } from "../base/backends.ts";
-import { errnoOf, HostError } from "../base/errors.ts";
-import type { VfioFiles } from "../base/mappings.ts";
 import { PAGE_SIZE } from "../base/units.ts";
-import type { HostFunction } from "../host-pci/functions.ts";
+import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_CAPABILITY_LIST, PCI_INTERRUPT_PIN } from "../pci/ids.ts";
 import {
   type DeviceBackend,
   INTERRUPT_KINDS,
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ROM_REGION_INDEX,
-} from "../passthrough/backend.ts";
+} from "./backend.ts";
 import {
   type DeviceRecording,
   hexLines,
   RECORDING_VERSION,
   type RecordedInterrupt,
   type RecordedRegion,
-} from "../passthrough/recording.ts";
-import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_CAPABILITY_LIST, PCI_INTERRUPT_PIN } from "../pci/ids.ts";
-import type { VfioLibc } from "./calls.ts";
-import { VfioContainer } from "./container.ts";
-import { VfioDevice } from "./device.ts";
-
-/** Nobody does DMA by a container that only answers questions. */
-const NO_FILES: VfioFiles = { addFile: () => undefined, removeFile: () => undefined };
-
-/**
- * Records a function that is bound to vfio-pci, by opening it, which resets it.
- *
- * @throws HostError with advice, as a start would.
- */
-export function recordThroughVfio(libc: VfioLibc, pciFunction: HostFunction, report: Report): DeviceRecording {
-  const { bdf, group, resetMethods } = pciFunction;
-  if (group === undefined) throw new HostError(`Cannot record ${bdf}: no IOMMU translates for it`);
-  const container = VfioContainer.open(libc, NO_FILES, report);
-  try {
-    container.attachGroup(group);
-    const device = new VfioDevice(libc, container.openDevice(group, bdf), bdf, resetMethods);
-    try {
-      return recordBackend(device, resetMethods);
-    } finally {
-      device.close();
-    }
-  } finally {
-    container.close();
-  }
-}
+} from "./recording.ts";
 
 /** Records what a device shows of itself. */
 export function recordBackend(device: DeviceBackend, resetMethods: readonly string[]): DeviceRecording {
@@ -85,24 +51,26 @@ export function recordBackend(device: DeviceBackend, resetMethods: readonly stri
   };
 }
 
+/** What is known of a function that was not opened. */
+export interface UnopenedFunction {
+  /** `0000:01:00.0` */
+  readonly bdf: string;
+  readonly resetMethods: readonly string[];
+  /** BARs (0 to 5) and ROM (6) that it has. */
+  readonly resources: readonly {
+    readonly index: number;
+    readonly sizeBytes: number;
+    readonly kind: "memory" | "io";
+  }[];
+}
+
 /**
- * Records a function from sysfs, without taking it from its driver: configuration space and sizes are the device's own; what may be
- * mapped and which interrupts there are is what vfio-pci would most likely tell.
+ * Records a function that was not opened: configuration space and sizes are the device's own; what may be mapped and which interrupts
+ * there are is what vfio-pci would most likely tell.
  *
- * @throws HostError when configuration space cannot be read whole, which takes root.
+ * @param config 256 or 4096 bytes.
  */
-export function recordFromSysfs(pciFunction: HostFunction): DeviceRecording {
-  const { bdf, path, resetMethods } = pciFunction;
-  let config: Uint8Array;
-  try {
-    config = readFileSync(join(path, "config"));
-  } catch (error) {
-    throw new HostError(`Cannot record ${bdf}: reading its configuration space failed with ${errnoOf(error)}`);
-  }
-  if (config.length !== 256 && config.length !== 4096) {
-    const found = `only ${config.length} bytes of its configuration space can be read`;
-    throw new HostError(`Cannot record ${bdf}: ${found}`, "run as root");
-  }
+export function recordUnopened({ bdf, resetMethods, resources }: UnopenedFunction, config: Uint8Array): DeviceRecording {
   const view = new DataView(config.buffer, config.byteOffset, config.byteLength);
   return {
     version: RECORDING_VERSION,
@@ -111,12 +79,12 @@ export function recordFromSysfs(pciFunction: HostFunction): DeviceRecording {
     resetMethods,
     configSpaceBytes: config.length,
     configSpace: hexLines(config),
-    regions: likelyRegions(pciFunction, view),
+    regions: likelyRegions(resources, view),
     interrupts: likelyInterrupts(view),
   };
 }
 
-function likelyRegions({ resources }: HostFunction, config: DataView): readonly RecordedRegion[] {
+function likelyRegions(resources: UnopenedFunction["resources"], config: DataView): readonly RecordedRegion[] {
   const msix = findCapability(config, PCI_CAP_ID_MSIX);
   const tableBar = msix === undefined ? undefined : config.getUint32(msix + 4, true) & 7;
   const regions = resources.map(({ index, sizeBytes, kind }): RecordedRegion => {

@@ -1,24 +1,10 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
+import { recordFromSysfs } from "../../../src/cli/record-device.ts";
 import { readFunction } from "../../../src/host-pci/functions.ts";
-import { formatRecording, parseRecording, recordedConfig } from "../../../src/passthrough/recording.ts";
-import { recordBackend, recordFromSysfs } from "../../../src/vfio/record-device.ts";
-import { FakeDeviceBackend } from "../../support/fake-device-backend.ts";
-import { KIOXIA } from "../../support/fake-devices.ts";
+import { formatRecording, parseRecording } from "../../../src/passthrough/recording.ts";
 import { fakeSysfs } from "../../support/fake-sysfs.ts";
-
-t.test("recordBackend() records what a device shows, and the file's text reads back the same", async (t) => {
-  const device = new FakeDeviceBackend(KIOXIA);
-  const recording = recordBackend(device, ["flr", "bus"]);
-  t.same(parseRecording(formatRecording(recording)), recording);
-  t.equal(recording.name, KIOXIA.name);
-  t.equal(recording.source, "vfio");
-  t.same(recordedConfig(recording), new Uint8Array(device.config.buffer));
-  const bar = device.region(0);
-  t.match(recording.regions[0], { index: 0, size: bar?.sizeBytes, msixMappable: bar?.isMsixMappable });
-  t.equal(recording.interrupts.find(({ kind }) => kind === "msix")?.count, device.interrupt("msix").count);
-});
 
 /** A function whose configuration space has an MSI-X capability of 9 vectors in BAR 2 and an MSI one of 4. */
 function configSpace(sizeBytes: number): Buffer {

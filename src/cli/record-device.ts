@@ -1,0 +1,57 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import type { Report } from "../base/backends.ts";
+import { errnoOf, HostError } from "../base/errors.ts";
+import type { VfioFiles } from "../base/mappings.ts";
+import type { HostFunction } from "../host-pci/functions.ts";
+import { recordBackend, recordUnopened } from "../passthrough/record.ts";
+import type { DeviceRecording } from "../passthrough/recording.ts";
+import type { VfioLibc } from "../vfio/calls.ts";
+import { VfioContainer } from "../vfio/container.ts";
+import { VfioDevice } from "../vfio/device.ts";
+
+/** Nobody does DMA by a container that only answers questions. */
+const NO_FILES: VfioFiles = { addFile: () => undefined, removeFile: () => undefined };
+
+/**
+ * Records a function that is bound to vfio-pci, by opening it, which resets it.
+ *
+ * @throws HostError with advice, as a start would.
+ */
+export function recordThroughVfio(libc: VfioLibc, pciFunction: HostFunction, report: Report): DeviceRecording {
+  const { bdf, group, resetMethods } = pciFunction;
+  if (group === undefined) throw new HostError(`Cannot record ${bdf}: no IOMMU translates for it`);
+  const container = VfioContainer.open(libc, NO_FILES, report);
+  try {
+    container.attachGroup(group);
+    const device = new VfioDevice(libc, container.openDevice(group, bdf), bdf, resetMethods);
+    try {
+      return recordBackend(device, resetMethods);
+    } finally {
+      device.close();
+    }
+  } finally {
+    container.close();
+  }
+}
+
+/**
+ * Records a function from sysfs, without taking it from its driver: configuration space and sizes are the device's own; what may be
+ * mapped and which interrupts there are is what vfio-pci would most likely tell.
+ *
+ * @throws HostError when configuration space cannot be read whole, which takes root.
+ */
+export function recordFromSysfs(pciFunction: HostFunction): DeviceRecording {
+  const { bdf, path } = pciFunction;
+  let config: Uint8Array;
+  try {
+    config = readFileSync(join(path, "config"));
+  } catch (error) {
+    throw new HostError(`Cannot record ${bdf}: reading its configuration space failed with ${errnoOf(error)}`);
+  }
+  if (config.length !== 256 && config.length !== 4096) {
+    const found = `only ${config.length} bytes of its configuration space can be read`;
+    throw new HostError(`Cannot record ${bdf}: ${found}`, "run as root");
+  }
+  return recordUnopened(pciFunction, config);
+}
