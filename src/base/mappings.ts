@@ -15,6 +15,12 @@ export interface SlotMapper {
   mapSlot(name: string, address: Gpa, host: Hva, sizeBytes: number, isReadOnly: boolean): Mapping;
 }
 
+/** I/O virtual addresses that may be mapped; `end` is the last byte. */
+export interface IovaRange {
+  readonly start: number;
+  readonly end: number;
+}
+
 /** Lets a device reach host memory by DMA (an IOMMU domain). */
 export interface DmaMapper {
   /** @throws SyscallError with advice on the memory lock limit, the IOVA width or whatever else stands in the way. */

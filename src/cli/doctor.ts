@@ -1,4 +1,5 @@
 import type { HostCheck } from "../host-pci/check.ts";
+import { FunctionFacts } from "../host-pci/functions.ts";
 import type { HostDemands } from "../vmm/control/host-checks.ts";
 import { completeMemory } from "../vmm/spec/spec-check.ts";
 import { MEMORY_KEYS } from "./options/options.ts";
@@ -55,7 +56,9 @@ export async function doctor(
 ): Promise<number> {
   const request = readSubcommand(argv, TEXT, surroundings);
   if (request === undefined) return 0;
-  const demands = readDemands(request.values.get("--memory")?.[0], findFunctions(request.operands, surroundings));
+  const facts = new FunctionFacts();
+  const functions = findFunctions(request.operands, surroundings, facts);
+  const demands = readDemands(request.values.get("--memory")?.[0], functions, facts);
   // Loads the FFI: only now, as a wrong command line should not wait for that.
   const checkHost = check ?? (await import("../vmm/control/host-checks.ts")).checkHost;
   const checks = [...checkHost(demands), terminalCheck(process.stdin.isTTY)];
@@ -66,9 +69,13 @@ export async function doctor(
   return failed === 0 ? 0 : 1;
 }
 
-function readDemands(memory: string | undefined, functions: readonly { readonly path: string }[]): HostDemands {
+function readDemands(
+  memory: string | undefined,
+  functions: readonly { readonly path: string }[],
+  facts: FunctionFacts,
+): HostDemands {
   try {
-    return { memory: completeMemory(readMemory(memory)), devices: functions.map(({ path }) => path) };
+    return { memory: completeMemory(readMemory(memory)), devices: functions.map(({ path }) => path), facts };
   } catch (error) {
     throw inOptions(error);
   }

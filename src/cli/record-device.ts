@@ -2,16 +2,11 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Report } from "../base/backends.ts";
 import { errnoOf, HostError } from "../base/errors.ts";
-import type { VfioFiles } from "../base/mappings.ts";
 import type { HostFunction } from "../host-pci/functions.ts";
 import { recordBackend, recordUnopened } from "../passthrough/record.ts";
 import type { DeviceRecording } from "../passthrough/recording.ts";
 import type { VfioLibc } from "../vfio/calls.ts";
-import { VfioContainer } from "../vfio/container.ts";
-import { VfioDevice } from "../vfio/device.ts";
-
-/** Nobody does DMA by a container that only answers questions. */
-const NO_FILES: VfioFiles = { addFile: () => undefined, removeFile: () => undefined };
+import { GroupSource } from "../vfio/group-source.ts";
 
 /**
  * Records a function that is bound to vfio-pci, by opening it, which resets it.
@@ -21,17 +16,16 @@ const NO_FILES: VfioFiles = { addFile: () => undefined, removeFile: () => undefi
 export function recordThroughVfio(libc: VfioLibc, pciFunction: HostFunction, report: Report): DeviceRecording {
   const { bdf, group, resetMethods } = pciFunction;
   if (group === undefined) throw new HostError(`Cannot record ${bdf}: no IOMMU translates for it`);
-  const container = VfioContainer.open(libc, NO_FILES, report);
+  const source = GroupSource.open(libc, [pciFunction], report);
   try {
-    container.attachGroup(group);
-    const device = new VfioDevice(libc, container.openDevice(group, bdf), bdf, resetMethods);
+    const device = source.open(pciFunction);
     try {
       return recordBackend(device, resetMethods);
     } finally {
       device.close();
     }
   } finally {
-    container.close();
+    source.close();
   }
 }
 

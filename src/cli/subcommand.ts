@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { SpecError } from "../base/errors.ts";
-import { type HostFunction, readFunction } from "../host-pci/functions.ts";
+import { FunctionFacts, type HostFunction } from "../host-pci/functions.ts";
 import { resolvePciFunction } from "../vmm/spec/spec-paths.ts";
 import { type Example, formatOptions } from "./help.ts";
 import { type ArgumentValues, readArguments } from "./options/arguments.ts";
@@ -57,13 +57,18 @@ function subcommandHelp(text: SubcommandText, style: Style): string {
 /**
  * Finds the functions that a command line names, by address or sysfs directory.
  *
+ * @param facts Keeps what was read.
  * @throws SpecError for what is no PCI function of this host, or is named twice.
  */
-export function findFunctions(words: readonly string[], { root }: Surroundings): readonly HostFunction[] {
+export function findFunctions(
+  words: readonly string[],
+  { root }: Surroundings,
+  facts: FunctionFacts = new FunctionFacts(),
+): readonly HostFunction[] {
   const found: HostFunction[] = [];
   for (const word of words) {
     const path = resolvePciFunction("", word, join(root.sys, "bus/pci/devices"));
-    const pciFunction = readFunction(path);
+    const pciFunction = facts.at(path);
     if (pciFunction === undefined) throw new SpecError("", `${word} is not a PCI function`);
     if (found.some(({ bdf }) => bdf === pciFunction.bdf)) {
       throw new SpecError("", `${pciFunction.bdf} is given twice`);

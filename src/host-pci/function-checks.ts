@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
 import type { HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
-import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "./functions.ts";
+import { type FunctionFacts, type HostFunction, type HostGroup, isBridge, isVfioDriver } from "./functions.ts";
 import { kernelArgument } from "./platform-checks.ts";
 
 type Outcome = Pick<HostCheck, "state" | "found" | "remedy">;
@@ -13,8 +13,13 @@ type Outcome = Pick<HostCheck, "state" | "found" | "remedy">;
  *
  * @param known Groups whose members were looked at for functions before this one.
  */
-export function functionChecks(path: string, known: ReadonlySet<number>, root: HostRoot): readonly HostCheck[] {
-  const pciFunction = readFunction(path);
+export function functionChecks(
+  path: string,
+  facts: FunctionFacts,
+  known: ReadonlySet<number>,
+  root: HostRoot,
+): readonly HostCheck[] {
+  const pciFunction = facts.at(path);
   const name = pciFunction?.bdf ?? path;
   const check = (topic: string, why: string, outcome: Outcome): HostCheck => ({
     topic: topic === "" ? name : `${topic} of ${name}`,
@@ -40,7 +45,11 @@ export function functionChecks(path: string, known: ReadonlySet<number>, root: H
   ];
   if (pciFunction.group !== undefined && !known.has(pciFunction.group)) {
     const why = "its members reach each other's DMA, so that none may stay with a host driver";
-    checks.splice(2, 0, check("other members of the group", why, membersState(pciFunction)));
+    checks.splice(
+      2,
+      0,
+      check("other members of the group", why, membersState(pciFunction, facts.groupOf(pciFunction))),
+    );
   }
   const width = widthState(pciFunction);
   if (width !== undefined) {
@@ -91,9 +100,8 @@ function driverState({ bdf, driver }: HostFunction): Outcome {
   return failed(`${state}, not vfio-pci`, `tsvmm bind ${bdf}`);
 }
 
-function membersState(pciFunction: HostFunction): Outcome {
-  const { bdf } = pciFunction;
-  const { members = [], obstacles = [], number } = describeGroup(pciFunction) ?? {};
+function membersState({ bdf }: HostFunction, group: HostGroup | undefined): Outcome {
+  const { members = [], obstacles = [], number } = group ?? {};
   const others = obstacles.filter((member) => member.bdf !== bdf);
   if (others.length > 0) {
     const names = others.map((member) => `${member.bdf} (driver ${member.driver})`).join(", ");

@@ -110,14 +110,39 @@ export function readFunction(path: string): HostFunction | undefined {
   };
 }
 
-/** Reads the group of a function, with what stands in the way of giving it to a guest; `undefined` when it has none. */
-export function describeGroup(pciFunction: HostFunction): HostGroup | undefined {
+/**
+ * Reads the group of a function, with what stands in the way of giving it to a guest; `undefined` when it has none.
+ *
+ * @param read How a member's directory is read.
+ */
+export function describeGroup(
+  pciFunction: HostFunction,
+  read: (path: string) => HostFunction | undefined = readFunction,
+): HostGroup | undefined {
   if (pciFunction.group === undefined) return undefined;
   const directory = join(pciFunction.path, "iommu_group/devices");
   const members = entries(directory)
-    .map((bdf) => readFunction(join(directory, bdf)))
+    .map((bdf) => read(join(directory, bdf)))
     .filter((found) => found !== undefined);
   return { number: pciFunction.group, members, obstacles: members.filter(isObstacle) };
+}
+
+/** What sysfs told of functions when they were first asked for: each directory is read once, so that a start works with one state. */
+export class FunctionFacts {
+  readonly #known = new Map<string, HostFunction | undefined>();
+
+  /** @returns `undefined` where {@link readFunction} answers so. */
+  at(path: string): HostFunction | undefined {
+    const directory = realPath(path);
+    if (directory === undefined) return undefined;
+    if (!this.#known.has(directory)) this.#known.set(directory, readFunction(directory));
+    return this.#known.get(directory);
+  }
+
+  /** {@link describeGroup} with what is known. */
+  groupOf(pciFunction: HostFunction): HostGroup | undefined {
+    return describeGroup(pciFunction, (path) => this.at(path));
+  }
 }
 
 function isObstacle(member: HostFunction): boolean {

@@ -4,7 +4,7 @@ import { MODPROBE_ADVICE } from "./advice.ts";
 import { checkError, type HostCheck } from "./check.ts";
 import { HOST_ROOT, type HostRoot } from "./files.ts";
 import { functionChecks } from "./function-checks.ts";
-import { readFunction } from "./functions.ts";
+import type { FunctionFacts } from "./functions.ts";
 import {
   iommuCheck,
   type MemoryLock,
@@ -17,6 +17,8 @@ import {
 export interface PreflightOptions {
   /** sysfs directories of the functions to pass through. */
   readonly paths: readonly string[];
+  /** What the start that follows will work with. */
+  readonly facts: FunctionFacts;
   readonly ramBytes: number;
   readonly memoryLock: MemoryLock;
   /** Where the host's trees are; tests have their own. */
@@ -34,8 +36,8 @@ export function passthroughChecks(options: PreflightOptions): readonly HostCheck
   const checks: HostCheck[] = [];
   const groups = new Set<number>();
   for (const path of options.paths) {
-    checks.push(...functionChecks(path, groups, root));
-    const pciFunction = readFunction(path);
+    checks.push(...functionChecks(path, options.facts, groups, root));
+    const pciFunction = options.facts.at(path);
     if (pciFunction?.group !== undefined && !pciFunction.isNoIommuGroup) groups.add(pciFunction.group);
   }
   // Where a function has no group, that has been said with the reason.

@@ -1,3 +1,4 @@
+import type { DmaMapper, IovaRange } from "../base/mappings.ts";
 import type { Fd, Hva, Width } from "../base/units.ts";
 
 /** Indices of regions that are no BAR, as <linux/vfio.h> has them; BARs 0 to 5 have their number. */
@@ -84,5 +85,45 @@ export interface DeviceBackend {
 
   /** Resets the device; false when it has no way to be reset alone. Configuration space comes back as the host keeps it. */
   reset(): ResetMethod | false;
+  close(): void;
+}
+
+/** What a {@link DeviceSource} has to know of a function of the host, as sysfs tells it. */
+export interface SourceFunction {
+  /** `0000:01:00.0` */
+  readonly bdf: string;
+  /** IOMMU group; `undefined` when no IOMMU translates for it. */
+  readonly group: number | undefined;
+  /** A group that exists without an IOMMU behind it. */
+  readonly isNoIommuGroup: boolean;
+  /** How the kernel can reset it, the preferred way first; empty when it cannot or does not tell. */
+  readonly resetMethods: readonly string[];
+}
+
+/**
+ * Where passed-through devices come from, and the DMA address space that they share. IOMMU groups in a VFIO container are one source.
+ *
+ * Order of life: guest RAM is mapped before a device does DMA; at the end devices are closed, then the source. Every method but
+ * {@link release} and {@link close} throws a HostError with advice when the host refuses. Device thread only; a source that is only
+ * asked for its addresses may be on any thread.
+ */
+export interface DeviceSource extends DmaMapper {
+  /** DMA addresses that devices can be given, in order; all of them when the host does not tell. */
+  readonly iovaRanges: readonly IovaRange[];
+  /** Opens a function, which resets it where the kernel can. The backend is the caller's to close. */
+  open(pciFunction: SourceFunction): DeviceBackend;
+  /**
+   * Resets the open devices that have no reset of their own, each bus once, where everything on it is this machine's. None may be in use.
+   * What cannot be reset is reported.
+   *
+   * @param level Of those reports.
+   */
+  resetBuses(level: "warn" | "debug"): void;
+  /**
+   * Gives back what this device alone needed (its group), while the others go on: the host waits for that while a driver is unbound. The
+   * device is closed. Never throws; calling it twice is harmless.
+   */
+  release(device: DeviceBackend): void;
+  /** Gives everything back, DMA mappings included. Devices must have been closed. Never throws; calling it twice is harmless. */
   close(): void;
 }

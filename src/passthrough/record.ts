@@ -70,7 +70,10 @@ export interface UnopenedFunction {
  *
  * @param config 256 or 4096 bytes.
  */
-export function recordUnopened({ bdf, resetMethods, resources }: UnopenedFunction, config: Uint8Array): DeviceRecording {
+export function recordUnopened(
+  { bdf, resetMethods, resources }: UnopenedFunction,
+  config: Uint8Array,
+): DeviceRecording {
   const view = new DataView(config.buffer, config.byteOffset, config.byteLength);
   return {
     version: RECORDING_VERSION,

@@ -1,6 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
-import type { DmaMapper, Mapping, VfioFiles } from "../base/mappings.ts";
+import type { DmaMapper, IovaRange, Mapping, VfioFiles } from "../base/mappings.ts";
 import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
 import { errnoName, SyscallError } from "../host/errors.ts";
@@ -26,7 +26,7 @@ import {
 } from "./abi.ts";
 import { ADVICE } from "./advice.ts";
 import { checked, setU64, type VfioLibc, vfioStruct } from "./calls.ts";
-import { type IommuInfo, type IovaRange, queryIommu } from "./iommu-info.ts";
+import { type IommuInfo, queryIommu } from "./iommu-info.ts";
 
 const CONTAINER_NODE = "/dev/vfio/vfio";
 

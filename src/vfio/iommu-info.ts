@@ -1,3 +1,4 @@
+import type { IovaRange } from "../base/mappings.ts";
 import type { Fd } from "../base/units.ts";
 import {
   DMA_AVAIL_CAP,
@@ -12,12 +13,6 @@ import {
 } from "./abi.ts";
 import { checked, getU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { infoCapabilities } from "./info-chain.ts";
-
-/** I/O virtual addresses that may be mapped; `end` is the last byte. */
-export interface IovaRange {
-  readonly start: number;
-  readonly end: number;
-}
 
 /** What the IOMMU behind a container can do. */
 export interface IommuInfo {

@@ -1,28 +1,19 @@
 import { EventEmitter } from "node:events";
 import { availableParallelism } from "node:os";
-import type { CpuStart } from "../base/cpu-state.ts";
-import { HostError, SpecError } from "../base/errors.ts";
+import { HostError } from "../base/errors.ts";
 import { ReportLimit } from "../base/report-limit.ts";
-import { type Fd, fd } from "../base/units.ts";
+import { fd } from "../base/units.ts";
 import { RawTerminal } from "../host/char/terminal.ts";
 import { EventFd } from "../host/eventfd.ts";
-import { libc } from "../host/libc.ts";
-import { GuestRam } from "../host/memory/guest-ram.ts";
-import { guestCpuid, physicalAddressBits } from "../kvm/cpuid.ts";
-import { hostCpuBrand, KvmSystem } from "../kvm/system.ts";
-import { Vm } from "../kvm/vm.ts";
+import { type AssembledMachine, Assembly } from "./control/assembly.ts";
 import { addCounts } from "./control/counts.ts";
-import { type CpuDescription, CpuThreads, vcpuError } from "./control/cpu-threads.ts";
+import { CpuThreads, vcpuError } from "./control/cpu-threads.ts";
 import { DeviceThread } from "./control/device-thread.ts";
-import { loadImages } from "./control/load.ts";
-import { layoutMemory } from "./control/memory-layout.ts";
-import { checkPassthrough } from "./control/passthrough-checks.ts";
 import { RemovalDeadlines } from "./control/removal-deadlines.ts";
 import { defer, withDeadline } from "./control/worker-link.ts";
 import { createLogger, type Logger, type LogSettings } from "./log.ts";
 import { exitOf, failure, type MachineExit } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
-import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "./shared/memory-map.ts";
 import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
 import type { MachinePlan } from "./shared/plan.ts";
 import type { ExitKind } from "./shared/vcpu-control.ts";
@@ -49,12 +40,6 @@ interface MachineEvents {
   /** The serial port or console is a pty at this path. */
   pty: [channel: Channel, path: string];
   log: [level: LogLevel, text: string, details: Readonly<Record<string, unknown>> | undefined];
-}
-
-/** A power cycle's parts on the control thread. */
-interface PowerCycle {
-  readonly vm: Vm;
-  readonly vcpus: CpuDescription[];
 }
 
 /** How long a stop may take, in milliseconds: first the vCPUs, then the devices. */
@@ -97,14 +82,11 @@ export class Machine extends EventEmitter<MachineEvents> {
   readonly #doorbell: EventFd;
   readonly #devices: DeviceThread;
   readonly #cpus: CpuThreads;
+  readonly #assembly: Assembly;
   readonly #exit = defer<MachineExit>();
   readonly #removals = new RemovalDeadlines((error) => this.#fail(error));
   #terminal: RawTerminal | undefined;
   readonly #emergency = (): void => this.#releaseThreads();
-  #system: KvmSystem | undefined;
-  #ram: GuestRam | undefined;
-  #layout: MemoryLayout | undefined;
-  #cycle: PowerCycle | undefined;
   #plan: MachinePlan | undefined;
   /** Set once the machine is on its way out: the first reason wins. */
   #ending: MachineExit | undefined;
@@ -125,11 +107,13 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.serial = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "serial", bytes }));
     this.console = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "console", bytes }));
 
+    this.#assembly = new Assembly(spec, this.#log);
     const mailboxes = createMailboxes(spec.cpus.count);
     this.#doorbell = makeDoorbell(this.#logger);
     const pollMicroseconds = spec.pollMicroseconds ?? (availableParallelism() > 1 ? "auto" : "never");
     this.#devices = new DeviceThread({
-      data: { mailboxes, doorbell: this.#doorbell.fd, spec, pollMicroseconds },
+      data: { mailboxes, doorbell: this.#doorbell.fd, pollMicroseconds },
+      disks: spec.disks,
       isTraced: options.log?.level === "trace",
       doorbell: this.#doorbell,
       onLog: (message) => this.#tell(message.level, message.text, message.details), // limited by the thread itself
@@ -221,7 +205,7 @@ export class Machine extends EventEmitter<MachineEvents> {
 
   async statistics(): Promise<MachineStatistics> {
     const last = { accesses: {}, functions: this.#lastFunctions };
-    const devices = this.#cycle === undefined ? last : await this.#devices.statistics().catch(() => last);
+    const devices = this.#assembly.hasVm ? await this.#devices.statistics().catch(() => last) : last;
     return {
       ...devices,
       accesses: addCounts(this.#accesses, devices.accesses),
@@ -236,64 +220,31 @@ export class Machine extends EventEmitter<MachineEvents> {
 
   /** Starts a power cycle. */
   async #powerOn(): Promise<void> {
-    const { cycle, start, mmapSize } = await this.#assemble();
+    const { vcpus, start, mmapSize, plan } = await this.#assemble();
     if (this.#ending !== undefined) return;
     const usesTerminal = this.spec.serial.kind === "tty" || this.spec.console.kind === "tty";
     if (usesTerminal) this.#terminal ??= RawTerminal.enter(fd(0));
-    this.#cpus.run(cycle.vcpus, mmapSize, start);
-    this.#log("info", "the guest runs", { cpus: cycle.vcpus.length, protocol: this.#plan?.bootProtocol });
+    this.#cpus.run(vcpus, mmapSize, start);
+    this.#log("info", "the guest runs", { cpus: vcpus.length, protocol: plan.bootProtocol });
   }
 
-  /** Makes everything up to the first instruction: VM, devices, kernel in RAM, vCPUs. */
-  async #assemble(): Promise<{ cycle: PowerCycle; start: CpuStart; mmapSize: number }> {
+  /** Makes everything up to the first instruction. */
+  async #assemble(): Promise<AssembledMachine> {
     // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
     this.#devices.launch();
     this.#cpus.launch();
-    this.#system ??= KvmSystem.open();
-    const system = this.#system;
-    const count = this.spec.cpus.count;
-    if (count > system.maxVcpus)
-      throw new SpecError("--cpus", `${count} is more than KVM allows here: ${system.maxVcpus}`);
-    const supported = system.supportedCpuid();
-    this.#layout ??= layoutMemory(
-      this.spec.memory.sizeBytes,
-      physicalAddressBits(supported),
-      checkPassthrough(this.spec, this.#log),
-    );
-    const layout = this.#layout;
-    const { hugepages, prefault } = this.spec.memory;
-    this.#ram ??= GuestRam.create({ regions: layout.ram, hugepages, prefault });
-    const ram = this.#ram;
-    const vm = Vm.create(system.fd, { tss: KVM_TSS_ADDRESS, identityMap: KVM_IDENTITY_MAP_ADDRESS });
-    const cycle: PowerCycle = { vm, vcpus: [] };
-    this.#cycle = cycle;
-    const host = { brand: hostCpuBrand(), hasTscDeadlineTimer: system.hasTscDeadlineTimer };
-    const addVcpu = (index: number): Fd => {
-      const vcpuFd = vm.createVcpu(index);
-      cycle.vcpus.push({ vcpuFd, cpuid: guestCpuid(supported, { index, count }, host) });
-      return vcpuFd;
-    };
-    const files = { kvm: system.fd, vm: vm.fd, vcpu: addVcpu(0) };
-    const building = this.#devices.build(files, ram.attachment, layout);
-    const boot = loadImages(this.spec, ram, layout);
-    for (let index = 1; index < count; index++) addVcpu(index);
-    this.#plan = { ...(await building), bootProtocol: boot.protocol };
-    return { cycle, start: boot.start, mmapSize: system.vcpuMmapSize };
+    const assembled = await this.#assembly.assemble(this.#devices);
+    this.#plan = assembled.plan;
+    return assembled;
   }
 
-  /** vCPUs first, then the devices; then {@link #closeVm}. */
+  /** vCPUs first, then the devices; then {@link Assembly.closeVm}. */
   async #powerOff(): Promise<void> {
     this.#removals.stopAll();
     await this.#cpus.stop(VCPU_DEADLINE);
     const last = await this.#devices.dismantle(DEVICE_DEADLINE);
     this.#accesses = addCounts(this.#accesses, last.accesses);
     this.#lastFunctions = last.functions;
-  }
-
-  #closeVm(): void {
-    for (const vcpu of this.#cycle?.vcpus ?? []) libc.close(vcpu.vcpuFd);
-    this.#cycle?.vm.close();
-    this.#cycle = undefined;
   }
 
   #guestEvent(event: GuestEvent): void {
@@ -306,6 +257,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       case "reset":
         return this.#reset();
       case "deviceWanted":
+        this.#assembly.forget(event.device);
         return this.#removals.start(event.device);
       case "deviceReleased":
         return this.#removals.stop(event.device);
@@ -322,7 +274,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#serialized(async () => {
       if (this.#ending !== undefined) return;
       await this.#powerOff();
-      this.#closeVm();
+      this.#assembly.closeVm();
       this.#resets++;
       this.#log("info", "the guest resets");
       this.emit("reset");
@@ -357,10 +309,9 @@ export class Machine extends EventEmitter<MachineEvents> {
       await this.#powerOff().catch(failed);
       const threads = Promise.all([this.#cpus.end(), this.#devices.end()]);
       // While they end: it keeps this thread in the kernel for 13 ms.
-      if (final === exit) this.#closeVm();
+      if (final === exit) this.#assembly.closeVm();
       await withDeadline(threads, DEVICE_DEADLINE, "Cannot end all threads").catch(failed);
-      this.#system?.close();
-      this.#ram?.close();
+      this.#assembly.close();
       this.#doorbell.close();
       this.#terminal?.restore();
       process.off("exit", this.#emergency);

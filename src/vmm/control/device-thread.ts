@@ -1,26 +1,27 @@
 import { HostError } from "../../base/errors.ts";
 import type { EventFd } from "../../host/eventfd.ts";
-import type { GuestRamAttachment } from "../../host/memory/guest-ram.ts";
-import type { MemoryLayout } from "../shared/memory-map.ts";
 import type {
+  BuildParts,
   Channel,
   DeviceStatistics,
   DeviceWorkerData,
   FromDeviceThread,
   GuestEvent,
   LogMessage,
-  MachineFiles,
   ToDeviceThread,
 } from "../shared/messages.ts";
 import { fromPlainError } from "../shared/plain-error.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import { giveTraceCredit, makeTraceCredit } from "../shared/trace-credit.ts";
 import { OutputCredit } from "./output-credit.ts";
+import type { DiskSpec } from "../spec/spec.ts";
 import { StorageWorkers } from "./storage-workers.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
   readonly data: Omit<DeviceWorkerData, "traceCredit" | "outputCredit">;
+  /** Each writable one has a storage worker. */
+  readonly disks: readonly DiskSpec[];
   /** Whether {@link onLog} is told of every step of guest and devices, at level `trace`. */
   readonly isTraced: boolean;
   readonly doorbell: EventFd;
@@ -55,7 +56,7 @@ export class DeviceThread {
 
   constructor(parts: DeviceThreadParts) {
     this.#parts = parts;
-    this.#storage = new StorageWorkers(parts.data.spec.disks);
+    this.#storage = new StorageWorkers(parts.disks);
     this.#traceCredit = parts.isTraced ? makeTraceCredit() : undefined;
   }
 
@@ -86,9 +87,9 @@ export class DeviceThread {
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
-  async build(files: MachineFiles, ram: GuestRamAttachment, layout: MemoryLayout): Promise<MachinePlan> {
+  async build(parts: BuildParts): Promise<MachinePlan> {
     this.#built = defer();
-    this.send({ kind: "build", files, ram, layout, storage: this.#storage.ports });
+    this.send({ kind: "build", ...parts, storage: this.#storage.ports });
     const [plan] = await Promise.all([this.#built.promise, this.#storage.ready()]);
     return plan;
   }

@@ -1,10 +1,11 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError, SpecError } from "../../base/errors.ts";
+import type { IovaRange } from "../../base/mappings.ts";
 import { GIB, hex, MIB } from "../../base/units.ts";
-import { libc } from "../../host/libc.ts";
 import { availableMemory, hugePages } from "../../host/limits.ts";
 import { hugePageAdvice } from "../../host/memory/ram-file.ts";
 import { failedCheck, type HostCheck } from "../../host-pci/check.ts";
+import type { FunctionFacts, HostFunction } from "../../host-pci/functions.ts";
 import { KVM_API_VERSION } from "../../kvm/abi.ts";
 import { physicalAddressBits } from "../../kvm/cpuid.ts";
 import {
@@ -14,18 +15,18 @@ import {
   OPTIONAL_CAPABILITIES,
   REQUIRED_CAPABILITIES,
 } from "../../kvm/system.ts";
-import type { IovaRange } from "../../vfio/iommu-info.ts";
-import { probeIovaRanges } from "../../vfio/iova-probe.ts";
 import { regionEnd } from "../shared/memory-map.ts";
 import type { MemorySpec } from "../spec/spec.ts";
 import { layoutMemory } from "./memory-layout.ts";
-import { passthroughState } from "./passthrough-checks.ts";
+import { askIovaRanges, passthroughState } from "./passthrough-checks.ts";
 
 /** A machine's demands on its host. */
 export interface HostDemands {
   readonly memory: Pick<MemorySpec, "sizeBytes" | "hugepages">;
   /** sysfs directories of the functions to pass through. */
   readonly devices: readonly string[];
+  /** What sysfs has told of them so far. */
+  readonly facts: FunctionFacts;
 }
 
 /**
@@ -33,10 +34,12 @@ export interface HostDemands {
  * IOMMU is asked for its addresses and memory laid out. Nothing is held or changed afterwards.
  */
 export function checkHost(demands: HostDemands): readonly HostCheck[] {
-  const passthrough = passthroughState(demands.devices, demands.memory.sizeBytes);
+  const { facts } = demands;
+  const passthrough = passthroughState(demands.devices, facts, demands.memory.sizeBytes);
   const checks = [...kvmChecks(), ...memoryChecks(demands), ...passthrough];
   if (checks.some(({ state }) => state === "failed")) return checks;
-  return [...checks, placementCheck(demands)];
+  const functions = demands.devices.map((path) => facts.at(path)).filter((found) => found !== undefined);
+  return [...checks, placementCheck(demands, functions)];
 }
 
 /** /dev/kvm, then each capability that is used. */
@@ -107,7 +110,7 @@ function memoryChecks({ memory, devices }: HostDemands): readonly HostCheck[] {
 }
 
 /** Lays memory out as a start would, for the addresses that CPU and IOMMU have. */
-function placementCheck({ memory, devices }: HostDemands): HostCheck {
+function placementCheck({ memory }: HostDemands, functions: readonly HostFunction[]): HostCheck {
   const topic = "address placement";
   const why = "a guest-physical address is the address of its DMA: RAM and BARs have to lie where CPU and IOMMU reach";
   try {
@@ -119,7 +122,7 @@ function placementCheck({ memory, devices }: HostDemands): HostCheck {
       system.close();
     }
     const quiet: Report = () => undefined;
-    const ranges = devices.length === 0 ? undefined : probeIovaRanges(libc, devices, quiet);
+    const ranges = askIovaRanges(functions, quiet);
     const { ram, pciWindow64 } = layoutMemory(memory.sizeBytes, bits, ranges);
     const last = ram.at(-1);
     const window =

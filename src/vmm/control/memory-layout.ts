@@ -1,8 +1,8 @@
 import { HostError, SpecError } from "../../base/errors.ts";
 import type { RamRegion } from "../../base/guest-memory.ts";
 import type { MemoryMapEntry } from "../../base/load-plan.ts";
+import type { IovaRange } from "../../base/mappings.ts";
 import { alignDown, alignUp, GIB, gpa, hex, MIB } from "../../base/units.ts";
-import type { IovaRange } from "../../vfio/iommu-info.ts";
 import {
   ACPI_TABLES,
   ECAM,

@@ -1,31 +1,68 @@
 import type { Report } from "../../base/backends.ts";
+import { HostError } from "../../base/errors.ts";
+import type { IovaRange } from "../../base/mappings.ts";
 import { RESOURCE } from "../../host/constants.ts";
 import { libc } from "../../host/libc.ts";
 import { hasCapability, memoryLockLimit } from "../../host/limits.ts";
 import type { HostCheck } from "../../host-pci/check.ts";
+import type { FunctionFacts, HostFunction } from "../../host-pci/functions.ts";
 import type { MemoryLock } from "../../host-pci/platform-checks.ts";
-import { passthroughChecks, preflight } from "../../host-pci/preflight.ts";
-import type { IovaRange } from "../../vfio/iommu-info.ts";
-import { probeIovaRanges } from "../../vfio/iova-probe.ts";
+import { type PreflightOptions, passthroughChecks, preflight } from "../../host-pci/preflight.ts";
+import type { VfioLibc } from "../../vfio/calls.ts";
+import { GroupSource } from "../../vfio/group-source.ts";
+import type { ResolvedDevice, ResolvedMachine } from "../shared/resolved-machine.ts";
 import type { MachineSpec } from "../spec/spec.ts";
 
+/** What of the host is looked at; tests have their own. */
+export type HostView = Partial<Pick<PreflightOptions, "root" | "memoryLock">>;
+
 /**
- * Looks whether the functions of a machine can be passed through, and which addresses their DMA can have. To be asked before memory is
- * laid out, by the control thread; nothing is held afterwards.
+ * Looks whether the functions of a machine can be passed through, and what sysfs tells of each. The control thread does so once a start, and
+ * the device thread works with the answer.
  *
- * @returns `undefined` for a machine without such functions.
  * @throws HostError with a remedy.
  */
-export function checkPassthrough(spec: MachineSpec, report: Report): readonly IovaRange[] | undefined {
-  const paths = spec.devices.map(({ path }) => path);
-  if (paths.length === 0) return undefined;
-  preflight({ paths, ramBytes: spec.memory.sizeBytes, memoryLock: memoryLock() });
-  return probeIovaRanges(libc, paths, report);
+export function resolveMachine(spec: MachineSpec, facts: FunctionFacts, view: HostView = {}): ResolvedMachine {
+  if (spec.devices.length > 0) {
+    const paths = spec.devices.map(({ path }) => path);
+    preflight({ paths, facts, ramBytes: spec.memory.sizeBytes, memoryLock: memoryLock(), ...view });
+  }
+  const devices = spec.devices.map((device): ResolvedDevice => {
+    const host = facts.at(device.path);
+    if (host !== undefined) return { ...device, host };
+    throw new HostError(`Cannot pass ${device.path} through: it is not a PCI function's directory`);
+  });
+  return { ...spec, devices };
 }
 
-/** The same checks with their states, for `tsvmm doctor`: a start ends at the first that failed. */
-export function passthroughState(paths: readonly string[], ramBytes: number): readonly HostCheck[] {
-  return passthroughChecks({ paths, ramBytes, memoryLock: memoryLock() });
+/**
+ * Asks the IOMMU which addresses it translates for these functions, all in one address space: its width, less what firmware and platform
+ * reserved. The functions' groups are taken for the question and given back, so that RAM can be laid out before anything is mapped.
+ *
+ * @returns In order; all addresses when the kernel does not tell (before 5.4). `undefined` without functions.
+ * @throws HostError with advice, as opening the functions would.
+ */
+export function askIovaRanges(
+  functions: readonly HostFunction[],
+  report: Report,
+  calls: VfioLibc = libc,
+): readonly IovaRange[] | undefined {
+  if (functions.length === 0) return undefined;
+  const source = GroupSource.open(calls, functions, report);
+  try {
+    return source.iovaRanges;
+  } finally {
+    source.close();
+  }
+}
+
+/** The checks of {@link resolveMachine} with their states, for `tsvmm doctor`: a start ends at the first that failed. */
+export function passthroughState(
+  paths: readonly string[],
+  facts: FunctionFacts,
+  ramBytes: number,
+): readonly HostCheck[] {
+  return passthroughChecks({ paths, facts, ramBytes, memoryLock: memoryLock() });
 }
 
 function memoryLock(): MemoryLock {

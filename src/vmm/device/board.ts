@@ -4,9 +4,12 @@ import { SpecError } from "../../base/errors.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher, RingWatcher } from "../../base/signals.ts";
 import { hex, type Width } from "../../base/units.ts";
+import { EventFd } from "../../host/eventfd.ts";
+import { libc } from "../../host/libc.ts";
 import type { GuestRam } from "../../host/memory/guest-ram.ts";
+import { KvmVfioDevice } from "../../kvm/vfio-device.ts";
 import { Vm } from "../../kvm/vm.ts";
-import type { PassthroughFunction } from "../../passthrough/function.ts";
+import type { PassthroughHost } from "../../passthrough/function.ts";
 import type { PciFunction } from "../../pci/function.ts";
 import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../../pci/host-bridge.ts";
 import { PciRoot } from "../../pci/root.ts";
@@ -18,6 +21,7 @@ import { RESET_VECTOR, resetVectorCode } from "../../platform/reset-vector.ts";
 import { CMOS_SIZE, RtcCmos } from "../../platform/rtc-cmos.ts";
 import { SerialPort } from "../../platform/serial-port.ts";
 import { UART_SIZE } from "../../platform/uart16550.ts";
+import { GroupSource } from "../../vfio/group-source.ts";
 import { VirtioBlock } from "../../virtio/block.ts";
 import { VirtioConsole } from "../../virtio/console.ts";
 import type { VirtioDevice } from "../../virtio/device.ts";
@@ -37,22 +41,23 @@ import {
   pciPortWindows,
 } from "../shared/memory-map.ts";
 import type { DeviceStatistics, GuestEvent, MachineFiles } from "../shared/messages.ts";
-import type { MachinePlan } from "../shared/plan.ts";
-import type { MachineSpec } from "../spec/spec.ts";
+import type { MachinePlan, PlanDma } from "../shared/plan.ts";
+import type { ResolvedMachine } from "../shared/resolved-machine.ts";
 import { describeBoard } from "./board-plan.ts";
 import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
 import type { Disks } from "./disks.ts";
-import { Passthrough, type PassthroughGroup } from "./passthrough.ts";
+import { HostFunctions, type PassthroughGroup } from "./host-functions.ts";
+import { PassedFunctions } from "./passed-functions.ts";
 import { plugPassthrough } from "./passthrough-slots.ts";
 import { Removals } from "./removals.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import type { Trace } from "./trace.ts";
-import { type UserDeviceParts, UserDevices } from "./user-devices.ts";
+import { openUserDevice } from "./user-devices.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
 export interface BoardParts extends MachineFiles {
-  readonly spec: MachineSpec;
+  readonly machine: ResolvedMachine;
   readonly memory: GuestRam;
   readonly layout: MemoryLayout;
   readonly watcher: FdWatcher & RingWatcher;
@@ -85,9 +90,9 @@ export class Board {
   readonly #deferral: Deferral;
   readonly #root: PciRoot;
   readonly #pm: AcpiPm;
-  #passthrough: Passthrough | undefined;
-  #users: UserDevices | undefined;
-  #removals: Removals | undefined;
+  readonly #passed: PassedFunctions;
+  readonly #removals: Removals;
+  #dma: PlanDma | undefined;
   #console: VirtioConsole | undefined;
   readonly #dirty = new Set<SerialPort>();
   readonly #unclaimed = { count: 0 };
@@ -113,27 +118,36 @@ export class Board {
       ports: this.ports,
       mmio: this.mmio,
       windows: {
-        ports: pciPortWindows(parts.spec.hasTestDevice),
+        ports: pciPortWindows(parts.machine.hasTestDevice),
         memory32: [layout.pciWindow32],
         memory64: layout.pciWindow64 === undefined ? [] : [layout.pciWindow64],
       },
       gsiOf: intxGsi,
       report: parts.report,
     });
+    this.#passed = new PassedFunctions(report);
     try {
       this.#mapRam();
       this.#pm = this.#addPlatform();
+      this.#removals = new Removals({
+        root: this.#root,
+        acpi: this.#pm,
+        passed: this.#passed,
+        defer: (work) => this.#deferral.defer(work),
+        report,
+        onEvent: parts.onGuestEvent,
+      });
       this.#addFunctions();
       this.#root.assignBars();
       this.#writeAcpi();
       this.plan = describeBoard({
-        spec: parts.spec,
+        spec: parts.machine,
         layout,
         ports: this.ports,
         mmio: this.mmio,
         root: this.#root,
-        passthrough: ({ function: fn }) => this.#passthrough?.describe(fn) ?? this.#users?.describe(fn),
-        dma: this.#passthrough?.dma,
+        passthrough: ({ function: fn }) => this.#passed.describe(fn),
+        dma: this.#dma,
       });
     } catch (error) {
       this.close();
@@ -158,7 +172,7 @@ export class Board {
 
   /** A vCPU met memory that does not answer: how often device memory was withdrawn so far, this time included. */
   memoryFault(): number {
-    return (this.#passthrough?.memoryFault() ?? 0) + (this.#users?.memoryFault() ?? 0);
+    return this.#passed.memoryFault();
   }
 
   resizeConsole(columns: number, rows: number): void {
@@ -171,8 +185,7 @@ export class Board {
       for (const [name, count] of bus.accesses()) accesses[name] = (accesses[name] ?? 0) + count;
     }
     if (this.#unclaimed.count > 0) accesses["(unclaimed)"] = this.#unclaimed.count;
-    const passed = this.#passthrough?.statistics() ?? [];
-    return { accesses, functions: [...passed, ...(this.#users?.statistics() ?? [])] };
+    return { accesses, functions: this.#passed.statistics() };
   }
 
   /** Gives everything back, in reverse order. The vCPUs must have stopped. */
@@ -196,7 +209,7 @@ export class Board {
   }
 
   #addPlatform(): AcpiPm {
-    const { spec, memory, characters, onGuestEvent, report } = this.#parts;
+    const { machine, memory, characters, onGuestEvent, report } = this.#parts;
     const reset = (): void => onGuestEvent({ kind: "reset" });
     const attach = (base: number, size: number, device: BusDevice): void => void this.ports.attach(base, size, device);
     const [low] = memory.regions;
@@ -212,7 +225,7 @@ export class Board {
       {
         powerOff: () => onGuestEvent({ kind: "powerOff" }),
         reset,
-        ejectSlot: (slot) => this.#removals?.guestEjects(slot),
+        ejectSlot: (slot) => this.#removals.guestEjects(slot),
       },
       report,
     );
@@ -232,20 +245,20 @@ export class Board {
     this.#wires.kept?.keep(PORTS.rtc, 1);
     this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
     const { ports, mmio } = this;
-    if (spec.hasTestDevice)
+    if (machine.hasTestDevice)
       attachTestDevice({ ports, mmio, memory, line: this.#wires.line, print: (byte) => com1?.print(byte), report });
-    if (spec.debugExitPort !== undefined)
-      attachDebugExit(this.ports, spec.debugExitPort, (value) => onGuestEvent({ kind: "debugExit", value }));
+    if (machine.debugExitPort !== undefined)
+      attachDebugExit(this.ports, machine.debugExitPort, (value) => onGuestEvent({ kind: "debugExit", value }));
     return pm;
   }
 
   #addFunctions(): void {
-    const { spec, characters, disks } = this.#parts;
+    const { machine, characters, disks } = this.#parts;
     this.#plug(new HostBridge(), 0);
     // Functions with a slot of their own wish come first, so that none of the others is in their way.
     const passed = this.#openPassthrough();
     for (const { slot, members } of passed) if (slot !== undefined) this.#plugGroup(members, slot);
-    for (const { id, serial } of spec.disks) {
+    for (const { id, serial } of machine.disks) {
       this.#plugVirtio(id, new VirtioBlock(id, disks.backend(id), serial ?? id));
     }
     if (characters.console !== undefined) {
@@ -254,60 +267,53 @@ export class Board {
     }
     this.#plugVirtio("rng", new VirtioRng("rng", this.#parts.entropy));
     for (const { slot, members } of passed) if (slot === undefined) this.#plugGroup(members, this.#freeSlot());
-    for (const fn of this.#openUserDevices()) plugPassthrough(this.#root, fn, this.#freeSlot(), 0);
-    if (spec.devices.length + spec.userDevices.length > 0) this.#removals = this.#makeRemovals();
+    this.#addUserDevices();
   }
 
   /** What functions of the host and of other processes are wired to. */
-  #passthroughParts(): Omit<UserDeviceParts, "devices" | "onLost"> {
-    const { memory, watcher, report } = this.#parts;
+  #passthroughHost(): PassthroughHost {
+    const { watcher, report } = this.#parts;
     const { slots, router, resampled: lines } = this.#wires;
-    return { memory, slots, mmio: this.mmio, router, lines, watcher, report };
+    return { slots, mmio: this.mmio, router, lines, watcher, createEvent: EventFd.create, report };
   }
 
-  #openUserDevices(): readonly PassthroughFunction[] {
-    const devices = this.#parts.spec.userDevices;
-    if (devices.length === 0) return [];
-    const users = new UserDevices({
-      ...this.#passthroughParts(),
-      devices,
-      // Later: it may be noticed during the guest's access to the device.
-      onLost: (id, reason) => this.#deferral.defer(() => this.#removals?.serverLost(id, reason)),
-    });
-    this.#users = this.#own(users, () => users.close());
-    return users.functions;
+  #addUserDevices(): void {
+    const { machine, memory, watcher } = this.#parts;
+    for (const device of machine.userDevices) {
+      const passed = openUserDevice(
+        {
+          host: this.#passthroughHost(),
+          memory,
+          watcher,
+          // Later: it may be noticed during the guest's access to the device.
+          onLost: (id, reason) => this.#deferral.defer(() => this.#removals.serverLost(id, reason)),
+        },
+        device,
+      );
+      this.#own(passed.function, (fn) => fn.close());
+      this.#passed.add(passed);
+      plugPassthrough(this.#root, passed.function, this.#freeSlot(), 0);
+    }
   }
 
   #openPassthrough(): readonly PassthroughGroup[] {
-    const { devices } = this.#parts.spec;
+    const { memory, report } = this.#parts;
+    const { devices } = this.#parts.machine;
     if (devices.length === 0) return [];
-    const passthrough = new Passthrough({
-      ...this.#passthroughParts(),
+    const files = this.#own(new KvmVfioDevice(this.#vm), (device) => device.close());
+    const facts = devices.map(({ host }) => host);
+    const functions = new HostFunctions({
       devices,
-      vm: this.#vm,
-      onError: (id) => this.#removals?.hostReportsError(id),
-      onRequest: (id) => this.#removals?.hostWants(id),
+      source: GroupSource.open(libc, facts, report, files),
+      memory,
+      host: this.#passthroughHost(),
+      onError: (id) => this.#removals.hostReportsError(id),
+      onRequest: (id) => this.#removals.hostWants(id),
     });
-    this.#passthrough = this.#own(passthrough, () => passthrough.close());
-    return passthrough.groups();
-  }
-
-  #makeRemovals(): Removals {
-    const { report, onGuestEvent } = this.#parts;
-    return new Removals({
-      root: this.#root,
-      acpi: this.#pm,
-      idOf: (fn) => this.#idOf(fn),
-      find: (id) => this.#passthrough?.find(id) ?? this.#users?.find(id),
-      release: (fn) => (this.#users?.idOf(fn) === undefined ? this.#passthrough?.release(fn) : fn.close()),
-      defer: (work) => this.#deferral.defer(work),
-      report,
-      onEvent: onGuestEvent,
-    });
-  }
-
-  #idOf(fn: PciFunction): string | undefined {
-    return this.#passthrough?.idOf(fn) ?? this.#users?.idOf(fn);
+    this.#own(functions, () => functions.close());
+    this.#dma = functions.dma;
+    for (const passed of functions.passed) this.#passed.add(passed);
+    return functions.groups();
   }
 
   #plugGroup(members: PassthroughGroup["members"], slot: number): void {
@@ -336,21 +342,21 @@ export class Board {
 
   /** The host may want passed-through functions back; the machine's own devices stay. */
   #ejectableSlots(): readonly number[] {
-    const passed = this.#root.functions.filter((plugged) => this.#idOf(plugged.function) !== undefined);
+    const passed = this.#root.functions.filter((plugged) => this.#passed.of(plugged.function) !== undefined);
     return [...new Set(passed.map(({ bdf }) => bdf.device))];
   }
 
   #writeAcpi(): void {
-    const { spec, memory, layout } = this.#parts;
+    const { machine, memory, layout } = this.#parts;
     const { blobs, sizeBytes } = buildAcpiTables({
-      cpuCount: spec.cpus.count,
+      cpuCount: machine.cpus.count,
       tablesAt: ACPI_TABLES.base,
       localApicBase: LOCAL_APIC_BASE,
       ioapicBase: IO_APIC_BASE,
       pci: {
         ecamBase: ECAM.base,
         ecamBuses: ECAM.buses,
-        io: bridgePorts(spec.hasTestDevice),
+        io: bridgePorts(machine.hasTestDevice),
         mem32: layout.pciWindow32,
         ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
         intxGsi,
@@ -358,7 +364,7 @@ export class Board {
       },
       pmPort: PORTS.acpi,
       eventGsi: GSIS.acpiEvents,
-      ...(spec.serial.kind === "off" ? {} : { serial: { port: PORTS.com1, gsi: GSIS.com1 } }),
+      ...(machine.serial.kind === "off" ? {} : { serial: { port: PORTS.com1, gsi: GSIS.com1 } }),
       rtcPort: PORTS.rtc,
     });
     invariant(

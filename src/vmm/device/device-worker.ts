@@ -58,8 +58,6 @@ let disks: Disks | undefined;
 let entropy: EntropySource | undefined;
 let board: Board | undefined;
 let isDone = false;
-/** Devices that the host has asked for: the next power cycle goes without them, whether the guest let go of them or was reset first. */
-const departed = new Set<string>();
 
 /** How long the end waits for the worker of a slow random source, which may be in the middle of a read. */
 const ENTROPY_CLOSE_MS = 10_000;
@@ -107,13 +105,13 @@ function take(message: ToDeviceThread): void {
   }
 }
 
-function build({ files, ram, layout, storage }: Extract<ToDeviceThread, { kind: "build" }>): void {
+function build({ machine, files, ram, layout, storage }: Extract<ToDeviceThread, { kind: "build" }>): void {
   try {
-    characters ??= new CharDevices(data.spec, epoll, report, post, data.outputCredit);
-    disks ??= new Disks(data.spec.disks, storage, epoll, report);
-    entropy ??= openEntropySource(data.spec.rng.source, epoll, report);
+    characters ??= new CharDevices(machine, epoll, report, post, data.outputCredit);
+    disks ??= new Disks(machine.disks, storage, epoll, report);
+    entropy ??= openEntropySource(machine.rng.source, epoll, report);
     board = new Board({
-      spec: { ...data.spec, devices: data.spec.devices.filter(({ id }) => !departed.has(id)) },
+      machine,
       ...files,
       memory: GuestRam.attach(ram),
       layout,
@@ -123,10 +121,7 @@ function build({ files, ram, layout, storage }: Extract<ToDeviceThread, { kind: 
       entropy,
       report,
       trace,
-      onGuestEvent: (event) => {
-        if (event.kind === "deviceWanted") departed.add(event.device);
-        post({ kind: "guest", event });
-      },
+      onGuestEvent: (event) => post({ kind: "guest", event }),
     });
     post({ kind: "built", plan: board.plan });
   } catch (error) {

@@ -4,17 +4,16 @@ import { iova } from "../../base/units.ts";
 import type { GuestRam } from "../../host/memory/guest-ram.ts";
 import type { PlanDma } from "../shared/plan.ts";
 
+/** Guest RAM, as far as its mapping is concerned. */
+export type DmaMemory = Pick<GuestRam, "regions" | "sizeBytes" | "hostAddress">;
+
 /**
  * Lets passed-through devices reach all guest RAM, at DMA addresses that are the guest's physical ones. The kernel pins every page, which
  * is what takes the time of such a start: so it is told.
  *
  * @throws HostError
  */
-export function mapRamForDma(
-  memory: Pick<GuestRam, "regions" | "sizeBytes" | "hostAddress">,
-  mapper: DmaMapper,
-  report: Report,
-): PlanDma {
+export function mapRamForDma(memory: DmaMemory, mapper: DmaMapper, report: Report): PlanDma {
   const started = performance.now();
   for (const region of memory.regions) {
     const host = memory.hostAddress(region.gpa, region.sizeBytes);

@@ -1,18 +1,14 @@
 import type { Report } from "../../base/backends.ts";
-import type { PassthroughFunction } from "../../passthrough/function.ts";
 import type { PciRoot, PluggedFunction } from "../../pci/root.ts";
 import type { AcpiPm } from "../../platform/acpi-pm.ts";
 import type { GuestEvent } from "../shared/messages.ts";
+import type { PassedFunction, PassedFunctions } from "./passed-functions.ts";
 
 /** What removals are made of. */
 export interface RemovalParts {
   readonly root: Pick<PciRoot, "functions" | "unplug">;
   readonly acpi: Pick<AcpiPm, "requestEject">;
-  /** The function's id in the specification; `undefined` for functions that are not passed through. */
-  readonly idOf: (fn: PluggedFunction["function"]) => string | undefined;
-  readonly find: (id: string) => PassthroughFunction | undefined;
-  /** Gives the function back to the host; may take the time of a device reset. */
-  readonly release: (fn: PassthroughFunction) => void;
+  readonly passed: Pick<PassedFunctions, "of" | "release">;
   /** Runs work outside a guest's access. */
   readonly defer: (work: () => void) => void;
   readonly report: Report;
@@ -43,7 +39,7 @@ export class Removals {
   /** REQ. */
   hostWants(id: string): void {
     const { report, onEvent, acpi } = this.#parts;
-    const plugged = this.#plugged(id);
+    const [plugged] = this.#plugged(id);
     if (plugged === undefined) return; // on its way already
     if (!this.#wanted.has(id)) {
       this.#wanted.add(id);
@@ -66,35 +62,38 @@ export class Removals {
   /** The guest's `_EJ0`. Slots of other devices are not listed as ejectable, but a guest can write anything. */
   guestEjects(slot: number): void {
     for (const plugged of this.#parts.root.functions) {
-      const id = plugged.bdf.device === slot ? this.#parts.idOf(plugged.function) : undefined;
-      if (id === undefined) continue;
-      this.#parts.report("info", `${id}: the guest has let go of ${plugged.function.name}`);
-      this.#take(plugged, id);
+      const passed = plugged.bdf.device === slot ? this.#parts.passed.of(plugged.function) : undefined;
+      if (passed === undefined) continue;
+      this.#parts.report("info", `${passed.id}: the guest has let go of ${plugged.function.name}`);
+      this.#take(plugged, passed);
     }
   }
 
   #pull(id: string, why: (name: string) => string): void {
     const { report, acpi } = this.#parts;
-    const plugged = this.#plugged(id);
-    if (plugged === undefined) return;
+    const [plugged, passed] = this.#plugged(id);
+    if (plugged === undefined || passed === undefined) return;
     report("error", `${id}: ${why(plugged.function.name)}; it is taken from the guest`);
-    this.#take(plugged, id);
+    this.#take(plugged, passed);
     acpi.requestEject(plugged.bdf.device);
   }
 
-  #plugged(id: string): PluggedFunction | undefined {
-    return this.#parts.root.functions.find((plugged) => this.#parts.idOf(plugged.function) === id);
+  #plugged(id: string): readonly [PluggedFunction, PassedFunction] | readonly [] {
+    for (const plugged of this.#parts.root.functions) {
+      const passed = this.#parts.passed.of(plugged.function);
+      if (passed?.id === id) return [plugged, passed];
+    }
+    return [];
   }
 
   /** Off the bus at once; given back when the guest's access is over, since that can take as long as a reset. */
-  #take({ bdf }: PluggedFunction, id: string): void {
-    const { root, find, release, defer, report, onEvent } = this.#parts;
+  #take({ bdf }: PluggedFunction, taken: PassedFunction): void {
+    const { root, passed, defer, report, onEvent } = this.#parts;
     root.unplug(bdf.device, bdf.function);
-    const fn = find(id);
     defer(() => {
-      if (fn !== undefined) release(fn);
-      report("info", `${id}: given back to the host`);
-      onEvent({ kind: "deviceReleased", device: id });
+      passed.release(taken);
+      report("info", `${taken.id}: given back to the host`);
+      onEvent({ kind: "deviceReleased", device: taken.id });
     });
   }
 }

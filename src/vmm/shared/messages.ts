@@ -3,10 +3,10 @@ import type { Fd } from "../../base/units.ts";
 import type { StoragePort } from "../../host/disk/storage-ring.ts";
 import type { GuestRamAttachment } from "../../host/memory/guest-ram.ts";
 import type { CpuidEntry } from "../../kvm/cpuid.ts";
-import type { MachineSpec } from "../spec/spec.ts";
 import type { SpinLimits } from "./mailbox.ts";
 import type { MemoryLayout } from "./memory-map.ts";
 import type { MachinePlan } from "./plan.ts";
+import type { ResolvedMachine } from "./resolved-machine.ts";
 
 /* Everything that crosses threads, apart from the shared words of mailbox.ts and vcpu-control.ts. Plain data only. */
 
@@ -54,7 +54,6 @@ export function announceStage({ stage }: LoadingWorker, reached: (typeof STAGE)[
 export interface DeviceWorkerData {
   readonly mailboxes: SharedArrayBuffer;
   readonly doorbell: Fd;
-  readonly spec: MachineSpec;
   /** `auto`: adaptive; `never`: a host with one CPU, where polling keeps the vCPU from running. */
   readonly pollMicroseconds: number | "auto" | "never";
   /** Words of credit.ts: messages of output that may be on their way. */
@@ -82,15 +81,17 @@ export interface MachineFiles {
 /** Storage workers of the writable disks, by the disk's id. */
 export type StoragePorts = Readonly<Record<string, StoragePort>>;
 
+/** What a power cycle's devices are made of. */
+export interface BuildParts {
+  readonly machine: ResolvedMachine;
+  readonly files: MachineFiles;
+  readonly ram: GuestRamAttachment;
+  readonly layout: MemoryLayout;
+}
+
 /** Control → device thread. Each is followed by a ring of the doorbell. */
 export type ToDeviceThread =
-  | {
-      readonly kind: "build";
-      readonly files: MachineFiles;
-      readonly ram: GuestRamAttachment;
-      readonly layout: MemoryLayout;
-      readonly storage: StoragePorts;
-    }
+  | ({ readonly kind: "build"; readonly storage: StoragePorts } & BuildParts)
   | { readonly kind: "dismantle" } // vCPUs have stopped: take the devices apart, keep the host's ends
   | { readonly kind: "stop" } // the same, and end the thread
   | { readonly kind: "input"; readonly channel: Channel; readonly bytes: Uint8Array }

@@ -2,6 +2,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import t, { type Test } from "tap";
 import { HostError } from "../../../src/base/errors.ts";
+import { FunctionFacts } from "../../../src/host-pci/functions.ts";
 import { holderOf } from "../../../src/host-pci/platform-checks.ts";
 import { findObstacles, type PreflightOptions, passthroughChecks, preflight } from "../../../src/host-pci/preflight.ts";
 import { fakeSysfs, type SysfsFunction } from "../../support/fake-sysfs.ts";
@@ -37,6 +38,7 @@ function optionsOf(t: Test, { functions, paths, nodes, cpu, memoryLock, files, m
   }
   return {
     paths: (paths ?? [functions[0]?.bdf ?? ""]).map((bdf) => host.path(bdf)),
+    facts: new FunctionFacts(),
     ramBytes: GIB,
     memoryLock: memoryLock ?? UNLIMITED,
     root: host,
@@ -206,7 +208,8 @@ t.test("findObstacles() compares the memory lock limit with the guest's RAM, unl
 
 t.test("preflight() throws the first obstacle", async (t) => {
   const host = fakeSysfs(t.testdir(), [{ bdf: "0000:01:00.0", driver: "e1000e" }]);
-  const options = { paths: [host.path("0000:01:00.0")], ramBytes: GIB, memoryLock: UNLIMITED, root: host };
+  const facts = new FunctionFacts();
+  const options = { paths: [host.path("0000:01:00.0")], facts, ramBytes: GIB, memoryLock: UNLIMITED, root: host };
   t.throws(() => preflight(options), HostError);
   t.doesNotThrow(() => preflight({ ...options, paths: [] }));
 });

@@ -2,6 +2,7 @@ import t from "tap";
 import { PassthroughFunction } from "../../../../src/passthrough/function.ts";
 import { PciRoot } from "../../../../src/pci/root.ts";
 import { AcpiPm } from "../../../../src/platform/acpi-pm.ts";
+import { PassedFunctions } from "../../../../src/vmm/device/passed-functions.ts";
 import { Removals } from "../../../../src/vmm/device/removals.ts";
 import type { GuestEvent } from "../../../../src/vmm/shared/messages.ts";
 import { FakeClock } from "../../../support/fake-clock.ts";
@@ -29,6 +30,7 @@ class Bench {
   });
   readonly backends = new Map<string, FakeDeviceBackend>();
   readonly functions = new Map<string, PassthroughFunction>();
+  readonly passed = new PassedFunctions(this.host.report);
   readonly events: GuestEvent[] = [];
   readonly line = new FakeLine(9);
   readonly acpi: AcpiPm;
@@ -55,9 +57,7 @@ class Bench {
     this.removals = new Removals({
       root: this.root,
       acpi: this.acpi,
-      idOf: (fn) => [...this.functions].find(([, candidate]) => candidate === fn)?.[0],
-      find: (id) => this.functions.get(id),
-      release: (fn) => fn.close(),
+      passed: this.passed,
       defer: (work) => this.#deferred.push(work),
       report: this.host.report,
       onEvent: (event) => this.events.push(event),
@@ -89,6 +89,7 @@ class Bench {
     });
     this.backends.set(id, backend);
     this.functions.set(id, fn);
+    this.passed.add({ id, function: fn, isOfHost: true, release: () => fn.close() });
     this.root.plug(fn, slot, functionNumber);
   }
 }

@@ -1,0 +1,120 @@
+import { invariant } from "../../base/invariant.ts";
+import type { DeviceBackend, DeviceSource } from "../../passthrough/backend.ts";
+import { PassthroughFunction, type PassthroughHost } from "../../passthrough/function.ts";
+import { withRom } from "../../passthrough/rom.ts";
+import { parseBdf } from "../../pci/bdf.ts";
+import type { PlanDma } from "../shared/plan.ts";
+import type { ResolvedDevice } from "../shared/resolved-machine.ts";
+import { reportFunction } from "./function-facts.ts";
+import type { PassedFunction } from "./passed-functions.ts";
+import { groupBySlot } from "./passthrough-slots.ts";
+import { type DmaMemory, mapRamForDma } from "./ram-dma.ts";
+import { readRom } from "./rom-file.ts";
+
+/** What a board's functions of the host are made of. */
+export interface HostFunctionsParts {
+  readonly devices: readonly ResolvedDevice[];
+  /** Opened for these devices; it belongs to the {@link HostFunctions} from now on. */
+  readonly source: DeviceSource;
+  readonly memory: DmaMemory;
+  readonly host: Omit<PassthroughHost, "peerDma">;
+  /** The host reports an error that a function does not recover from; by its id. */
+  readonly onError: (id: string) => void;
+  /** The host wants a function back, and waits; by its id, again and again. */
+  readonly onRequest: (id: string) => void;
+}
+
+/** Functions that go into one slot; any free one where the user named none. */
+export interface PassthroughGroup {
+  readonly slot: number | undefined;
+  readonly members: readonly { readonly function: PassthroughFunction; readonly functionNumber: number }[];
+}
+
+interface OpenFunction {
+  readonly device: ResolvedDevice;
+  readonly backend: DeviceBackend;
+  readonly function: PassthroughFunction;
+}
+
+/** The functions of the host that a board has, with all that they share: the source they come from, and guest RAM in its addresses. */
+export class HostFunctions {
+  /** How long it took to map guest RAM. */
+  readonly dma: PlanDma;
+  readonly #source: DeviceSource;
+  readonly #opened: readonly OpenFunction[];
+  readonly #isReleased = new Set<OpenFunction>();
+
+  /**
+   * Opens all functions; those that opening did not reset are reset with their bus. BARs are mapped for the other devices' DMA only where
+   * there are other devices.
+   *
+   * @throws HostError with advice; everything is given back then.
+   */
+  constructor(parts: HostFunctionsParts) {
+    const { devices, source, memory, host } = parts;
+    this.#source = source;
+    const backends: DeviceBackend[] = [];
+    const opened: OpenFunction[] = [];
+    this.#opened = opened;
+    try {
+      for (const device of devices) backends.push(source.open(device.host));
+      // All are open and none is used yet: the only moment, but for the end, when a whole bus may be reset.
+      source.resetBuses("warn");
+      const withPeers: PassthroughHost = devices.length > 1 ? { ...host, peerDma: source } : host;
+      for (const [index, device] of devices.entries()) {
+        const backend = backends[index];
+        if (backend === undefined) continue; // there is one for each
+        const handlers = { onError: () => parts.onError(device.id), onRequest: () => parts.onRequest(device.id) };
+        const shown = withRom(backend, readRom(backend.name, device.rom));
+        opened.push({ device, backend, function: new PassthroughFunction(shown, device, withPeers, handlers) });
+      }
+      this.dma = mapRamForDma(memory, source, host.report);
+    } catch (error) {
+      for (const { function: fn } of opened.reverse()) fn.close();
+      for (const backend of backends.reverse()) backend.close();
+      source.close();
+      throw error;
+    }
+    for (const { function: fn } of opened) reportFunction(fn, host.report);
+  }
+
+  /** In the order of the devices. */
+  get passed(): readonly PassedFunction[] {
+    return this.#opened.map((one) => {
+      return { id: one.device.id, function: one.function, isOfHost: true, release: () => this.#release(one) };
+    });
+  }
+
+  /** Which functions belong into one slot of the guest. */
+  groups(): readonly PassthroughGroup[] {
+    const wishes = this.#opened.map(({ device: { host, pciSlot } }) => {
+      const address = parseBdf(host.bdf);
+      invariant(address !== undefined, `${host.bdf} is no address of a PCI function`);
+      return { host: address, isVirtual: host.physicalFunction !== undefined, slot: pciSlot };
+    });
+    return groupBySlot(wishes).map(({ slot, members }) => ({
+      slot,
+      members: members.flatMap(({ index, functionNumber }) => {
+        const found = this.#opened[index];
+        return found === undefined ? [] : [{ function: found.function, functionNumber }];
+      }),
+    }));
+  }
+
+  /** Gives everything back, after a reset of the functions that closing alone does not reset. The guest must have stopped. */
+  close(): void {
+    const open = this.#opened.filter((one) => !this.#isReleased.has(one)).reverse();
+    for (const { function: fn } of open) fn.retire();
+    // What was said at the start need not be said again.
+    this.#source.resetBuses("debug");
+    for (const { function: fn } of open) fn.close();
+    this.#source.close();
+  }
+
+  /** The host may be waiting for the function, and for its group: that goes with its last function. */
+  #release(released: OpenFunction): void {
+    this.#isReleased.add(released);
+    released.function.close();
+    this.#source.release(released.backend);
+  }
+}
