@@ -4,16 +4,10 @@ import { dumpRoot } from "../../pci/dump.ts";
 import { PCI_DEVICE_ID, PCI_VENDOR_ID } from "../../pci/ids.ts";
 import type { PciRoot, PluggedFunction } from "../../pci/root.ts";
 import { GSIS, type MemoryLayout, pciPortWindows } from "../shared/memory-map.ts";
-import type { MachinePlan, PlanBarPart, PlanDma, PlanFunction, PlanRange } from "../shared/plan.ts";
+import type { MachinePlan, PlanDma, PlanFunction, PlanRange } from "../shared/plan.ts";
 import type { MachineSpec } from "../spec/spec.ts";
-import { interruptTexts } from "./function-facts.ts";
-
-/** What a passed-through function knows besides what its configuration space shows. */
-export interface PassthroughDescription {
-  /** On the host: `0000:01:00.0`. */
-  readonly hostAddress: string;
-  readonly parts: (bar: number) => readonly PlanBarPart[];
-}
+import { interruptTexts } from "./passed/function-facts.ts";
+import type { PassthroughDescription } from "./passed/passed-functions.ts";
 
 export interface BoardDescription {
   readonly spec: MachineSpec;

@@ -47,13 +47,13 @@ import { describeBoard } from "./board-plan.ts";
 import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
 import type { Disks } from "./disks.ts";
-import { HostFunctions, type PassthroughGroup } from "./host-functions.ts";
-import { PassedFunctions } from "./passed-functions.ts";
-import { plugPassthrough } from "./passthrough-slots.ts";
-import { Removals } from "./removals.ts";
+import { HostFunctions, type PassthroughGroup } from "./passed/host-functions.ts";
+import { PassedFunctions } from "./passed/passed-functions.ts";
+import { plugPassthrough } from "./passed/passthrough-slots.ts";
+import { Removals } from "./passed/removals.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import type { Trace } from "./trace.ts";
-import { openUserDevice } from "./user-devices.ts";
+import { openUserDevice } from "./passed/user-devices.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
 export interface BoardParts extends MachineFiles {

@@ -1,6 +1,6 @@
 import t from "tap";
-import { gpa, hva } from "../../../../src/base/units.ts";
-import { mapRamForDma } from "../../../../src/vmm/device/ram-dma.ts";
+import { gpa, hva } from "../../../../../src/base/units.ts";
+import { mapRamForDma } from "../../../../../src/vmm/device/passed/ram-dma.ts";
 
 t.test("mapRamForDma() maps each region at its guest-physical address, and tells size and time", async (t) => {
   const mapped: (readonly number[])[] = [];

@@ -1,11 +1,11 @@
-import type { Report } from "../../base/backends.ts";
-import type { Gsi } from "../../base/units.ts";
-import { hex } from "../../base/units.ts";
-import type { PassthroughFunction } from "../../passthrough/function.ts";
-import type { BarSummary } from "../../passthrough/summary.ts";
-import type { ConfigSpace } from "../../pci/config-space.ts";
-import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_INTERRUPT_PIN, PCI_MSIX_FLAGS } from "../../pci/ids.ts";
-import type { PlanBarPart } from "../shared/plan.ts";
+import type { Report } from "../../../base/backends.ts";
+import type { Gsi } from "../../../base/units.ts";
+import { hex } from "../../../base/units.ts";
+import type { PassthroughFunction } from "../../../passthrough/function.ts";
+import type { BarSummary } from "../../../passthrough/summary.ts";
+import type { ConfigSpace } from "../../../pci/config-space.ts";
+import { PCI_CAP_ID_MSI, PCI_CAP_ID_MSIX, PCI_INTERRUPT_PIN, PCI_MSIX_FLAGS } from "../../../pci/ids.ts";
+import type { PlanBarPart } from "../../shared/plan.ts";
 
 /** Mapped pieces are what is left between the trapped ones. */
 export function barParts(bar: BarSummary): PlanBarPart[] {

@@ -1,12 +1,19 @@
-import type { Report } from "../../base/backends.ts";
-import { HOST_ROOT, textFile } from "../../host-pci/files.ts";
-import { hostInterrupts } from "../../host-pci/interrupt-counts.ts";
-import type { PassthroughFunction } from "../../passthrough/function.ts";
-import { MemoryFaults } from "../../passthrough/memory-faults.ts";
-import type { PciFunction } from "../../pci/function.ts";
-import type { FunctionStatistics } from "../shared/messages.ts";
-import type { PassthroughDescription } from "./board-plan.ts";
+import type { Report } from "../../../base/backends.ts";
+import { HOST_ROOT, textFile } from "../../../host-pci/files.ts";
+import { hostInterrupts } from "../../../host-pci/interrupt-counts.ts";
+import type { PassthroughFunction } from "../../../passthrough/function.ts";
+import { MemoryFaults } from "../../../passthrough/memory-faults.ts";
+import type { PciFunction } from "../../../pci/function.ts";
+import type { FunctionStatistics } from "../../shared/messages.ts";
+import type { PlanBarPart } from "../../shared/plan.ts";
 import { barParts } from "./function-facts.ts";
+
+/** What a passed-through function knows besides what its configuration space shows. */
+export interface PassthroughDescription {
+  /** On the host: `0000:01:00.0`. */
+  readonly hostAddress: string;
+  readonly parts: (bar: number) => readonly PlanBarPart[];
+}
 
 /** A passed-through function of the machine, whatever its transport. */
 export interface PassedFunction {

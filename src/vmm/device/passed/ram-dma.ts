@@ -1,8 +1,8 @@
-import type { Report } from "../../base/backends.ts";
-import type { DmaMapper } from "../../base/mappings.ts";
-import { iova } from "../../base/units.ts";
-import type { GuestRam } from "../../host/memory/guest-ram.ts";
-import type { PlanDma } from "../shared/plan.ts";
+import type { Report } from "../../../base/backends.ts";
+import type { DmaMapper } from "../../../base/mappings.ts";
+import { iova } from "../../../base/units.ts";
+import type { GuestRam } from "../../../host/memory/guest-ram.ts";
+import type { PlanDma } from "../../shared/plan.ts";
 
 /** Guest RAM, as far as its mapping is concerned. */
 export type DmaMemory = Pick<GuestRam, "regions" | "sizeBytes" | "hostAddress">;

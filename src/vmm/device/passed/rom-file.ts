@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
-import { errnoOf, HostError } from "../../base/errors.ts";
-import type { OtherRomContent } from "../../passthrough/rom.ts";
-import type { RomSpec } from "../spec/spec.ts";
+import { errnoOf, HostError } from "../../../base/errors.ts";
+import type { OtherRomContent } from "../../../passthrough/rom.ts";
+import type { RomSpec } from "../../spec/spec.ts";
 
 /**
  * Reads what a function shows as its expansion ROM.

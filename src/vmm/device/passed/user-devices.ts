@@ -1,8 +1,8 @@
-import type { FdWatcher } from "../../base/signals.ts";
-import { PassthroughFunction, type PassthroughHost } from "../../passthrough/function.ts";
-import { UserDevice } from "../../vfio-user/client/device.ts";
-import type { SharedMemory } from "../../vfio-user/client/memory.ts";
-import type { UserDeviceSpec } from "../spec/spec.ts";
+import type { FdWatcher } from "../../../base/signals.ts";
+import { PassthroughFunction, type PassthroughHost } from "../../../passthrough/function.ts";
+import { UserDevice } from "../../../vfio-user/client/device.ts";
+import type { SharedMemory } from "../../../vfio-user/client/memory.ts";
+import type { UserDeviceSpec } from "../../spec/spec.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
 

@@ -1,11 +1,11 @@
 import t from "tap";
-import { PassthroughFunction } from "../../../../src/passthrough/function.ts";
-import { PciRoot } from "../../../../src/pci/root.ts";
-import { groupBySlot, plugPassthrough, type SlotWish } from "../../../../src/vmm/device/passthrough-slots.ts";
-import { intxGsi } from "../../../../src/vmm/shared/memory-map.ts";
-import { FakeDeviceBackend } from "../../../support/fake-device-backend.ts";
-import { EDU, NVME } from "../../../support/fake-devices.ts";
-import { FakePassthroughHost } from "../../../support/fake-passthrough-host.ts";
+import { PassthroughFunction } from "../../../../../src/passthrough/function.ts";
+import { PciRoot } from "../../../../../src/pci/root.ts";
+import { groupBySlot, plugPassthrough, type SlotWish } from "../../../../../src/vmm/device/passed/passthrough-slots.ts";
+import { intxGsi } from "../../../../../src/vmm/shared/memory-map.ts";
+import { FakeDeviceBackend } from "../../../../support/fake-device-backend.ts";
+import { EDU, NVME } from "../../../../support/fake-devices.ts";
+import { FakePassthroughHost } from "../../../../support/fake-passthrough-host.ts";
 
 const wish = (bus: number, device: number, functionNumber: number, rest: Partial<SlotWish> = {}): SlotWish => ({
   host: { segment: 0, bus, device, function: functionNumber },

@@ -1,15 +1,15 @@
 import t from "tap";
-import { PassthroughFunction } from "../../../../src/passthrough/function.ts";
-import { PciRoot } from "../../../../src/pci/root.ts";
-import { AcpiPm } from "../../../../src/platform/acpi-pm.ts";
-import { PassedFunctions } from "../../../../src/vmm/device/passed-functions.ts";
-import { Removals } from "../../../../src/vmm/device/removals.ts";
-import type { GuestEvent } from "../../../../src/vmm/shared/messages.ts";
-import { FakeClock } from "../../../support/fake-clock.ts";
-import { FakeDeviceBackend } from "../../../support/fake-device-backend.ts";
-import { EDU, NVME, SD_HOST } from "../../../support/fake-devices.ts";
-import { FakeLine } from "../../../support/fake-line.ts";
-import { FakePassthroughHost } from "../../../support/fake-passthrough-host.ts";
+import { PassthroughFunction } from "../../../../../src/passthrough/function.ts";
+import { PciRoot } from "../../../../../src/pci/root.ts";
+import { AcpiPm } from "../../../../../src/platform/acpi-pm.ts";
+import { PassedFunctions } from "../../../../../src/vmm/device/passed/passed-functions.ts";
+import { Removals } from "../../../../../src/vmm/device/passed/removals.ts";
+import type { GuestEvent } from "../../../../../src/vmm/shared/messages.ts";
+import { FakeClock } from "../../../../support/fake-clock.ts";
+import { FakeDeviceBackend } from "../../../../support/fake-device-backend.ts";
+import { EDU, NVME, SD_HOST } from "../../../../support/fake-devices.ts";
+import { FakeLine } from "../../../../support/fake-line.ts";
+import { FakePassthroughHost } from "../../../../support/fake-passthrough-host.ts";
 
 /** Ports of the ACPI block as the DSDT names them. */
 const EJECT_REQUESTS = 4;

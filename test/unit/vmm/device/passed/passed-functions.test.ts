@@ -1,9 +1,9 @@
 import t from "tap";
-import { PassthroughFunction } from "../../../../src/passthrough/function.ts";
-import { PassedFunctions } from "../../../../src/vmm/device/passed-functions.ts";
-import { FakeDeviceBackend } from "../../../support/fake-device-backend.ts";
-import { EDU, NVME } from "../../../support/fake-devices.ts";
-import { FakePassthroughHost } from "../../../support/fake-passthrough-host.ts";
+import { PassthroughFunction } from "../../../../../src/passthrough/function.ts";
+import { PassedFunctions } from "../../../../../src/vmm/device/passed/passed-functions.ts";
+import { FakeDeviceBackend } from "../../../../support/fake-device-backend.ts";
+import { EDU, NVME } from "../../../../support/fake-devices.ts";
+import { FakePassthroughHost } from "../../../../support/fake-passthrough-host.ts";
 
 function setUp() {
   const host = new FakePassthroughHost();

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import t from "tap";
-import { readRom } from "../../../../src/vmm/device/rom-file.ts";
+import { readRom } from "../../../../../src/vmm/device/passed/rom-file.ts";
 
 t.test("readRom() answers a file's content, none, or the device's own", async (t) => {
   const folder = t.testdir({ "rom.bin": Buffer.from([0x55, 0xaa, 0x08]) });

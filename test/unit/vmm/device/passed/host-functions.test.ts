@@ -1,14 +1,14 @@
 import t, { type Test } from "tap";
-import { fd, gpa, hva } from "../../../../src/base/units.ts";
-import { libc } from "../../../../src/host/libc.ts";
-import { FunctionFacts } from "../../../../src/host-pci/functions.ts";
-import { GroupSource } from "../../../../src/vfio/group-source.ts";
-import { HostFunctions } from "../../../../src/vmm/device/host-functions.ts";
-import type { DmaMemory } from "../../../../src/vmm/device/ram-dma.ts";
-import type { ResolvedDevice } from "../../../../src/vmm/shared/resolved-machine.ts";
-import { FakePassthroughHost } from "../../../support/fake-passthrough-host.ts";
-import { fakeSysfs, type SysfsFunction } from "../../../support/fake-sysfs.ts";
-import { FakeVfioKernel, type KernelDevice } from "../../../support/fake-vfio-kernel.ts";
+import { fd, gpa, hva } from "../../../../../src/base/units.ts";
+import { libc } from "../../../../../src/host/libc.ts";
+import { FunctionFacts } from "../../../../../src/host-pci/functions.ts";
+import { GroupSource } from "../../../../../src/vfio/group-source.ts";
+import { HostFunctions } from "../../../../../src/vmm/device/passed/host-functions.ts";
+import type { DmaMemory } from "../../../../../src/vmm/device/passed/ram-dma.ts";
+import type { ResolvedDevice } from "../../../../../src/vmm/shared/resolved-machine.ts";
+import { FakePassthroughHost } from "../../../../support/fake-passthrough-host.ts";
+import { fakeSysfs, type SysfsFunction } from "../../../../support/fake-sysfs.ts";
+import { FakeVfioKernel, type KernelDevice } from "../../../../support/fake-vfio-kernel.ts";
 
 const FUNCTIONS: readonly SysfsFunction[] = [
   { bdf: "0000:01:00.0", driver: "vfio-pci", group: 7 },

@@ -1,10 +1,10 @@
-import { invariant } from "../../base/invariant.ts";
-import type { DeviceBackend, DeviceSource } from "../../passthrough/backend.ts";
-import { PassthroughFunction, type PassthroughHost } from "../../passthrough/function.ts";
-import { withRom } from "../../passthrough/rom.ts";
-import { parseBdf } from "../../pci/bdf.ts";
-import type { PlanDma } from "../shared/plan.ts";
-import type { ResolvedDevice } from "../shared/resolved-machine.ts";
+import { invariant } from "../../../base/invariant.ts";
+import type { DeviceBackend, DeviceSource } from "../../../passthrough/backend.ts";
+import { PassthroughFunction, type PassthroughHost } from "../../../passthrough/function.ts";
+import { withRom } from "../../../passthrough/rom.ts";
+import { parseBdf } from "../../../pci/bdf.ts";
+import type { PlanDma } from "../../shared/plan.ts";
+import type { ResolvedDevice } from "../../shared/resolved-machine.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
 import { groupBySlot } from "./passthrough-slots.ts";

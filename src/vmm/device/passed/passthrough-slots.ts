@@ -1,7 +1,7 @@
-import type { PassthroughFunction } from "../../passthrough/function.ts";
-import type { Bdf } from "../../pci/bdf.ts";
-import { PCI_INTERRUPT_PIN } from "../../pci/ids.ts";
-import type { PciRoot } from "../../pci/root.ts";
+import type { PassthroughFunction } from "../../../passthrough/function.ts";
+import type { Bdf } from "../../../pci/bdf.ts";
+import { PCI_INTERRUPT_PIN } from "../../../pci/ids.ts";
+import type { PciRoot } from "../../../pci/root.ts";
 
 /** Where a function comes from and where the user wants it. */
 export interface SlotWish {

@@ -1,7 +1,7 @@
-import type { Report } from "../../base/backends.ts";
-import type { PciRoot, PluggedFunction } from "../../pci/root.ts";
-import type { AcpiPm } from "../../platform/acpi-pm.ts";
-import type { GuestEvent } from "../shared/messages.ts";
+import type { Report } from "../../../base/backends.ts";
+import type { PciRoot, PluggedFunction } from "../../../pci/root.ts";
+import type { AcpiPm } from "../../../platform/acpi-pm.ts";
+import type { GuestEvent } from "../../shared/messages.ts";
 import type { PassedFunction, PassedFunctions } from "./passed-functions.ts";
 
 /** What removals are made of. */
