@@ -8,15 +8,17 @@ import { type CpuTime, cpuTime } from "./measure/process.ts";
 import { byThreadName, TraceCounter } from "./trace-counter.ts";
 
 /*
- * Counts that need a Linux guest, and so a KVM that runs one: the nested lab, or a real host. Speed is not looked at: the lab is emulated.
+ * Counts that need a Linux guest, and so a KVM that runs one: the nested lab, or a real host. Speed is not looked at:
+ * the lab is emulated.
  */
 
-const USAGE = `node dist/bench/lab.js boot|path|idle --kernel FILE [--vmm tsvmm|qemu] [--disk FILE] [--initramfs FILE] [--cpus N]
-      [--cmdline TEXT] [--device BDF] [--prompt REGEX] [--show]
+const USAGE = `node dist/bench/lab.js boot|path|idle --kernel FILE [--vmm tsvmm|qemu]
+      [--disk FILE] [--initramfs FILE] [--cpus N] [--cmdline TEXT] [--device BDF] [--prompt REGEX] [--show]
   boot  exits until the serial console shows the guest's first userspace line: [--until REGEX]
-  path  exits and system calls while the guest's shell does I/O on the devices all the time: --command CMD, which is repeated without an
-        end, and the host's interrupts meanwhile: [--seconds N]
-  idle  share of a processor that all threads take while the booted guest does nothing, and exits and system calls meanwhile: [--seconds N]
+  path  exits and system calls while the guest's shell does I/O on the devices: --command CMD, which is repeated without
+        an end, and the host's interrupts meanwhile: [--seconds N]
+  idle  share of a processor that all threads take while the booted guest does nothing, and exits and system calls
+        meanwhile: [--seconds N]
 Each prints JSON; --show the guest's console on standard error. Root only: the kernel counts, by tracefs.
 `;
 
@@ -62,7 +64,9 @@ class Counters {
     return this.#between(NOTHING, { ...counts, own: await guest.statistics() });
   }
 
-  /** What the VMM itself has counted is asked for some time before and right after, so that answering is not counted. */
+  /**
+   * What the VMM itself has counted is asked for some time before and right after, so that answering is not counted.
+   */
   async during(guest: LinuxGuest, work: () => Promise<unknown>): Promise<Difference> {
     const ownBefore = await guest.statistics();
     await sleep(ANSWER_MS);
@@ -127,7 +131,10 @@ function interruptsOf(devices: readonly string[]): number {
   return devices.reduce((sum, bdf) => [...hostInterrupts(table, bdf).values()].reduce((a, b) => a + b, sum), 0);
 }
 
-/** Has a guest do I/O in the background, where it says nothing at its serial console, and counts what of it reaches userspace. */
+/**
+ * Has a guest do I/O in the background, where it says nothing at its serial console, and counts what of it reaches
+ * userspace.
+ */
 async function dataPath(work: Work, command: string, seconds: number): Promise<object> {
   const { devices } = work.spec;
   return await withGuest(work, async (guest) => {

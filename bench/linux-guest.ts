@@ -2,7 +2,10 @@ import { GuestSession } from "../lab/guest-session.ts";
 import { shellQuote } from "../lab/run.ts";
 import { Machine, type MachineStatistics } from "../src/index.ts";
 
-/** A Linux guest that one of the VMMs runs. Paths are files of the host; `devices` addresses of functions that vfio-pci has. */
+/**
+ * A Linux guest that one of the VMMs runs. Paths are files of the host; `devices` addresses of functions that vfio-pci
+ * has.
+ */
 export interface LinuxGuestSpec {
   readonly kernel: string;
   readonly initramfs: string | undefined;
@@ -50,7 +53,10 @@ export async function startTsvmm(spec: LinuxGuestSpec): Promise<LinuxGuest> {
   };
 }
 
-/** The same machine, as far as QEMU has it: a PC with PCI Express, its firmware left out by PVH, virtio disk, no display. */
+/**
+ * The same machine, as far as QEMU has it: a PC with PCI Express, its firmware left out by PVH, virtio disk, no
+ * display.
+ */
 export function qemuCommand(spec: LinuxGuestSpec): readonly string[] {
   return [
     ...["qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-M", "q35"],

@@ -29,9 +29,9 @@ const ROWS: readonly Row[] = [
 const DEFAULT_ROUNDS = 7;
 
 const USAGE = `node dist/bench/main.js [row…] [--rounds N] [--json FILE] [--entry FILE] [--long]
-  --rounds N    measurements of each thing, ${DEFAULT_ROUNDS} unless told
+  --rounds N    measurements of each thing; default: ${DEFAULT_ROUNDS}
   --json FILE   writes the result there too
-  --entry FILE  the program to measure, dist/bundle/main.js unless told
+  --entry FILE  the program to measure; default: dist/bundle/main.js
   --long        idles for a minute instead of seconds, and starts QEMU's q35 too
 rows: ${ROWS.map(({ name }) => name).join(", ")}
 `;

@@ -14,7 +14,10 @@ export function parseHistogram(text: string): Map<number, number> {
   return new Map([...lines].map(([, tid, count]) => [Number(tid), Number(count)]));
 }
 
-/** Counts an event by thread, by a histogram of the kernel's own: nothing of it runs in the threads that are looked at. Root only. */
+/**
+ * Counts an event by thread, by a histogram of the kernel's own: nothing of it runs in the threads that are looked at.
+ * Root only.
+ */
 export class TraceCounter {
   readonly #directory: string;
 
@@ -37,7 +40,10 @@ export class TraceCounter {
   }
 }
 
-/** Counts of a process's threads, by name: `vcpu0`, `devices`. Threads of one name are added up, and those without a count left out. */
+/**
+ * Counts of a process's threads, by name: `vcpu0`, `devices`. Threads of one name are added up, and those without a
+ * count left out.
+ */
 export function byThreadName(pid: number, counts: ReadonlyMap<number, number>): Record<string, number> {
   const named: Record<string, number> = {};
   for (const tid of readdirSync(`/proc/${pid}/task`)) {

@@ -3,8 +3,9 @@
  *
  *     node dist/examples/bare-metal.js kernel.elf "expected text"
  *
- * The image is recognised by its content: a multiboot-1 ELF file here, but a vmlinux or a bzImage would do. It ends the machine by
- * writing to the debug exit port 0xf4; the exit status is then `(value << 1) | 1`, as QEMU's isa-debug-exit has it.
+ * The image is recognised by its content: a multiboot-1 ELF file here, but a vmlinux or a bzImage would do. It ends the
+ * machine by writing to the debug exit port 0xf4; the exit status is then `(value << 1) | 1`, as QEMU's isa-debug-exit
+ * has it.
  */
 import { Machine } from "../src/index.ts"; // outside this repository: from "tsvmm"
 

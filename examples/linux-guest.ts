@@ -18,7 +18,8 @@ const machine = await Machine.start({ kernel, initramfs, cmdline: "console=ttyS0
 machine.on("exit", ({ text }) => console.log(`the machine has ended: ${text}`));
 
 const patience = { timeoutMs: 240_000 };
-// Not /[#$] $/: a shell may ask its terminal for the cursor's place at once, and the prompt is then not the last that came.
+// Not /[#$] $/: a shell may ask its terminal for the cursor's place at once, and the prompt is then not the last that
+// came.
 await machine.serial.waitFor(/[#$] /, patience);
 machine.serial.write("echo cpus=$(nproc)\n");
 const [, cpus] = await machine.serial.waitFor(/cpus=(\d+)\r?\n/, patience);

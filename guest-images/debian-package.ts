@@ -17,7 +17,8 @@ export interface UnpackedPackage {
 }
 
 /**
- * Answers the newest version of a package, unpacked into the cache, downloading it first when it is not there. Needs no root.
+ * Answers the newest version of a package, unpacked into the cache, downloading it first when it is not there. Needs no
+ * root.
  *
  * @throws HostError when apt does not know the package, or cannot download it.
  */

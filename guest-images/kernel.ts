@@ -23,7 +23,7 @@ export interface Kernel {
 const KERNEL_PACKAGE = /^linux-image-\d[\d.+~-]*-amd64$/;
 
 /**
- * Answers Debian's kernel for 64-bit PCs: the cache's newest, or, when it has none, the current one, which is downloaded and
+ * Answers Debian's kernel for 64-bit PCs: the cache's newest. An empty cache gets the current one, downloaded and
  * unpacked (70 MB, half a minute).
  *
  * @throws HostError when the cache holds none and apt knows none.

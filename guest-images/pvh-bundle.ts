@@ -5,9 +5,9 @@ import { alignUp, hex } from "../src/base/units.ts";
  * A kernel with its initramfs built in, made after the fact.
  *
  * Debian's kernels have the drivers of every disk as modules, so they cannot mount a root file system without an
- * initramfs. Here one rides along as one more segment of the ELF file, and the PVH entry point is turned to a few
- * instructions in front of it, which enter it in the list of boot modules (unless the VMM was given another one) and go
- * on to the kernel's own entry. Any VMM that boots PVH kernels loads such a file.
+ * initramfs. Here one is a further segment of the ELF file, behind a few instructions. The PVH entry point is changed
+ * to those instructions. They enter the segment in the list of boot modules, unless the VMM was given another one. Then
+ * they jump to the kernel's own entry. Any VMM that boots PVH kernels loads such a file.
  */
 
 /** Elf64_Ehdr and Elf64_Phdr, ELF-64 Object File Format 1.5 */
@@ -57,8 +57,8 @@ interface Segment {
 /**
  * Answers a PVH kernel that brings its own initramfs.
  *
- * The result keeps the kernel's segments at their addresses, but neither its section table nor the zeros at a segment's
- * end, so it is about half as large as what a bzImage unpacks to.
+ * The result keeps the kernel's segments at their addresses. It has neither the section table nor the zeros at a
+ * segment's end. So it is about half as large as what a bzImage unpacks to.
  *
  * @param vmlinux An ELF-64 kernel with a PVH note.
  * @throws HostError when it is not one.
@@ -89,8 +89,8 @@ export function bundleInitramfs(vmlinux: Buffer, initramfs: Buffer): Buffer {
 }
 
 /**
- * The new entry point's code: 32-bit, paging off, no stack, EBX holds the address of `hvm_start_info`; only EAX is used.
- * Xen public/arch-x86/hvm/start_info.h: nr_modules at 12, modlist_paddr at 16; a module's size is at 8.
+ * The new entry point's code: 32-bit, paging off, no stack, EBX holds the address of `hvm_start_info`; only EAX is
+ * used. Xen public/arch-x86/hvm/start_info.h: nr_modules at 12, modlist_paddr at 16; a module's size is at 8.
  */
 function entryCode(kernelEntry: number, moduleList: number): Buffer {
   const code = Buffer.concat([
@@ -163,7 +163,10 @@ function turnEntry(segments: readonly Segment[], newEntry: number): number {
   throw new HostError("Cannot add an initramfs to the kernel: it has no PVH entry point");
 }
 
-/** Answers where the entry point's address lies in a note segment. Elf64_Nhdr: namesz, descsz, type; name and desc are padded to 4. */
+/**
+ * Answers where the entry point's address lies in a note segment. Elf64_Nhdr: namesz, descsz, type; name and desc are
+ * padded to 4.
+ */
 function entryNoteOffset(notes: Buffer): number | undefined {
   for (let at = 0; at + 12 <= notes.length; ) {
     const nameEnd = at + 12 + alignUp(notes.readUInt32LE(at), 4);
@@ -174,7 +177,10 @@ function entryNoteOffset(notes: Buffer): number | undefined {
   return undefined;
 }
 
-/** Leaves out a segment's zeros at its end, which memory holds anyway when the guest starts, as far as no note lies there. */
+/**
+ * Leaves out a segment's zeros at its end, which memory holds anyway when the guest starts, as far as no note lies
+ * there.
+ */
 function withoutTrailingZeros(segment: Segment, segments: readonly Segment[]): Segment {
   const noteEnds = segments
     .filter((one) => one.type === PT_NOTE)

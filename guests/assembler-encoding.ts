@@ -1,6 +1,7 @@
 /*
- * What the assembler's instructions are made of: operands, labels, data, and the encoding of prefixes, opcode and ModRM.
- * Memory operands always use 32-bit addressing (64-bit in long mode), in 16-bit code by a prefix. Intel SDM vol. 2 §2.
+ * What the assembler's instructions are made of: operands, labels, data, and the encoding of prefixes, opcode and
+ * ModRM. Memory operands always use 32-bit addressing (64-bit in long mode), in 16-bit code by a prefix. Intel SDM vol.
+ * 2 §2.
  */
 
 /** Operand size the CPU decodes by default, by the kind of code segment. */
@@ -86,7 +87,10 @@ export const isImmediate = (operand: Source): operand is Immediate =>
   typeof operand === "number" || (typeof operand === "object" && "label" in operand);
 export const bitsOf = (place: Place): Bits => (isMemory(place) ? place.bits : registerOf(place).bits);
 
-/** Collects bytes and labels; {@link assemble} resolves the labels. Every method answers the object, so calls can be chained. */
+/**
+ * Collects bytes and labels; {@link assemble} resolves the labels. Every method answers the object, so calls can be
+ * chained.
+ */
 export class Encoder {
   readonly origin: number;
   readonly #bytes: number[] = [];

@@ -21,8 +21,8 @@ const CONDITIONS = ["o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", 
 export type Condition = (typeof CONDITIONS)[number];
 
 /**
- * An assembler for the tiny guests of tests and benchmarks: a method an instruction, Intel operand order (destination first). It knows
- * what such guests need and no more. Intel SDM vol. 2.
+ * An assembler for the tiny guests of tests and benchmarks: a method an instruction, Intel operand order (destination
+ * first). It knows what such guests need and no more. Intel SDM vol. 2.
  */
 export class Assembler extends Encoder {
   // Moves

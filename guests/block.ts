@@ -5,8 +5,8 @@ import { fresh, guestImage, mark, reportTime, SCRATCH } from "./program.ts";
 import { COMMON, enableMsix, findVirtio, notifyQueue, startVirtio } from "./virtio-pci.ts";
 
 /*
- * A virtio-blk driver in a few hundred instructions. It keeps a fixed number of requests in flight, as fio does: each completion is
- * followed by the next request, and the doorbell is rung once for what was seen together.
+ * A virtio-blk driver in a few hundred instructions. It keeps a fixed number of requests in flight, as fio does. Each
+ * completion is followed by the next request. The doorbell is rung once for all completions seen together.
  */
 
 /** Request types. VIRTIO 1.2 §5.2.6 */
@@ -31,7 +31,9 @@ export interface Phase {
   readonly isRandom: boolean;
   /** Halt until the device interrupts, instead of looking at the used ring all the time. */
   readonly waits: boolean;
-  /** Every other request of an OUT phase of depth 1 is a flush; its data buffer stays in the chain, and devices do not look at it. */
+  /**
+   * Every other request of an OUT phase of depth 1 is a flush. Its data buffer stays in the chain; devices ignore it.
+   */
   readonly flushes?: boolean;
 }
 
@@ -70,9 +72,10 @@ const APIC_EOI = 0xb0;
 const APIC_SPURIOUS = 0xf0;
 
 /**
- * A guest that runs the phases one after the other. For each it sends a `-` when it begins and the time stamp counter before the first
- * request and after the last. After the last phase it sends one more `-` and stays, so that the host can still look at the process.
- * Without interrupts the driver runs as user code, as a Linux guest's would not; see long-mode.ts for why.
+ * A guest that runs the phases one after the other. For each it sends a `-` when it begins and the time stamp counter
+ * before the first request and after the last. After the last phase it sends one more `-` and stays, so that the host
+ * can still look at the process. Without interrupts the driver runs as user code, as a Linux guest's would not; see
+ * long-mode.ts for why.
  *
  * @param diskBytes Size of the disk, a power of two.
  */
@@ -146,7 +149,10 @@ function writeRequest(a: Assembler, { type, sizeBytes, flushes = false }: Phase,
   describe(first + 2, STATUSES + request, 1, DESC_F_WRITE, 0);
 }
 
-/** Subroutine: chooses a place for the request whose first descriptor is EAX and makes it available; EBX and ECX are lost. */
+/**
+ * Subroutine: chooses a place for the request whose first descriptor is EAX and makes it available; EBX and ECX are
+ * lost.
+ */
 function writeIssue(a: Assembler, label: string, phase: Phase, sectors: number): void {
   const { sizeBytes, isRandom, type, flushes = false } = phase;
   a.label(label);

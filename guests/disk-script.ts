@@ -4,13 +4,13 @@ import { exit, fresh, guestImage, SCRATCH } from "./program.ts";
 import { findVirtio, notifyQueue, startVirtio } from "./virtio-pci.ts";
 
 /*
- * A guest that does a list of block requests one after the other and tells on COM1 how each ended, as a digit: 0 for success, 1 for an I/O
- * error, 2 for an unsupported request. VIRTIO 1.2 §5.2.6
+ * A guest that does a list of block requests one after the other. It prints on COM1 how each ended: 0 for success, 1
+ * for an I/O error, 2 for an unsupported request. VIRTIO 1.2 §5.2.6
  */
 
 /** What the guest does next. Sectors have 512 bytes. */
 export type DiskStep =
-  | { readonly kind: "write"; readonly sector: number; readonly text: string } // a sector of this text, padded with zeroes
+  | { readonly kind: "write"; readonly sector: number; readonly text: string } // a sector of this text and zeroes
   | { readonly kind: "read"; readonly sector: number; readonly show: number } // and sends so many of its bytes to COM1
   | { readonly kind: "flush" }
   | { readonly kind: "zero" | "discard"; readonly sector: number; readonly sectors: number }
@@ -41,8 +41,8 @@ const SECTOR_BYTES = 512;
 const RUNS = mem32(SCRATCH + 0x80);
 
 /**
- * @param runs What to do in each life of the guest: the first one, the one after its first reset, and so on. A life that does not end by
- *   `exit` or `reset` powers the machine off.
+ * @param runs What to do in each life of the guest: the first one, the one after its first reset, and so on. A life
+ *   that does not end by `exit` or `reset` powers the machine off.
  */
 export function diskScript(...runs: readonly (readonly DiskStep[])[]): Uint8Array {
   return guestImage((a) => {

@@ -2,9 +2,9 @@ import { mem32 } from "./assembler-encoding.ts";
 import { multibootImage } from "./multiboot-image.ts";
 
 /*
- * A bare-metal driver of QEMU's "edu" device (1234:11e8, docs/specs/edu.txt), in flat 32-bit protected mode: finds its BAR, checks
- * identity, liveness and factorial, copies through the device's DMA engine, and takes an MSI. It writes 0 to the debug exit port when all
- * is well, else the number of the step that failed.
+ * A bare-metal driver of QEMU's "edu" device (1234:11e8, docs/specs/edu.txt), in flat 32-bit protected mode. It finds
+ * the BAR and checks identity, liveness and factorial. Then it copies through the device's DMA engine, and takes an
+ * MSI. It writes 0 to the debug exit port when all is well, else the number of the step that failed.
  */
 
 const DEBUG_EXIT = 0xf4;
@@ -73,7 +73,8 @@ export function eduGuest(slot: number, number = 0): Uint8Array {
     a.label("compare").mov("eax", mem32("esi")).cmp("eax", mem32("edi")).j("ne", "failed");
     a.add("esi", 4).add("edi", 4).loop("compare");
 
-    // MSI: the capability is the only one the device has. Interrupts stay off; the local APIC's request register shows the arrival.
+    // MSI: the capability is the only one the device has. Interrupts stay off; the local APIC's request register shows
+    // the arrival.
     readConfig(0x34);
     a.and("eax", 0xfc).mov("esi", "eax"); // its offset
     a.add("esi", config(0));

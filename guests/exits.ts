@@ -26,8 +26,8 @@ export interface ExitsShape {
 /**
  * A guest that does nothing but trapped accesses, in blocks, and reports the time stamp counter before and after each.
  *
- * The ports are those of the UART's scratch register. The memory is the first register (device_feature_select) of a virtio RNG, or a fixed
- * address for a VMM without devices.
+ * The ports are those of the UART's scratch register. The memory is the first register (device_feature_select) of a
+ * virtio RNG, or a fixed address for a VMM without devices.
  *
  * @param mmio Where the memory accesses go.
  */

@@ -6,7 +6,7 @@ export const exitGuest = (): Uint8Array =>
     mark(a, "!");
   });
 
-/** A guest that says so and halts for ever, interrupts off. */
+/** A guest that prints a mark and halts with interrupts off. */
 export const haltGuest = (): Uint8Array =>
   guestImage((a) => {
     const label = fresh("halt");

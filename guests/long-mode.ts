@@ -3,9 +3,10 @@ import { at, mem32 } from "./assembler-encoding.ts";
 import { fresh, repeat } from "./program.ts";
 
 /*
- * A KVM in software emulates a guest's kernel code, at about a microsecond an instruction, and knows no interrupt return outside of long
- * mode. Some run user code as it is, so a guest that wants to be measured, and not the emulator, goes to long mode and does its work in
- * 32-bit user code; others emulate that too. On hardware the same code runs, and none of this matters.
+ * A KVM in software emulates a guest's kernel code, at about a microsecond an instruction, and knows no interrupt
+ * return outside of long mode. Some run user code natively and emulate the rest; others emulate all of it. So a guest
+ * that is to be measured goes to long mode and works in 32-bit user code. On hardware the same code runs, and none of
+ * this matters.
  */
 
 const PAGE_TABLES = 0x60_0000;
@@ -35,7 +36,10 @@ const CR4_PAE = 0x20;
 /** Interrupt flag clear, I/O privilege level 3. */
 const USER_FLAGS = 0x3002;
 
-/** Goes from 32-bit protected mode to 32-bit code under long mode, privilege 0, the first 4 GiB mapped one to one for everybody. */
+/**
+ * Goes from 32-bit protected mode to 32-bit code under long mode, privilege 0, the first 4 GiB mapped one to one for
+ * everybody.
+ */
 export function enterLongMode(a: Assembler): void {
   const labels = {
     gdt: fresh("gdt"),
@@ -68,7 +72,10 @@ export function enterLongMode(a: Assembler): void {
   a.label(labels.over);
 }
 
-/** Goes on as 32-bit user code, which may use all ports; from {@link enterLongMode}'s state. EAX is lost, the stack is a new one. */
+/**
+ * Goes on as 32-bit user code, which may use all ports; from {@link enterLongMode}'s state. EAX is lost, the stack is a
+ * new one.
+ */
 export function enterUserMode(a: Assembler): void {
   const labels = { long: fresh("long"), user: fresh("user") };
   a.jmpFar(CODE_64, at(labels.long)).label(labels.long).mode(64);

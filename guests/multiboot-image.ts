@@ -12,9 +12,9 @@ export interface MultibootImage {
 }
 
 /**
- * Assembles a multiboot 1 kernel: an ELF32 file of one segment, whose first bytes are the multiboot header. The code is entered behind
- * the header in flat 32-bit protected mode without paging, EAX holding 0x2badb002 and EBX the information structure's address; there is
- * no stack. Multiboot Specification 0.6.96 §3
+ * Assembles a multiboot 1 kernel: an ELF32 file of one segment, whose first bytes are the multiboot header. The code is
+ * entered behind the header, in flat 32-bit protected mode without paging. EAX holds 0x2badb002 and EBX the information
+ * structure's address. There is no stack. Multiboot Specification 0.6.96 §3
  *
  * @param write Puts down code and data; the first byte it puts is the entry.
  * @param zeroedBytes Zeroed memory behind the image, for stacks and buffers.

@@ -1,13 +1,17 @@
 import type { Assembler } from "./assembler.ts";
 import { at, mem8, mem32 } from "./assembler-encoding.ts";
 
-/* Pieces of tiny multiboot guests that drive a PCI function. They use EAX, ECX and EDX; EBX holds the address of BAR 0. */
+/*
+ * Pieces of tiny multiboot guests that drive a PCI function. They use EAX, ECX and EDX; EBX holds the address of BAR 0.
+ */
 
 const CONFIG_ADDRESS = 0xcf8;
 const CONFIG_DATA = 0xcfc;
 const DEBUG_EXIT = 0xf4;
 export const LOCAL_APIC = 0xfee0_0000;
-/** Where {@link enableInterrupts} lets interrupts arrive; further handlers of {@link tables} have the vectors behind it. */
+/**
+ * Where {@link enableInterrupts} lets interrupts arrive; further handlers of {@link tables} have the vectors behind it.
+ */
 export const MSI_VECTOR = 0x40;
 const STACK = 0x30_0000;
 
@@ -51,7 +55,10 @@ export function openFunction(a: Assembler, slot: number): Assembler {
   return readConfig(a, slot, 0x10).and("eax", -16).mov("ebx", "eax");
 }
 
-/** Local APIC on, and vectors from {@link MSI_VECTOR} on to the handlers of {@link tables}. Interrupts stay off until an STI. */
+/**
+ * Local APIC on, and vectors from {@link MSI_VECTOR} on to the handlers of {@link tables}. Interrupts stay off until an
+ * STI.
+ */
 export function enableInterrupts(a: Assembler): Assembler {
   return a.lidt(mem32(at("idtr"))).mov(mem32(LOCAL_APIC + 0xf0), 0x1ff);
 }

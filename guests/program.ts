@@ -3,8 +3,8 @@ import { mem8 } from "./assembler-encoding.ts";
 import { multibootImage } from "./multiboot-image.ts";
 
 /*
- * What the benchmark's guests share. They are multiboot kernels of a few hundred bytes, so that every VMM boots the very same file, and
- * report on COM1: a line of eight hexadecimal digits for each number, in an order the host knows.
+ * What the benchmark's guests share. They are multiboot kernels of a few hundred bytes, so that every VMM boots the
+ * same file. They report on COM1: a line of eight hexadecimal digits for each number, in an order the host knows.
  */
 
 const COM1 = 0x3f8;
@@ -69,7 +69,7 @@ export function when(a: Assembler, condition: Condition, body: () => void): void
 }
 
 let labels = 0;
-/** A label name that nobody has. */
+/** A label name that is not in use. */
 export const fresh = (name: string): string => `${name}.${labels++}`;
 
 function writeSubroutines(a: Assembler): void {

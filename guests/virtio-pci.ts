@@ -3,8 +3,9 @@ import { mem8, mem16, mem32 } from "./assembler-encoding.ts";
 import { fail, fresh, SCRATCH } from "./program.ts";
 
 /*
- * The part of a virtio-pci driver that finds a device and brings it up. It looks for the configuration space where the machines under
- * test have it, gives the device addresses below 4 GiB (a guest in 32-bit mode reaches no others), and leaves what it found in memory.
+ * The part of a virtio-pci driver that finds a device and brings it up. It looks for the configuration space where the
+ * machines under test have it. It gives the device addresses below 4 GiB, because a guest in 32-bit mode reaches no
+ * others. What it found is left in memory.
  */
 
 /** Where ECAM may be: QEMU's microvm, tsvmm, QEMU's q35. */
@@ -39,7 +40,10 @@ const CAP_ID_MSIX = 0x11;
 const CFG_COMMON = 1;
 const CFG_NOTIFY = 2;
 
-/** Finds the first device of that type on bus 0 and gives it addresses; the guest fails where there is none. All registers are lost. */
+/**
+ * Finds the first device of that type on bus 0 and gives it addresses; the guest fails where there is none. All
+ * registers are lost.
+ */
 export function findVirtio(a: Assembler, deviceType: number): void {
   const labels = { ecam: fresh("ecam"), none: fresh("none"), slot: fresh("slot"), found: fresh("found") };
   for (const base of ECAM_CANDIDATES) {

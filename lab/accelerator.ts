@@ -20,8 +20,8 @@ const readable = (path: string): string => {
 /**
  * Answers KVM where it can run a guest that runs KVM itself, and the translator elsewhere.
  *
- * The nested host needs the processor's virtualisation passed on to it. A `/dev/kvm` alone says nothing about that: there are
- * KVMs without hardware behind them, and hardware ones with nesting turned off.
+ * The nested host needs the processor's virtualisation passed on to it. A `/dev/kvm` alone says nothing about that:
+ * there are KVMs without hardware behind them, and hardware ones with nesting turned off.
  */
 export function chooseAccelerator(): AcceleratorChoice {
   const translator = (reason: string): AcceleratorChoice => ({ accelerator: "tcg", reason });

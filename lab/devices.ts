@@ -87,7 +87,10 @@ export function qemuDeviceArguments(device: LabDevice, index: number): readonly 
   return [...port, ...functions];
 }
 
-/** @param key Unique in the machine. @param place Properties that say where on the bus; empty for the only function of a slot. */
+/**
+ * @param key Unique in the machine. @param place Properties that say where on the bus; empty for the only function of a
+ *   slot.
+ */
 function functionArguments(device: LabDevice, key: string, bus: string, place: string): readonly string[] {
   const id = `dev${key}`;
   const model = DEVICE_MODELS[device.model];

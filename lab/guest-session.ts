@@ -13,7 +13,10 @@ export interface CommandResult {
 /** How long to wait for a guest, in milliseconds; generous, for nothing waits longer than it must. */
 export const GUEST_TIMEOUT_MS = { boot: 240_000, bootSilence: 60_000, command: 60_000, powerOff: 60_000 } as const;
 
-/** What a guest's kernel prints when its processors do not do what its code says: emulation can be the reason, see README.md. */
+/**
+ * What a guest's kernel prints when its processors do not do what its code says: emulation can be the reason, see
+ * README.md.
+ */
 export const GUEST_CRASH: RegExp = /BUG: |Kernel panic - not syncing|stack guard page was hit/;
 
 /** The shell prompt of our guest disk and initramfs. */
@@ -35,7 +38,7 @@ export class GuestSession {
   #transcript = "";
   /** The beginning of a terminal sequence whose end has not come yet. */
   #unfinished = "";
-  /** Where the part of the transcript begins that nobody has waited for yet. */
+  /** Where the part of the transcript begins that no wait has consumed yet. */
   #position = 0;
   #lastOutputMs = 0;
   #complaints = "";

@@ -23,8 +23,9 @@ const PANIC =
   /Kernel panic - not syncing|BUG: (kernel NULL pointer|scheduling while atomic|unable to handle page fault)/;
 
 /**
- * The nested host's own kernel gave up, stands still or started anew. Under emulation that happens now and then, through no fault of what
- * runs in it: QEMU's translator was seen to let a guest run on with its host's GS base, and the host's kernel then finds itself damaged.
+ * The nested host's own kernel gave up, stands still or started anew. Under emulation that happens now and then,
+ * through no fault of what runs in it: QEMU's translator was seen to let a guest run on with its host's GS base, and
+ * the host's kernel then finds itself damaged.
  */
 export class NestedHostLost extends HostError {
   /** Scenarios that had come to their end. */

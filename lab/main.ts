@@ -1,4 +1,6 @@
-/** `npm run lab -- [options] [--] command…`: runs a command on a nested host that has an IOMMU and real PCI functions. */
+/**
+ * `npm run lab -- [options] [--] command…`: runs a command on a nested host that has an IOMMU and real PCI functions.
+ */
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -50,12 +50,15 @@ export interface NestedHostOptions {
 }
 
 /**
- * All that the translator can do, but of a family (Zen 2) later than its own choice. Linux believes that family 15 has an AGP
- * aperture and looks for its bridge in all 256 buses: 16,000 trapped accesses, which cost a nested guest a minute.
+ * All that the translator can do, but of a family (Zen 2) later than its own choice. Linux expects an AGP aperture on
+ * family 15 and looks for its bridge on all 256 buses. Those 16,000 trapped accesses cost a nested guest a minute.
  */
 const EMULATED_CPU = "max,family=23,model=49,stepping=0";
 
-/** Answers QEMU's command line for a PC with an IOMMU, the outer machine's files as its root, and the given PCI functions. */
+/**
+ * Answers QEMU's command line for a PC with an IOMMU, the outer machine's files as its root, and the given PCI
+ * functions.
+ */
 export function qemuArguments(options: NestedHostOptions): readonly string[] {
   const kvm = options.accelerator === "kvm";
   return [

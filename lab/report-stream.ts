@@ -10,8 +10,8 @@ export type LabEvent =
 const NEWLINE = 0x0a;
 
 /**
- * Takes the nested host's reports apart: lines that begin with the byte 0x1e and this run's token are reports, all else is
- * output of the scenario that runs. Both come through one port, so their order is known.
+ * Parses the nested host's reports. Lines that begin with the byte 0x1e and this run's token are reports; all else is
+ * output of the running scenario. Both come through one port, so their order is known.
  */
 export class ReportStream {
   readonly #marker: Buffer;

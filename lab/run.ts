@@ -11,13 +11,16 @@ import { type LabOptions, type LabResult, LOST_STATUSES, type ScenarioResult } f
 const ATTEMPTS = 5;
 
 /**
- * Boots a nested host with an IOMMU and the given PCI functions, runs scenarios in it one after another, and switches it off.
+ * Boots a nested host with an IOMMU and the given PCI functions, runs scenarios in it one after another, and switches
+ * it off.
  *
- * The nested host sees this machine's files (writes stay in its memory, except in `/lab`), so node and the compiled project are there.
+ * The nested host sees this machine's files (writes stay in its memory, except in `/lab`), so node and the compiled
+ * project are there.
  *
- * @returns When every scenario has ended, however it ended: look at each status. One of {@link LOST_STATUSES} ends the run: the nested host
- *   may be the reason, and scenarios behind it are not in the result.
- * @throws HostError when the nested host cannot start, ends early, or the time is up; the text says where its console log is.
+ * @returns When every scenario has ended, however it ended: look at each status. One of {@link LOST_STATUSES} ends the
+ *   run: the nested host may be the reason, and scenarios behind it are not in the result.
+ * @throws HostError when the nested host cannot start, ends early, or the time is up; the text says where its console
+ *   log is.
  */
 export async function runLab(options: LabOptions): Promise<LabResult> {
   const progress = options.onProgress ?? (() => undefined);
@@ -30,7 +33,8 @@ export async function runLab(options: LabOptions): Promise<LabResult> {
 
   progress(
     accelerator === "tcg"
-      ? `booting the nested host without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower than here`
+      ? `booting the nested host without hardware help (${reason}): about 15 s; all in it is 4 to 40 times slower ` +
+          "than here"
       : `booting the nested host under KVM (${reason})`,
   );
   const start = (remaining: LabOptions): Promise<Omit<LabResult, "accelerator">> =>

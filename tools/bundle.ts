@@ -6,13 +6,14 @@ import { type BuildOptions, build } from "esbuild";
 import { projectRoot } from "./cache.ts";
 
 /*
- * Makes the program's bundles: one file for each thread, which start in half the time of the hundred modules they are made of.
+ * Makes the program's bundles: one file for each thread, which start in half the time of the hundred modules they are
+ * made of.
  *
  *   node dist/tools/bundle.js [--out DIRECTORY]
  *
- * Each thread's entry file becomes a CommonJS file of the same name. A worker is started by a path relative to the module that starts it
- * (`../vcpu/vcpu-worker.js` in `vmm/control`), so the bundles lie in folders that keep those paths true.
- * Packages stay outside: koffi's binary is loaded by `host/libc.ts`, pino when it is first used.
+ * Each thread's entry file becomes a CommonJS file of the same name. A worker is started by a path relative to the
+ * module that starts it: `../vcpu/vcpu-worker.js` in `vmm/control`. So the bundles lie in folders that keep those paths
+ * true. Packages stay outside: koffi's binary is loaded by `host/libc.ts`, pino when it is first used.
  */
 
 /** Entry files below src, one for each kind of thread, by the bundle's name. */
@@ -24,7 +25,10 @@ const ENTRIES: Readonly<Record<string, string>> = {
   "control/storage-worker": "host/disk/storage-worker.ts",
 };
 
-/** What `import.meta.url` becomes in a CommonJS file: `fileUrl`, made here of the file's own path or of a path beside it. */
+/**
+ * What `import.meta.url` becomes in a CommonJS file: `fileUrl`, made here of the file's own path or of a path beside
+ * it.
+ */
 const fileUrl = (path: string): string => `const fileUrl = require("node:url").pathToFileURL(${path}).href;`;
 /** The control thread's code counts as lying in a folder beside those of the workers. */
 const fileUrlOf = (name: string): string => fileUrl(name === "main" ? '__dirname + "/control/main.js"' : "__filename");

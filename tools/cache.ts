@@ -4,7 +4,9 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HostError } from "../src/base/errors.ts";
 
-/** Prefix of directories that are being filled; the process id follows, so that leftovers of a killed run can be told. */
+/**
+ * Prefix of directories that are being filled; the process id follows, so that leftovers of a killed run can be told.
+ */
 const PARTIAL = ".partial-";
 
 /** To be raised when the code that builds images changes what it builds: part of their fingerprints. */
@@ -36,10 +38,11 @@ export function fingerprint(...inputs: readonly string[]): string {
 /**
  * Answers the cached directory `name`, filling it first when it is not there.
  *
- * The directory appears under its name only when `fill` has ended well, so an interrupted run leaves nothing half-done,
- * and two runs at the same time do no harm: the second one's work is thrown away.
+ * The directory appears under its name only when `fill` has ended well, so an interrupted run leaves nothing half-done.
+ * Two runs at the same time do no harm: the second one's work is thrown away.
  *
- * @param name Path below the cache directory; it names everything the content depends on (package versions, fingerprints).
+ * @param name Path below the cache directory; it names everything the content depends on (package versions,
+ *   fingerprints).
  * @param fill Writes the content into the directory it is given.
  */
 export async function cached(name: string, fill: (directory: string) => Promise<void>): Promise<string> {

@@ -19,7 +19,10 @@ const SYS_TGKILL = 234;
 
 let lastErrno = 0;
 
-/** Makes a typed call of a C function; remembers errno when it answers -1. Cast: ffi-rs types each call by its own enum values. */
+/**
+ * Makes a typed call of a C function; remembers errno when it answers -1. Cast: ffi-rs types each call by its own enum
+ * values.
+ */
 function bind<Call>(name: string, result: typeof INT | typeof LONG, parameters: readonly Kind[]): Call {
   const call = (...values: readonly (number | string | Uint8Array)[]): number => {
     const answer = load({
@@ -75,8 +78,8 @@ const accept4 = bind<(fd: number, address: number, size: number, flags: number) 
 ]);
 
 /**
- * The C library through ffi-rs: a second, independent implementation of the interface, two hundred times slower, to compare answers
- * with. ffi-rs hands buffers over in place and i64 as numbers, so user addresses fit.
+ * The C library through ffi-rs: a second, independent implementation of the interface, to compare answers with. It is
+ * two hundred times slower. It hands buffers over in place and i64 as numbers, so user addresses fit.
  */
 export const libcFfiRs: Libc = {
   errno: () => lastErrno,

@@ -6,7 +6,10 @@ import { HostError } from "../src/base/errors.ts";
 /** Where programs are looked for: an ordinary user's PATH lacks the system directories. */
 const SYSTEM_DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
-/** Answers a full path for a program (a path as it is), looking in PATH and in the system directories; `undefined` when it is not installed. */
+/**
+ * Answers a full path for a program (a path as it is), looking in PATH and in the system directories; `undefined` when
+ * it is not installed.
+ */
 export function findProgram(name: string): string | undefined {
   if (name.includes("/")) return existsSync(name) ? name : undefined;
   for (const directory of [...(process.env["PATH"] ?? "").split(":"), ...SYSTEM_DIRECTORIES]) {
@@ -31,7 +34,8 @@ export interface ProgramOptions {
 /**
  * Runs a program to its end and answers what it wrote to standard output.
  *
- * @throws HostError when it cannot start or ends with another status than 0; the text carries the last lines of its standard error.
+ * @throws HostError when it cannot start or ends with another status than 0; the text carries the last lines of its
+ *   standard error.
  */
 export function runProgram(name: string, args: readonly string[], options: ProgramOptions = {}): Promise<Buffer> {
   const path = findProgram(name);

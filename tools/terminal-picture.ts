@@ -4,8 +4,8 @@
  *     node dist/tools/terminal-picture.js record COMMAND RECORDING.cast [--columns N] [--rows N]
  *     node dist/tools/terminal-picture.js draw RECORDING.cast PICTURE.svg
  *
- * `record` runs a command in a terminal and writes what it showed; `draw` makes an SVG of the last screen. `npm run picture` does both
- * for the README's picture of the demo.
+ * `record` runs a command in a terminal and writes what it showed; `draw` makes an SVG of the last screen.
+ * `npm run picture` does both for the README's picture of the demo.
  */
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -82,12 +82,16 @@ export async function drawTerminal(recording: TerminalRecording): Promise<string
         const look = `fill="${fill}"${isBold ? ' font-weight="bold"' : ""}${isDim ? ' opacity="0.6"' : ""}`;
         const place = `x="${(MARGIN + column * CELL_WIDTH).toFixed(1)}" y="${y}"`;
         // The length keeps columns aligned, whichever font the reader has.
-        return `<text ${place} ${look} textLength="${(shown.length * CELL_WIDTH).toFixed(1)}">${escapeXml(shown)}</text>`;
+        return (
+          `<text ${place} ${look} ` +
+          `textLength="${(shown.length * CELL_WIDTH).toFixed(1)}">${escapeXml(shown)}</text>`
+        );
       })
       .join("");
   });
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" role="img"`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" ` +
+      'role="img"',
     ` font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14"`,
     ` xml:space="preserve"><title>${escapeXml(recording.title)}</title>`,
     `<rect width="${width}" height="${height}" rx="8" fill="${BACKGROUND}"/>`,

@@ -2,7 +2,8 @@ import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 
 /*
- * Recordings of terminals in asciicast v2 form: a line with the size, then a line of `[seconds, "o", text]` for each piece of output.
+ * Recordings of terminals in asciicast v2 form: a line with the size, then a line of `[seconds, "o", text]` for each
+ * piece of output.
  */
 
 /** What a terminal showed, and when. */
@@ -13,7 +14,10 @@ export interface TerminalRecording {
   readonly output: readonly { readonly seconds: number; readonly text: string }[];
 }
 
-/** Runs a shell command in a terminal of its own, showing its output here too. @returns The recording and the exit status. */
+/**
+ * Runs a shell command in a terminal of its own, showing its output here too. @returns The recording and the exit
+ * status.
+ */
 export async function recordTerminal(
   command: string,
   size: { readonly columns: number; readonly rows: number },

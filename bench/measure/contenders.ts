@@ -5,10 +5,10 @@ import { DEBUG_EXIT } from "../../guests/program.ts";
 import { projectRoot } from "../../tools/cache.ts";
 import { findProgram } from "../../tools/program.ts";
 
-/** What a guest is given, whoever runs it. */
+/** What a guest is given, under every VMM. */
 export interface GuestOptions {
   readonly image: string;
-  /** MiB; 128 unless told. */
+  /** MiB; default: 128. */
   readonly memoryMib?: number;
   readonly cpus?: number;
   /** Raw image files. */

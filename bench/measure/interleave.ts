@@ -17,7 +17,8 @@ export class Interrupted extends Error {
 }
 
 /**
- * Measures contenders in turns, so that what else the machine does meets all alike; every other round in the opposite order.
+ * Measures contenders in turns, so that what else the machine does meets all alike; every other round in the opposite
+ * order.
  *
  * @param contenders By name; ours among them.
  * @returns Samples of whole rounds: as many as were asked for, or were complete when the run was interrupted.

@@ -28,7 +28,9 @@ export function killAll(): void {
   for (const child of running) child.kill("SIGKILL");
 }
 
-/** The environment of all contenders: reading extra certificates costs Node 60 ms a start, which says nothing of a VMM. */
+/**
+ * The environment of all contenders: reading extra certificates costs Node 60 ms a start, which says nothing of a VMM.
+ */
 function environment(): NodeJS.ProcessEnv {
   const copy = { ...process.env };
   delete copy["NODE_EXTRA_CA_CERTS"];
@@ -38,7 +40,9 @@ function environment(): NodeJS.ProcessEnv {
 export interface RunOptions {
   /** Called with each line as it comes. */
   readonly onLine?: (line: TimedLine, child: ChildProcess) => void;
-  /** The caller ends it from `onLine`, by a signal; otherwise it has to end by itself with 0 or 1 (a debug exit of 0). */
+  /**
+   * The caller ends it from `onLine`, by a signal; otherwise it has to end by itself with 0 or 1 (a debug exit of 0).
+   */
   readonly isEndedByUs?: boolean;
 }
 
@@ -90,7 +94,7 @@ export function run(command: readonly string[], options: RunOptions = {}): Promi
 /** Processor time of a process's threads so far, in milliseconds. */
 export interface CpuTime {
   readonly all: number;
-  /** Without the threads that run vCPUs: a guest that polls keeps those busy whoever the VMM is. */
+  /** Without the threads that run vCPUs: a guest that polls keeps those busy under every VMM. */
   readonly withoutVcpus: number;
 }
 
@@ -113,7 +117,9 @@ export function cpuTime(pid: number): CpuTime {
   return { all, withoutVcpus };
 }
 
-/** What a process has in memory, in MiB, apart from guest RAM, which must be a memfd's: all of it, and what it shares with nobody. */
+/**
+ * What a process has in memory without guest RAM, in MiB: all of it, and its private part. Guest RAM must be a memfd's.
+ */
 export function memoryOf(pid: number): { readonly own: number; readonly resident: number } {
   let isGuestRam = false;
   let own = 0;

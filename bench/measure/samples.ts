@@ -29,8 +29,8 @@ export function summarize(samples: readonly number[]): Summary {
 }
 
 /**
- * One thing measured against another, round by round: the ratio of each round is taken before the median, so that a slow minute of the
- * machine, which slows both, does not count.
+ * One thing measured against another, round by round. The ratio of each round is taken before the median: a slow minute
+ * of the machine slows both.
  */
 export function ratioOf(ours: readonly number[], theirs: readonly number[]): Summary {
   return summarize(ours.flatMap((value, round) => (theirs[round] === undefined ? [] : [value / theirs[round]])));

@@ -135,10 +135,14 @@ const asRates = (samples: Samples<string>): Samples<string> =>
 export const block: Row = {
   name: "block",
   meaning:
-    "Requests a second of a virtio-blk driver that looks at the used ring all the time, on an image file in the host's page cache: ratios above " +
-    "1 are faster than the peer. And the VMM's processor time for a request, without the vCPU thread, which polls whoever runs it: ratios " +
-    "below 1 are cheaper. The C program reads the same file with nothing in between. Flushes are answered at once where nothing was " +
-    "written since the last; in the last pair half the requests are 4 KiB writes and half flushes, which the host's disk decides.",
+    "Requests a second of a virtio-blk driver that looks at the used ring all the time, on an image file in the " +
+    "host's page cache: ratios above " +
+    "1 are faster than the peer. And the VMM's processor time for a request, without the vCPU thread, which polls " +
+    "under every VMM: ratios " +
+    "below 1 are cheaper. The C program reads the same file with nothing in between. Flushes are answered at once " +
+    "where nothing was " +
+    "written since the last; in the last pair half the requests are 4 KiB writes and half flushes, which the " +
+    "host's disk decides.",
   missing: missingKvm,
   async run(context) {
     const samples = await measure(context, BLOCK_PHASES);
@@ -156,8 +160,10 @@ export const block: Row = {
 export const interrupt: Row = {
   name: "interrupt",
   meaning:
-    "A request that needs no disk (the device's serial number), from doorbell to answer, in microseconds: seen by the guest on the ring, and " +
-    "by an MSI-X interrupt that wakes the halted guest, whose handler reads a register of the device before it returns. The way is " +
+    "A request that needs no disk (the device's serial number), from doorbell to answer, in microseconds: seen by " +
+    "the guest on the ring, and " +
+    "by an MSI-X interrupt that wakes the halted guest, whose handler reads a register of the device before it " +
+    "returns. The way is " +
     "ioeventfd, device thread, irqfd, handler, MMIO exit.",
   missing: missingKvm,
   async run(context) {

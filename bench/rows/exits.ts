@@ -9,7 +9,10 @@ import { median } from "../measure/samples.ts";
 import { intervals } from "../measure/tsc.ts";
 
 const SHAPE = { count: 2000, blocks: 9 };
-/** Blocks at the start of each kind that do not count: the code is still being compiled, by threads that take the processors meanwhile. */
+/**
+ * Blocks at the start of each kind that do not count: the code is still being compiled, by threads that take the
+ * processors meanwhile.
+ */
 const WARM_UP = 4;
 /** Where the floor's guest, which has no devices, reads and writes memory. */
 const NOWHERE = 0xd000_0000;
@@ -60,9 +63,12 @@ function aboveFloor(samples: Samples<ExitName>): Samples<ExitName> {
 export const exits: Row = {
   name: "exits",
   meaning:
-    "A guest's access to an emulated register, there and back, in nanoseconds by the guest's own clock. The C loop does nothing with the " +
-    "exit: what is above it is the VMM's share, and where it alone takes more than half of QEMU's time, nobody can reach the first aim. " +
-    "QEMU's and tsvmm's guests use the same devices: the UART's scratch register and the first register of a virtio RNG. tsvmm needs a " +
+    "A guest's access to an emulated register, there and back, in nanoseconds by the guest's own clock. The C " +
+    "loop does nothing with the " +
+    "exit: what is above it is the VMM's share, and where it alone takes more than half of QEMU's time, the first " +
+    "aim cannot be reached. " +
+    "QEMU's and tsvmm's guests use the same devices: the UART's scratch register and the first register of a " +
+    "virtio RNG. tsvmm needs a " +
     "second processor for its device thread while the guest runs: on a busy host this row says how busy.",
   missing: missingKvm,
   async run(context) {
@@ -91,7 +97,8 @@ export const exits: Row = {
 export const exitsOneCore: Row = {
   name: "exits-one-core",
   meaning:
-    "The same with the whole VMM on one processor: every access needs two switches of threads, since the vCPU thread and the device " +
+    "The same with the whole VMM on one processor: every access needs two switches of threads, since the vCPU " +
+    "thread and the device " +
     "thread share it. QEMU answers in the vCPU's thread and so loses nothing.",
   missing: () => missingKvm(),
   async run(context) {

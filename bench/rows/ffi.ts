@@ -119,7 +119,8 @@ export const ffi: Row = {
   name: "ffi",
   own: "koffi",
   meaning:
-    "The calls this VMM makes, by each FFI package, in nanoseconds, the system call included. Only koffi is shipped; ffi-rs is the tests' " +
+    "The calls this VMM makes, by each FFI package, in nanoseconds, the system call included. Only koffi is " +
+    "shipped; ffi-rs is the tests' " +
     "second opinion; ref-napi reads memory but calls nothing, and is timed on a pointer it has seen before.",
   missing: () =>
     has("ffi-rs") ? undefined : "ffi-rs is not installed: npm install, with the development dependencies",

@@ -42,7 +42,8 @@ async function sweep(
 export const growth: Row = {
   name: "growth",
   meaning:
-    "The whole run of a guest that ends at once, against guest RAM, vCPUs and virtio disks; laid beside the smallest of each.",
+    "The whole run of a guest that ends at once, against guest RAM, vCPUs and virtio disks; laid beside the " +
+    "smallest of each.",
   missing: missingKvm,
   async run(context) {
     const image = join(context.folder, "exit.elf");

@@ -34,8 +34,10 @@ function haltImage(context: Context): string {
 export const memory: Row = {
   name: "memory",
   meaning:
-    "What the process has in memory while its guest halts, without guest RAM (pages outside the RAM's memfd). Private is what nobody else " +
-    "has mapped: this benchmark is a Node program too, so Node's own code, some 35 MiB, is shared with it and counts as resident only; " +
+    "What the process has in memory while its guest halts, without guest RAM (pages outside the RAM's memfd). " +
+    "Private is what no other process " +
+    "has mapped: this benchmark is a Node program too, so Node's own code, some 35 MiB, is shared with it and " +
+    "counts as resident only; " +
     "QEMU's is private where no other QEMU runs.",
   missing: missingKvm,
   async run(context) {

@@ -1,8 +1,8 @@
 import type { Row } from "../measure/row.ts";
 
 /*
- * Rows of counts, which need a Linux guest, and one of them a real device: `lab.ts` takes them, in the nested lab or on a host that has both.
- * They stand here so that a table shows what it lacks.
+ * Rows of counts, which need a Linux guest, and one of them a real device: `lab.ts` takes them, in the nested lab or on
+ * a host that has both. They stand here so that a table shows what it lacks.
  */
 
 const HOW =

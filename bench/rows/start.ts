@@ -39,7 +39,10 @@ const nodeOf =
       : { first: first - done.started, whole, stop: done.ended - first };
   };
 
-/** A program with the threads that the first byte waits for, the device thread's and the boot processor's, and nothing else to do. */
+/**
+ * A program with the threads that the first byte waits for, the device thread's and the boot processor's, and nothing
+ * else to do.
+ */
 const TWO_WORKERS = `
   const { Worker, SHARE_ENV } = require("node:worker_threads");
   let left = 2;
@@ -60,9 +63,12 @@ const countOf = (cpus: number): string => (cpus === 1 ? "1 vCPU" : `${cpus} vCPU
 export const start: Row = {
   name: "start",
   meaning:
-    "From exec to the guest's first byte on the serial port (a few tens of microseconds after the first KVM_RUN), and to the end of the " +
-    "process, of a guest that ends the machine at once. `node -e 0` is Node's own start and end; with two workers that do nothing it is " +
-    "the least that a program of three threads can take. Stop is from the first byte, after which the guest powers off, to the process " +
+    "From exec to the guest's first byte on the serial port (a few tens of microseconds after the first KVM_RUN), " +
+    "and to the end of the " +
+    "process, of a guest that ends the machine at once. `node -e 0` is Node's own start and end; with two workers " +
+    "that do nothing it is " +
+    "the least that a program of three threads can take. Stop is from the first byte, after which the guest " +
+    "powers off, to the process " +
     "being gone.",
   missing: missingKvm,
   async run(context) {
@@ -95,7 +101,7 @@ const filesBelow = (folder: string): string[] =>
     .map((name) => join(folder, name))
     .filter((path) => statSync(path).isFile());
 
-/** Drops files from the page cache, where nobody has them mapped. */
+/** Drops files from the page cache, unless a process has them mapped. */
 function evict(files: readonly string[]): void {
   for (const file of files) execFileSync("dd", [`if=${file}`, "iflag=nocache", "count=0", "status=none"]);
 }
@@ -103,7 +109,8 @@ function evict(files: readonly string[]): void {
 export const startCold: Row = {
   name: "start-cold",
   meaning:
-    "The whole run again when the program's own files are not in the page cache: tsvmm's code, koffi and the image; QEMU's binary, firmware " +
+    "The whole run again when the program's own files are not in the page cache: tsvmm's code, koffi and the " +
+    "image; QEMU's binary, firmware " +
     "and the image. What other processes have mapped (Node itself, the C library) stays in memory.",
   missing: () =>
     missingKvm() ?? (findProgram("dd") === undefined ? "there is no dd: apt-get install coreutils" : undefined),

@@ -1,6 +1,6 @@
 /**
- * The part of the demo that runs where KVM and the device are: starts the VMM with the user's own command line, types at
- * the guest's shell prompt, and writes down what was seen.
+ * The part of the demo that runs where KVM and the device are. It starts the VMM with the user's own command line,
+ * types at the guest's shell prompt, and records what the guest answered.
  *
  * usage: node guest.js BDF VMLINUX DISK RESULT.json [qemu]
  */
@@ -14,8 +14,10 @@ import { type CardResult, type DemoResult, GUEST_TEXT, type MachineSummary, tsvm
 
 /** The same machine under QEMU, to compare with. */
 const qemuCommandLine = (bdf: string): string =>
-  "qemu-system-x86_64 -accel kvm -cpu host -M q35 -smp 4 -m 512M -nodefaults -no-reboot -display none -serial stdio -kernel ~/vmlinux " +
-  '-append "console=ttyS0 root=/dev/vda1 rw" -drive file=$HOME/focal-server-cloudimg-amd64.raw,format=raw,if=none,id=disk ' +
+  "qemu-system-x86_64 -accel kvm -cpu host -M q35 -smp 4 -m 512M -nodefaults -no-reboot -display none -serial " +
+  "stdio -kernel ~/vmlinux " +
+  '-append "console=ttyS0 root=/dev/vda1 rw" -drive ' +
+  "file=$HOME/focal-server-cloudimg-amd64.raw,format=raw,if=none,id=disk " +
   `-device virtio-blk-pci,drive=disk -device vfio-pci,host=${bdf}`;
 
 async function demo(bdf: string, vmlinux: string, disk: string, isQemu: boolean): Promise<DemoResult> {

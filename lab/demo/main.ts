@@ -3,8 +3,8 @@
  *
  * usage: npm run demo [-- [--device BDF] [--vmm tsvmm|qemu] [--tcg|--kvm]]
  *
- * Without --device it makes a nested host that has an SD card reader. With --device it uses this machine's own function,
- * which must be bound to vfio-pci.
+ * Without --device it makes a nested host that has an SD card reader. With --device it uses this machine's own
+ * function, which must be bound to vfio-pci.
  */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -29,7 +29,10 @@ import { type DemoResult, GUEST_TEXT } from "./result.ts";
 const HELLO = "Hello from an SD card that belongs to the guest alone\n";
 const CARD_BYTES: number = 64 * MIB;
 const RANDOM_BYTES: number = MIB;
-/** Boot of the nested host, boot of the guest, and the guest's work: a minute and a half, on a busy machine several times that. */
+/**
+ * Boot of the nested host, boot of the guest, and the guest's work: a minute and a half, on a busy machine several
+ * times that.
+ */
 const LAB_TIMEOUT_MS = 600_000;
 /** How often the demo is tried where emulation may lose its guest. */
 const ATTEMPTS = 3;
@@ -58,7 +61,8 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
     const share = join(directory, "share");
     mkdirSync(share);
     progress(
-      "two machines boot now, one in the other: two to four minutes where the outer one is emulated, because each of the 60,000 " +
+      "two machines boot now, one in the other: two to four minutes where the outer one is emulated, because each " +
+        "of the 60,000 " +
         "accesses to the guest's serial port goes through both",
     );
     const bdf = labDeviceBdf(0);
@@ -82,7 +86,7 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
     let lab = await run();
     for (let attempt = 1; attempt < ATTEMPTS; attempt++) {
       if (lab.scenarios[0]?.status === 0 || lab.accelerator !== "tcg") break;
-      // See the README of lab: emulation loses guests, whoever runs them.
+      // See the README of lab: emulation loses guests under every VMM.
       progress("the guest was lost, which happens now and then where a whole machine is emulated around it; once more");
       lab = await run();
     }

@@ -22,7 +22,8 @@ export function demoReport(result: DemoResult, checks: readonly Check[], host: s
     [
       "guest",
       [
-        `${result.cpus} CPUs, shell after ${result.bootSeconds.toFixed(1)} s, all together ${result.totalSeconds.toFixed(1)} s`,
+        `${result.cpus} CPUs, shell after ${result.bootSeconds.toFixed(1)} s, all together ` +
+          `${result.totalSeconds.toFixed(1)} s`,
       ],
     ],
     ["PCI in guest", result.functions],

@@ -39,7 +39,8 @@ export interface DemoResult {
 
 /** The line of the documentation, to the letter; a shell expands the `~`. */
 export const tsvmmCommandLine = (bdf: string): string =>
-  'tsvmm --kernel ~/vmlinux --disk path=~/focal-server-cloudimg-amd64.raw --console off --serial tty --cmdline "console=ttyS0 root=/dev/vda1 rw" ' +
+  "tsvmm --kernel ~/vmlinux --disk path=~/focal-server-cloudimg-amd64.raw --console off --serial tty --cmdline " +
+  '"console=ttyS0 root=/dev/vda1 rw" ' +
   `--cpus 4 --memory size=512M --device path=/sys/bus/pci/devices/${bdf}/`;
 
 /** What the card's file will hold that the guest writes. */

@@ -21,7 +21,8 @@ export interface BootRequest {
 /**
  * The command line as bytes with a NUL.
  *
- * @param limit What the kernel accepts, in bytes without the NUL. Longer lines are cut by kernels without a word, so they are refused.
+ * @param limit What the kernel accepts, in bytes without the NUL. Longer lines are cut by kernels without a word, so
+ *   they are refused.
  * @param program Argument 0, where the protocol has one: it goes before the line.
  * @throws SpecError
  */

@@ -40,7 +40,8 @@ export function readImage(file: ImageFile, offset: number, sizeBytes: number, wh
 export function truncated(file: ImageFile, what: string, offset: number, sizeBytes: number): SpecError {
   return new SpecError(
     "--kernel",
-    `${file.name} is truncated: its ${what} reaches to ${hex(offset + sizeBytes)}, but the file ends at ${hex(file.sizeBytes)}`,
+    `${file.name} is truncated: its ${what} reaches to ${hex(offset + sizeBytes)}, but the file ends at ` +
+      `${hex(file.sizeBytes)}`,
   );
 }
 

@@ -141,7 +141,8 @@ function readProgramHeaders(
     if (type === PT_LOAD && header.fileBytes > header.memoryBytes) {
       throw new SpecError(
         "--kernel",
-        `${file.name} is damaged: segment ${index} holds ${hex(header.fileBytes)} bytes for ${hex(header.memoryBytes)} of memory`,
+        `${file.name} is damaged: segment ${index} holds ${hex(header.fileBytes)} bytes for ` +
+          `${hex(header.memoryBytes)} of memory`,
       );
     }
     headers.push(header);
@@ -194,7 +195,7 @@ export function readElf(file: ImageFile): ElfImage {
     const state = `its notes claim ${noteBytes} bytes, more than ${MAX_NOTE_BYTES}`;
     throw new SpecError("--kernel", `${file.name} is damaged: ${state}`);
   }
-  // A 64-bit entry may lie above 2^53 where nobody uses it: PVH has its own.
+  // A 64-bit entry above 2^53 cannot be used: PVH has its own.
   const entry = bits === 64 ? getU64(view, layout.e_entry) : view.getUint32(layout.e_entry, true);
   const home = loads.find(
     ({ virtualAddress, memoryBytes }) =>

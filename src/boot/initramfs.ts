@@ -3,7 +3,8 @@ import type { FileSegment, ImageFile } from "../base/load-plan.ts";
 import type { Placement } from "./placement.ts";
 
 /**
- * Places the initramfs as high as the kernel can reach it, out of the way of a kernel that grows upwards while it starts.
+ * Places the initramfs as high as the kernel can reach it, out of the way of a kernel that grows upwards while it
+ * starts.
  *
  * @param limit First address it may not reach.
  * @returns The segment to load; `undefined` when there is no initramfs.

@@ -1,8 +1,9 @@
 import { type Gpa, gpa } from "../base/units.ts";
 
 /**
- * Where boot structures lie in low memory. They are read once, by the guest's first instructions, and are ordinary RAM in the map the
- * guest is given. The addresses are those Cloud Hypervisor uses, so that guests see what they are used to.
+ * Where boot structures lie in low memory. They are read once, by the guest's first instructions, and are ordinary RAM
+ * in the map the guest is given. The addresses are those Cloud Hypervisor uses, so that guests see what they are used
+ * to.
  */
 export const GDT_ADDRESS: Gpa = gpa(0x500);
 /** hvm_start_info (PVH) or the multiboot information structure. */
@@ -20,5 +21,7 @@ export const COMMAND_LINE_ROOM = 0x1_0000;
 /** Names multiboot hands over: of the loader and of the module. */
 export const STRINGS_ADDRESS: Gpa = gpa(0x3_0000);
 
-/** Address range types as the BIOS call e820 numbers them; PVH and multiboot took them over. ACPI 6.5 §15, table 15.4 */
+/**
+ * Address range types as the BIOS call e820 numbers them; PVH and multiboot took them over. ACPI 6.5 §15, table 15.4
+ */
 export const E820_TYPE = { ram: 1, reserved: 2, acpi: 3 } as const;

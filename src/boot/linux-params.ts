@@ -5,8 +5,8 @@ import { emptyBytes, setU64 } from "./bytes.ts";
 import { COMMAND_LINE_ADDRESS, E820_TYPE } from "./layout.ts";
 
 /**
- * struct setup_header at its place in the image file and in the zero page, the same in both. Linux x86 boot protocol, "The Real-Mode
- * Kernel Header"; asm/bootparam.h
+ * struct setup_header at its place in the image file and in the zero page, the same in both. Linux x86 boot protocol,
+ * "The Real-Mode Kernel Header"; asm/bootparam.h
  */
 export const SETUP_HEADER = {
   setup_sects: 0x1f1,
@@ -49,8 +49,8 @@ export interface LinuxParams {
 }
 
 /**
- * Makes the zero page: the image's setup header with the loader's fields filled in, the memory map and the ACPI root pointer.
- * Everything else stays zero; the kernel takes that for "the loader did not know".
+ * Makes the zero page: the image's setup header with the loader's fields filled in, the memory map and the ACPI root
+ * pointer. Everything else stays zero; the kernel takes that for "the loader did not know".
  *
  * @throws SpecError when the map has more entries than the page takes.
  */

@@ -106,10 +106,12 @@ function loadable(file: ImageFile, header: MultibootHeader, elf: ElfImage | unde
 }
 
 /**
- * Plans a boot by the Multiboot Specification, version 1: 32-bit protected mode, ebx at the information structure, the initramfs as
- * the only module. The command line has the kernel's name before it, as argument 0, like GRUB legacy and QEMU pass it.
+ * Plans a boot by the Multiboot Specification, version 1: 32-bit protected mode, ebx at the information structure, the
+ * initramfs as the only module. The command line has the kernel's name before it, as argument 0, like GRUB legacy and
+ * QEMU pass it.
  *
- * A kernel that asks for a video mode (flag 2) is started without one: the information structure says that there is none.
+ * A kernel that asks for a video mode (flag 2) is started without one: the information structure says that there is
+ * none.
  *
  * @param elf The file as ELF, where it is one and its header has no address fields.
  * @throws SpecError

@@ -12,8 +12,8 @@ import { unsupportedKernel } from "./unsupported.ts";
  *
  * In this order: an ELF file with a PVH note, a Linux bzImage, a multiboot kernel (flat or ELF). Nothing is loaded yet.
  *
- * @throws SpecError with the path `--kernel`, `--initramfs`, `--cmdline` or `--memory`: the file is not a kernel, is damaged or cut
- *   short, or something does not fit into memory.
+ * @throws SpecError with the path `--kernel`, `--initramfs`, `--cmdline` or `--memory`: the file is not a kernel, is
+ *   damaged, or something does not fit into memory.
  */
 export function planBoot(request: BootRequest): LoadPlan {
   const { kernel } = request;
@@ -26,7 +26,8 @@ export function planBoot(request: BootRequest): LoadPlan {
     if (header !== undefined) return planMultiboot(request, header, elf);
     throw new SpecError(
       "--kernel",
-      `${kernel.name} has no PVH entry point: take a kernel built with CONFIG_PVH=y (distributions' kernels are), or its bzImage`,
+      `${kernel.name} has no PVH entry point: take a kernel built with CONFIG_PVH=y (distributions' kernels are), ` +
+        "or its bzImage",
     );
   }
   if (isBzImage(kernel)) return planBzImage(request);

@@ -40,8 +40,9 @@ function storeDescriptor(table: DataView, segment: SegmentState): void {
 }
 
 /**
- * The state all three protocols start in: 32-bit protected mode, flat 4 GiB segments, paging and interrupts off, an empty IDT.
- * The descriptor table is in guest memory too, because a guest may reload its segment registers before it loads a table of its own.
+ * The state all three protocols start in: 32-bit protected mode, flat 4 GiB segments, paging and interrupts off, an
+ * empty IDT. The descriptor table is in guest memory too, because a guest may reload its segment registers before it
+ * loads a table of its own.
  *
  * @returns The state, and the table's bytes for {@link GDT_ADDRESS}.
  */

@@ -28,7 +28,9 @@ const SIGNATURES: readonly Signature[] = [
   {
     offset: 0,
     bytes: "4d5a",
-    text: "is an EFI program (a unified kernel image, or a kernel with CONFIG_EFI_ZBOOT): it needs firmware, take the vmlinux or bzImage in it",
+    text:
+      "is an EFI program (a unified kernel image, or a kernel with CONFIG_EFI_ZBOOT): it needs firmware, take " +
+      "the vmlinux or bzImage in it",
   },
   {
     offset: 0x1fe,
@@ -48,8 +50,7 @@ export function unsupportedKernel(file: ImageFile): SpecError {
     }
     return true;
   })?.text;
-  return new SpecError(
-    "--kernel",
-    `${file.name} ${text ?? "is no kernel this program knows: it takes an ELF vmlinux with a PVH note, a bzImage, or a multiboot kernel"}`,
-  );
+  const unknown =
+    "is no kernel this program knows: it takes an ELF vmlinux with a PVH note, a bzImage, or a multiboot kernel";
+  return new SpecError("--kernel", `${file.name} ${text ?? unknown}`);
 }

@@ -1,6 +1,6 @@
 /*
- * Layouts of the structs that KVM's requests take, x86-64: `size`, then the offset of each field we use under its C name.
- * Checked against the C headers in test/abi/kvm.test.ts.
+ * Layouts of the structs that KVM's requests take, x86-64: `size`, then the offset of each field we use under its C
+ * name. Checked against the C headers in test/abi/kvm.test.ts.
  */
 
 /** struct kvm_userspace_memory_region, KVM API §4.35 */

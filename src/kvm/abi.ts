@@ -1,12 +1,15 @@
 /*
- * Numbers of the KVM API that this program uses, from <linux/kvm.h> and <asm/kvm.h>, x86-64. test/abi/kvm.test.ts asks a C compiler
- * for every one of them. Struct layouts are in abi-structs.ts, struct kvm_run in abi-run.ts.
+ * Numbers of the KVM API that this program uses, from <linux/kvm.h> and <asm/kvm.h>, x86-64. test/abi/kvm.test.ts asks
+ * a C compiler for every one of them. Struct layouts are in abi-structs.ts, struct kvm_run in abi-run.ts.
  */
 
 /** What KVM_GET_API_VERSION must answer; it has since Linux 2.6.22. */
 export const KVM_API_VERSION = 12;
 
-/** Requests. Those with bit 31 set are passed unsigned; the struct's size is part of the number, so a wrong size is ENOTTY. */
+/**
+ * Requests. Those with bit 31 set are passed unsigned; the struct's size is part of the number, so a wrong size is
+ * ENOTTY.
+ */
 export const IOCTL = {
   // on /dev/kvm
   KVM_GET_API_VERSION: 0xae00,

@@ -1,7 +1,10 @@
 import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } from "./abi.ts";
 import { CPUID_ENTRY2, CPUID2 } from "./abi-structs.ts";
 
-/** What CPUID answers for one leaf, and one sub-leaf where `flags` says that ECX matters. Field names as struct kvm_cpuid_entry2. */
+/**
+ * What CPUID answers for one leaf, and one sub-leaf where `flags` says that ECX matters. Field names as struct
+ * kvm_cpuid_entry2.
+ */
 export interface CpuidEntry {
   readonly function: number;
   readonly index: number;
@@ -53,8 +56,9 @@ const BRAND_LEAVES = [0x8000_0002, 0x8000_0003, 0x8000_0004];
 /**
  * Makes one vCPU's CPUID out of what KVM supports: the host's CPU, one socket, and the vCPU's own place in it.
  *
- * Left out on purpose: KVM_FEATURE_MSI_EXT_DEST_ID, because routes do not carry the extended destination, and AMX, unless the process
- * was granted its register state. Features that KVM lists are kept, nested virtualization among them.
+ * Left out on purpose: KVM_FEATURE_MSI_EXT_DEST_ID, because routes do not carry the extended destination, and AMX,
+ * unless the process was granted its register state. Features that KVM lists are kept, nested virtualization among
+ * them.
  */
 export function guestCpuid(supported: readonly CpuidEntry[], place: CpuidTopology, host: CpuidHost): CpuidEntry[] {
   const shift = Math.ceil(Math.log2(place.count));
@@ -178,7 +182,10 @@ function cacheSharing(entry: CpuidEntry, shift: number): number {
   return (entry.eax & 0x3fff) | (sharing << 14) | (cores << 26);
 }
 
-/** Extended topology: threads, then cores, then the end. EAX is the shift to the next level's id, EBX how many there are. */
+/**
+ * Extended topology: threads, then cores, then the end. EAX is the shift to the next level's id, EBX how many there
+ * are.
+ */
 function topology(leaf: number, { index, count }: CpuidTopology, shift: number): CpuidEntry[] {
   const level = (subleaf: number, type: number, eax: number, ebx: number): CpuidEntry => ({
     function: leaf,

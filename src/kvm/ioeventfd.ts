@@ -7,8 +7,8 @@ import type { Vm } from "./vm.ts";
 export type DoorbellPort = Pick<Vm, "assignIoeventfd" | "deassignIoeventfd">;
 
 /**
- * Guest writes that KVM turns into eventfd signals: the vCPU goes on at once, and the device thread hears of it from its event loop.
- * Rings that come before the loop's next pass are one call. Only the device thread may use it.
+ * Guest writes that KVM turns into eventfd signals: the vCPU goes on at once, and the device thread hears of it from
+ * its event loop. Rings that come before the loop's next pass are one call. Only the device thread may use it.
  */
 export class IoEventFds implements Doorbells {
   readonly #vm: DoorbellPort;
@@ -20,7 +20,8 @@ export class IoEventFds implements Doorbells {
   }
 
   /**
-   * Implements Doorbells. A ring that the loop has not seen when `unregister` is called is dropped: the device is being reset or moved.
+   * Implements Doorbells. A ring that the loop has not seen when `unregister` is called is dropped: the device is being
+   * reset or moved.
    *
    * @throws SyscallError when another doorbell is at the address or KVM has no room.
    */

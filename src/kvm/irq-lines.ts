@@ -6,8 +6,8 @@ import type { Vm } from "./vm.ts";
 export type LinePort = Pick<Vm, "setIrqLine">;
 
 /**
- * Interrupt pins whose level this process sets. Devices that share a pin are a wired OR: it is high while any of them holds it, and KVM
- * hears of changes only. Only the device thread may call it.
+ * Interrupt pins whose level this process sets. Devices that share a pin are a wired OR: it is high while any of them
+ * holds it, and KVM hears of changes only. Only the device thread may call it.
  */
 export class IrqLines {
   readonly #vm: LinePort;
@@ -39,8 +39,9 @@ export class IrqLines {
 export type ResamplePort = Pick<Vm, "assignIrqfd" | "deassignIrqfd">;
 
 /**
- * Pins that eventfds raise and KVM lowers at the guest's end of interrupt (irqfds with a resample eventfd). Several may share a pin:
- * KVM then signals every one's `resample` and those that still need service raise it again. Only the device thread may call it.
+ * Pins that eventfds raise and KVM lowers at the guest's end of interrupt (irqfds with a resample eventfd). Several may
+ * share a pin: KVM then signals every one's `resample` and those that still need service raise it again. Only the
+ * device thread may call it.
  */
 export class ResampledIrqLines implements ResampledLines {
   readonly #vm: ResamplePort;
@@ -49,7 +50,10 @@ export class ResampledIrqLines implements ResampledLines {
     this.#vm = vm;
   }
 
-  /** Implements ResampledLines; `disconnect` lowers the pin and may be called twice. Close the eventfds after it, not before. */
+  /**
+   * Implements ResampledLines; `disconnect` lowers the pin and may be called twice. Close the eventfds after it, not
+   * before.
+   */
   connect(line: Gsi, trigger: Fd, resample: Fd): { disconnect(): void } {
     this.#vm.assignIrqfd(trigger, line, resample);
     let isConnected = true;

@@ -13,14 +13,15 @@ export type RoutingPort = Pick<Vm, "setGsiRouting" | "assignIrqfd" | "deassignIr
 /**
  * KVM's interrupt routes and their eventfds. Only the device thread may call it.
  *
- * Each route has the guest's wish (masked, message) beside the host's state (connected or not), and one function that makes the second
- * agree with the first. Connecting pushes the table first, then assigns the irqfd, so that no signal ever meets a stale entry.
- * Masking only takes the irqfd away: the entry stays, so that unmasking again does not push a table that grows with the machine.
+ * Each route keeps the guest's wish (masked, message) beside the host's state (connected or not). One function makes
+ * the second agree with the first. Connecting pushes the table first, then assigns the irqfd, so that no signal ever
+ * meets a stale entry. Masking only takes the irqfd away: the entry stays, so that unmasking again does not push a
+ * table that grows with the machine.
  *
- * A passed-through device's eventfds are held by others too: the kernel, or a vfio-user server, which can clear O_NONBLOCK and empty or
- * fill the counter between any two calls of ours. So they are neither read nor written here: pending bits are polled, KVM raises what
- * it finds in an eventfd as it assigns the irqfd, and our own signals are KVM_SIGNAL_MSI. Devices of our own, whose eventfds stay in
- * this process, write them: 0.45 µs, against 0.7 µs for a poll before each write.
+ * The kernel or a vfio-user server also holds a passed-through device's eventfds. It can clear O_NONBLOCK, and empty or
+ * fill the counter, between any two calls of ours. So they are neither read nor written here. Pending bits are polled.
+ * KVM raises what it finds in an eventfd when it assigns the irqfd. Our own signals are KVM_SIGNAL_MSI. Devices of our
+ * own, whose eventfds stay in this process, write them: 0.45 µs, against 0.7 µs for a poll before each write.
  */
 export class IrqRouting implements MsiRouter {
   readonly #vm: RoutingPort;
@@ -51,7 +52,10 @@ export class IrqRouting implements MsiRouter {
     return this.#pushes;
   }
 
-  /** Implements MsiRouter. A guest unmasks as many vectors as its devices have: a host without descriptors left must not end it. */
+  /**
+   * Implements MsiRouter. A guest unmasks as many vectors as its devices have: a host without descriptors left must not
+   * end it.
+   */
   allocate(name: string): MsiRoute {
     const link: RouterLink = {
       changed: (route) => this.#changed(route),
@@ -90,7 +94,7 @@ export class IrqRouting implements MsiRouter {
       this.#pushes++;
     }
     for (const route of this.#waiting) {
-      this.#waiting.delete(route); // first: a route that cannot be connected is not tried for ever
+      this.#waiting.delete(route); // first: a route that cannot be connected is not tried again and again
       route.connect();
     }
   }
@@ -137,8 +141,8 @@ class Route implements MsiRoute {
   }
 
   /**
-   * Looks into the eventfd at that moment. Watching it instead would wake the device thread for a bit that is only of interest to a
-   * guest that reads it, and would lag behind a guest that reads at once.
+   * Looks into the eventfd at that moment. Watching it instead would wake the device thread for a bit that few guests
+   * read. It would also lag behind a guest that reads at once.
    */
   get isPending(): boolean {
     return this.#isPending || (!this.#isConnected && !this.#isReleased && this.#event?.isSignalled === true);
@@ -162,8 +166,8 @@ class Route implements MsiRoute {
   }
 
   /**
-   * Takes the irqfd away. A signal that races with it is told in both orders: one given before the irqfd is gone is raised, because
-   * KVM finishes what it has seen and empties the eventfd in the same step; one given afterwards stays in the eventfd.
+   * Takes the irqfd away. The race with a signal has two orders. A signal before the irqfd is gone is raised: KVM
+   * finishes what it has seen and empties the eventfd in the same step. A signal afterwards stays in the eventfd.
    */
   mask(): void {
     this.#check("mask");
@@ -209,8 +213,8 @@ class Route implements MsiRoute {
   /**
    * Called by the router once KVM has the table; a no-op when the guest masked the route again in the same batch.
    *
-   * KVM raises what waits in the eventfd as it assigns the irqfd, as one interrupt however many signals it was (kvm_irqfd_assign). The
-   * count stays there until the next signal or until the irqfd goes, when KVM sets it to zero.
+   * KVM raises what waits in the eventfd as it assigns the irqfd, as one interrupt however many signals it was
+   * (kvm_irqfd_assign). The count stays there until the next signal or until the irqfd goes, when KVM sets it to zero.
    */
   connect(): void {
     if (this.#isMasked || this.#isConnected || this.#gsi === undefined) return;

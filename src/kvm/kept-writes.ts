@@ -14,10 +14,11 @@ export type PostponedWrites = Pick<KeptWrites, "keep" | "drain" | "close">;
 const CAPACITY: number = Math.floor((PAGE_SIZE - COALESCED_RING.size) / COALESCED_WRITE.size);
 
 /**
- * Port writes that KVM keeps in a ring instead of exiting, for registers that only choose what a later access is about. Whoever does an access
- * of the guest does these first: they came before it, and in this order. KVM API §4.116
+ * Port writes that KVM keeps in a ring instead of exiting, for registers that only choose what a later access is about.
+ * Every access of the guest does these first: they came before it, in this order. KVM API §4.116
  *
- * There is no other sign of a kept write: a register whose write does something by itself must not be among them. Device thread only.
+ * There is no other sign of a kept write: a register whose write does something by itself must not be among them.
+ * Device thread only.
  */
 export class KeptWrites {
   readonly #vm: KeptWritePort;

@@ -16,8 +16,8 @@ export interface MemorySlot {
 }
 
 /**
- * KVM's memory slots: RAM and whatever device memory the guest may reach without an exit. Numbers are handed out from 0 and reused.
- * Only the device thread may call it: the table of free numbers is here, not in KVM.
+ * KVM's memory slots: RAM and whatever device memory the guest may reach without an exit. Numbers are handed out from 0
+ * and reused. Only the device thread may call it: the table of free numbers is here, not in KVM.
  */
 export class MemorySlots implements SlotMapper {
   readonly #vm: SlotPort;

@@ -38,7 +38,10 @@ export function encodeRegs(start: CpuStart): Uint8Array {
   return bytes;
 }
 
-/** Puts a boot protocol's start into struct kvm_sregs as KVM_GET_SREGS gave it; the APIC base and the rest stay as they are. */
+/**
+ * Puts a boot protocol's start into struct kvm_sregs as KVM_GET_SREGS gave it; the APIC base and the rest stay as they
+ * are.
+ */
 export function patchSregs(sregs: Uint8Array, start: CpuStart): void {
   const view = viewOf(sregs);
   setSegment(view, SREGS.cs, start.cs);

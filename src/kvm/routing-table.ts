@@ -24,9 +24,10 @@ const TIMER_GSI = 0;
 const TIMER_IOAPIC_PIN = 2;
 
 /**
- * The wires to the interrupt controllers, which every KVM_SET_GSI_ROUTING must name again. They are a PC's: the timer's GSI 0 is the PIC's
- * pin 0 but the I/O APIC's pin 2, as the MADT's source override tells the guest; every other GSI is the pin of its number. KVM's own
- * table after KVM_CREATE_IRQCHIP differs, it has the timer at pin 0 and a wire on the cascade, so ours is pushed before the guest starts.
+ * The wires to the interrupt controllers, which every KVM_SET_GSI_ROUTING must name again. They are a PC's. The timer's
+ * GSI 0 is the PIC's pin 0 but the I/O APIC's pin 2; the MADT's source override tells the guest. Every other GSI is the
+ * pin of its number. KVM's own table after KVM_CREATE_IRQCHIP has the timer at pin 0 and a wire on the cascade. So ours
+ * is pushed before the guest starts.
  */
 const PIN_ENTRIES: readonly PinEntry[] = [
   ...Array.from({ length: PIC_PINS }, (_, pin) => ({
@@ -42,8 +43,8 @@ const PIN_ENTRIES: readonly PinEntry[] = [
 ].filter(({ gsi }) => gsi !== CASCADE_PIN);
 
 /**
- * Which GSI means which message, and which GSIs are free; no system calls. The table is complete at any time: {@link encode} is what
- * KVM_SET_GSI_ROUTING takes.
+ * Which GSI means which message, and which GSIs are free; no system calls. The table is complete at any time:
+ * {@link encode} is what KVM_SET_GSI_ROUTING takes.
  */
 export class RoutingTable {
   readonly #limit: number;
@@ -58,7 +59,7 @@ export class RoutingTable {
     this.#limit = limit;
   }
 
-  /** True when KVM has not been told of a change that matters; set false by whoever has told it. */
+  /** True when KVM has not been told of a change that matters. The caller that tells KVM sets it to false. */
   get isDirty(): boolean {
     return this.#isDirty;
   }
@@ -67,7 +68,7 @@ export class RoutingTable {
     this.#isDirty = false;
   }
 
-  /** A GSI above the I/O APIC's pins that nobody holds; `undefined` when none or no room for its entry is left. */
+  /** A free GSI above the I/O APIC's pins; `undefined` when none or no room for its entry is left. */
   takeGsi(): Gsi | undefined {
     if (PIN_ENTRIES.length + this.#taken >= this.#limit) return undefined;
     const reused = this.#free.pop();

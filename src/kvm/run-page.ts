@@ -3,10 +3,11 @@ import { TWO_POW_32 } from "../base/units.ts";
 import { KVM_EXIT_IO_OUT, RUN } from "./abi-run.ts";
 
 /**
- * The pages a vCPU shares with the thread that runs it, decoded in place: no getter allocates, so that an exit costs nanoseconds.
+ * The pages a vCPU shares with the thread that runs it, decoded in place: no getter allocates, so that an exit costs
+ * nanoseconds.
  *
- * What a getter answers holds until the next KVM_RUN, and only for the exit reason in its name. Data set for a read reaches the guest
- * at the next KVM_RUN. KVM API §5
+ * What a getter answers holds until the next KVM_RUN, and only for the exit reason in its name. Data set for a read
+ * reaches the guest at the next KVM_RUN. KVM API §5
  */
 export class RunPage {
   readonly #view: DataView;
@@ -21,7 +22,10 @@ export class RunPage {
     return this.#view.getUint32(RUN.exit_reason, true);
   }
 
-  /** Makes the next KVM_RUN come back interrupted, before the guest runs but after a pending read was completed. Any thread may set it. */
+  /**
+   * Makes the next KVM_RUN come back interrupted, before the guest runs but after a pending read was completed. Any
+   * thread may set it.
+   */
   set immediateExit(isSet: boolean) {
     this.#view.setUint8(RUN.immediate_exit, isSet ? 1 : 0);
   }

@@ -41,7 +41,8 @@ export const OPTIONAL_CAPABILITIES: readonly Capability[] = [
 export const CAPABILITY_ADVICE = "use a host kernel of Linux 4.12 or newer for x86-64";
 
 const NO_DEVICE_ADVICE =
-  "load the module kvm_intel or kvm_amd; if that fails, enable virtualization in the firmware setup, or nested virtualization where this machine is itself a guest";
+  "load the module kvm_intel or kvm_amd; if that fails, enable virtualization in the firmware setup, or nested " +
+  "virtualization where this machine is itself a guest";
 
 const OPEN_ADVICE: Readonly<Record<string, string>> = {
   ENOENT: NO_DEVICE_ADVICE,
@@ -51,7 +52,10 @@ const OPEN_ADVICE: Readonly<Record<string, string>> = {
   EPERM: "add the user to group kvm and sign in again; in a container, allow the device",
 };
 
-/** KVM itself: an open /dev/kvm. Any thread may use one; the fd number may be handed to another thread and wrapped there again. */
+/**
+ * KVM itself: an open /dev/kvm. Any thread may use one; the fd number may be handed to another thread and wrapped there
+ * again.
+ */
 export class KvmSystem {
   readonly fd: Fd;
 
@@ -95,7 +99,7 @@ export class KvmSystem {
     if (missing.length > 0) throw new HostError(...missingText(path, missing));
   }
 
-  /** 12 for ever. KVM API §4.1 */
+  /** 12; the number is not expected to change. KVM API §4.1 */
   get apiVersion(): number {
     return libc.ioctl(this.fd, IOCTL.KVM_GET_API_VERSION, 0);
   }

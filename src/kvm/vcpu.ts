@@ -15,14 +15,20 @@ import { RunPage } from "./run-page.ts";
 const IA32_MISC_ENABLE = 0x1a0;
 const IA32_MISC_ENABLE_FAST_STRING = 1n;
 const IA32_MTRR_DEF_TYPE = 0x2ff;
-/** MTRRs on, default type write-back. With the reset value a guest behind a non-coherent IOMMU runs uncached for its first seconds. */
+/**
+ * MTRRs on, default type write-back. With the reset value a guest behind a non-coherent IOMMU runs uncached for its
+ * first seconds.
+ */
 const MTRRS_ON_WRITE_BACK = 0x806n;
 
 /** x87 and SSE control words after FNINIT and at reset. Intel SDM vol. 1 §8.1.5, §10.2.3 */
 const FCW_INITIAL = 0x37f;
 const MXCSR_INITIAL = 0x1f80;
 
-/** Local vector table, as after a PC's firmware: LINT0 is the PIC, LINT1 is NMI. Intel SDM vol. 3 §11.5.1, MultiProcessor Spec 1.4 §3.6.2.2 */
+/**
+ * Local vector table, as after a PC's firmware: LINT0 is the PIC, LINT1 is NMI. Intel SDM vol. 3 §11.5.1,
+ * MultiProcessor Spec 1.4 §3.6.2.2
+ */
 const APIC_LVT0 = 0x350;
 const APIC_LVT1 = 0x360;
 const DELIVERY_EXTINT = 0x700;
@@ -32,8 +38,9 @@ const DELIVERY_NMI = 0x400;
 const KERNEL_SIGSET_BYTES = 8;
 
 /**
- * One vCPU, in the hands of the thread that runs it: its descriptor and its run page, whose getters say what the last exit was.
- * All methods but the setter `immediateExit` are that thread's alone, and block while another thread is in KVM_RUN on it.
+ * One vCPU, in the hands of the thread that runs it: its descriptor and its run page, whose getters say what the last
+ * exit was. All methods but the setter `immediateExit` are that thread's alone, and block while another thread is in
+ * KVM_RUN on it.
  */
 export class Vcpu extends RunPage {
   readonly id: number;
@@ -68,7 +75,8 @@ export class Vcpu extends RunPage {
   }
 
   /**
-   * Gives the vCPU its features and the state every CPU has after firmware. To be called once, before the first {@link run}.
+   * Gives the vCPU its features and the state every CPU has after firmware. To be called once, before the first
+   * {@link run}.
    *
    * @param cpuid From guestCpuid.
    * @throws SyscallError, HostError
@@ -85,7 +93,8 @@ export class Vcpu extends RunPage {
   }
 
   /**
-   * Puts the boot processor at its first instruction; the others wait for INIT and SIPI, which resets whatever was set here.
+   * Puts the boot processor at its first instruction; the others wait for INIT and SIPI, which resets whatever was set
+   * here.
    *
    * @throws SyscallError
    */
@@ -105,8 +114,8 @@ export class Vcpu extends RunPage {
   }
 
   /**
-   * Says which signals are blocked while the guest runs, instead of the thread's own mask. One that is blocked outside and not in here
-   * ends KVM_RUN without ever having a handler. KVM API §4.21
+   * Says which signals are blocked while the guest runs, instead of the thread's own mask. One that is blocked outside
+   * and not in here ends KVM_RUN without ever having a handler. KVM API §4.21
    *
    * @param blocked 8 bytes, bit n - 1 for signal n.
    */
@@ -120,10 +129,12 @@ export class Vcpu extends RunPage {
   /**
    * Runs the guest until it needs this process; allocates nothing.
    *
-   * @returns "exit" when the getters say why it came back. "interrupted" when a signal, `immediateExit` or an INIT or SIPI brought it
-   *   back and there is nothing to handle: look whether to stop, drain the kick signal, run again.
-   *   "fault" when the memory behind a slot could not be reached: the guest still stands before its access, which is made again by the
-   *   next run. Only worth it when the slots have changed; otherwise {@link memoryFault} says it to people.
+   * - "exit": the getters say why it came back.
+   * - "interrupted": a signal, `immediateExit`, INIT or SIPI brought it back. Look whether to stop, drain the kick
+   *   signal, run again.
+   * - "fault": the memory behind a slot could not be reached. The next run makes the access again, which helps only
+   *   when the slots have changed. {@link memoryFault} is the error otherwise.
+   *
    * @throws SyscallError with the registers when KVM cannot run it.
    */
   run(): "exit" | "interrupted" | "fault" {
@@ -132,8 +143,9 @@ export class Vcpu extends RunPage {
       return "exit";
     }
     const errno = libc.errno();
-    // One that waits for INIT or SIPI comes back so. The boot processor does not wait: KVM could not make the thread that it makes for each
-    // machine in its first KVM_RUN (kvm_mmu_post_init_vm in arch/x86/kvm/mmu/mmu.c), and would answer so again and again.
+    // One that waits for INIT or SIPI comes back so. The boot processor does not wait: KVM could not make its thread
+    // for this machine in the first KVM_RUN (kvm_mmu_post_init_vm, arch/x86/kvm/mmu/mmu.c). It would answer so again
+    // and again.
     if (errno === ERRNO.EAGAIN && this.#isFresh) {
       throw new SyscallError(
         `run vCPU ${this.id}`,
@@ -147,7 +159,7 @@ export class Vcpu extends RunPage {
     throw new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errnoName(errno), undefined, this.describeRegisters());
   }
 
-  /** The error of a {@link run} that met a "fault" nobody can mend. */
+  /** The error of a {@link run} that met a "fault" which cannot be resolved. */
   memoryFault(): SyscallError {
     const advice = "guest memory could not be reached: a file behind it was cut short, or a device's memory is off";
     return new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", "EFAULT", advice, this.describeRegisters());

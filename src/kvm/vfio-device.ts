@@ -7,13 +7,15 @@ import { DEVICE_ATTR } from "./abi-structs.ts";
 import type { Vm } from "./vm.ts";
 
 /**
- * The KVM VFIO device: tells KVM which groups or device files the machine holds, so that it knows whether their DMA is coherent with
- * the CPU caches and lets drivers that need the machine find it. A machine has at most one. Linux Documentation/virt/kvm/devices/vfio.rst
+ * The KVM VFIO device: tells KVM which groups or device files the machine holds. KVM then knows whether their DMA is
+ * coherent with the CPU caches. Drivers that need the machine find it there. A machine has at most one. Linux
+ * Documentation/virt/kvm/devices/vfio.rst
  */
 export class KvmVfioDevice implements VfioFiles {
   readonly #fd: Fd;
   readonly #attribute: DataView = new DataView(new ArrayBuffer(DEVICE_ATTR.size));
-  // KVM reads the descriptor through a pointer in the struct, so its memory must stay where it is: that of an explicit ArrayBuffer does.
+  // KVM reads the descriptor through a pointer in the struct, so its memory must stay where it is: that of an explicit
+  // ArrayBuffer does.
   readonly #file: Int32Array = new Int32Array(new ArrayBuffer(4));
 
   /** @throws SyscallError, for instance when the host kernel has no VFIO support in KVM. */

@@ -7,9 +7,9 @@ import {
   IOCTL,
   KVM_CAP,
   KVM_IOEVENTFD_FLAG_DEASSIGN,
-  KVM_IRQFD_FLAG_DEASSIGN,
   KVM_IRQCHIP_PIC_MASTER,
   KVM_IRQCHIP_PIC_SLAVE,
+  KVM_IRQFD_FLAG_DEASSIGN,
   KVM_IRQFD_FLAG_RESAMPLE,
   KVM_MEM_READONLY,
   KVM_PIT_SPEAKER_DUMMY,
@@ -26,7 +26,10 @@ import {
   PIT_CONFIG,
 } from "./abi-structs.ts";
 
-/** Guest-physical addresses that KVM needs for itself on Intel hosts: three pages and one, below 4 GiB, where nothing else is. */
+/**
+ * Guest-physical addresses that KVM needs for itself on Intel hosts: three pages and one, below 4 GiB, where nothing
+ * else is.
+ */
 export interface VmAddresses {
   readonly tss: Gpa;
   readonly identityMap: Gpa;
@@ -38,15 +41,17 @@ const BIOS_VECTORS: readonly (readonly [chip: number, vector: number])[] = [
   [KVM_IRQCHIP_PIC_SLAVE, 0x70],
 ];
 
-/** A struct for one kind of ioctl, made once: the calls below happen often enough for an allocation each to be waste. */
+/**
+ * A struct for one kind of ioctl, made once: the calls below happen often enough for an allocation each to be waste.
+ */
 function structOf(sizeBytes: number): { readonly bytes: Uint8Array; readonly view: DataView } {
   const bytes = new Uint8Array(sizeBytes);
   return { bytes, view: new DataView(bytes.buffer) };
 }
 
 /**
- * A virtual machine: its memory slots, interrupt controllers and vCPUs, all by one descriptor. Each thread wraps the descriptor for
- * itself; KVM does the locking. Every method throws SyscallError when KVM refuses.
+ * A virtual machine: its memory slots, interrupt controllers and vCPUs, all by one descriptor. Each thread wraps the
+ * descriptor for itself; KVM does the locking. Every method throws SyscallError when KVM refuses.
  */
 export class Vm {
   readonly fd: Fd;
@@ -95,7 +100,8 @@ export class Vm {
   }
 
   /**
-   * Does a BIOS's part, for kernels that use a PIC without programming it: KVM's have vector 0 and no pin masked. Multiboot 0.6.96 §3.2
+   * Does a BIOS's part, for kernels that use a PIC without programming it: KVM's have vector 0 and no pin masked.
+   * Multiboot 0.6.96 §3.2
    */
   #setPicVector(chip: number, vector: number): void {
     const { bytes, view } = structOf(IRQCHIP.size);
@@ -166,14 +172,16 @@ export class Vm {
   }
 
   /**
-   * Makes an eventfd raise an interrupt. With `resample`, the pin stays high until the guest has handled it; KVM then lowers it and
-   * signals `resample`. A signal that is already in the eventfd is raised at once. KVM API §4.75
+   * Makes an eventfd raise an interrupt. With `resample`, the pin stays high until the guest has handled it; KVM then
+   * lowers it and signals `resample`. A signal that is already in the eventfd is raised at once. KVM API §4.75
    */
   assignIrqfd(trigger: Fd, gsi: Gsi, resample?: Fd): void {
     this.#setIrqfd(trigger, gsi, resample === undefined ? 0 : KVM_IRQFD_FLAG_RESAMPLE, resample ?? 0, "connect");
   }
 
-  /** Undoes {@link assignIrqfd}. When it returns, every signal given before is raised, and the eventfd is empty of them. */
+  /**
+   * Undoes {@link assignIrqfd}. When it returns, every signal given before is raised, and the eventfd is empty of them.
+   */
   deassignIrqfd(trigger: Fd, gsi: Gsi): void {
     this.#setIrqfd(trigger, gsi, KVM_IRQFD_FLAG_DEASSIGN, 0, "disconnect");
   }
@@ -187,7 +195,10 @@ export class Vm {
     check(libc.ioctlStruct(this.fd, IOCTL.KVM_IRQFD, bytes), `${verb} an eventfd and GSI ${gsi}`, "KVM_IRQFD");
   }
 
-  /** Makes guest writes of `width` bytes (0 for any) to an MMIO address signal an eventfd, without an exit. KVM API §4.59 */
+  /**
+   * Makes guest writes of `width` bytes (0 for any) to an MMIO address signal an eventfd, without an exit. KVM API
+   * §4.59
+   */
   assignIoeventfd(file: Fd, address: Gpa, width: number): void {
     this.#setIoeventfd(file, address, width, 0, "register");
   }
@@ -207,7 +218,10 @@ export class Vm {
     check(libc.ioctlStruct(this.fd, IOCTL.KVM_IOEVENTFD, bytes), action, "KVM_IOEVENTFD", advice);
   }
 
-  /** Sets a pin's level for everything that has no eventfd; all its callers together are one wire, so see IrqLines. KVM API §4.25 */
+  /**
+   * Sets a pin's level for everything that has no eventfd; all its callers together are one wire, so see IrqLines. KVM
+   * API §4.25
+   */
   setIrqLine(gsi: Gsi, isHigh: boolean): void {
     const { bytes, view } = this.#irqLevel;
     view.setUint32(IRQ_LEVEL.irq, gsi, true);
@@ -226,7 +240,8 @@ export class Vm {
     view.setUint32(MSI.address_hi, message.addressHigh, true);
     view.setUint32(MSI.data, message.data, true);
     const result = libc.ioctlStruct(this.fd, IOCTL.KVM_SIGNAL_MSI, bytes);
-    // KVM answers -1 for "nobody took it", which errno shows as EPERM; the guest chooses the message, so that is no error of ours.
+    // KVM answers -1 for "no APIC took it", which errno shows as EPERM. The guest chooses the message, so that is no
+    // error of ours.
     if (result < 0 && libc.errno() === ERRNO.EPERM) return false;
     return check(result, "deliver a message-signalled interrupt", "KVM_SIGNAL_MSI") > 0;
   }

@@ -20,8 +20,9 @@ export interface PciWindows {
 const LARGE_BAR_BYTES: number = 16 * MIB;
 
 /**
- * Hands out addresses as firmware would: naturally aligned, memory at least page-aligned, so that no two BARs share a page (a page
- * is the smallest thing that can be mapped into a guest). Ask for large BARs first: then nothing is lost to alignment.
+ * Hands out addresses as firmware does: naturally aligned, memory at least page-aligned. So no two BARs share a page,
+ * which is the smallest thing that can be mapped into a guest. Ask for large BARs first: then nothing is lost to
+ * alignment.
  */
 export class BarPlacement {
   readonly #windows: PciWindows;

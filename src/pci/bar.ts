@@ -38,8 +38,9 @@ export const MAX_BAR_BYTES: Readonly<Record<BarRequest["kind"], number>> = {
 };
 
 /**
- * The base address registers of one function. The registers are the configuration space's own bytes: their fixed low bits make
- * sizing work (a guest writes ones and reads back what stuck), in halves and bytes too. PCI Local Bus 3.0 §6.2.5
+ * The base address registers of one function. The registers are the configuration space's own bytes. Their fixed low
+ * bits make sizing work, in halves and bytes too: a guest writes ones and reads back what stuck. PCI Local Bus 3.0
+ * §6.2.5
  */
 export class BarSet {
   readonly requests: readonly BarRequest[];

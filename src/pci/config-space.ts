@@ -49,7 +49,10 @@ interface Observer {
   readonly callback: (offset: number, width: Width) => void;
 }
 
-/** IO, MEMORY, MASTER, PARITY, SERR, INTX_DISABLE: what a PCI Express endpoint lets software set. PCI Express Base 3.0 §7.5.1.1 */
+/**
+ * IO, MEMORY, MASTER, PARITY, SERR, INTX_DISABLE: what a PCI Express endpoint lets software set. PCI Express Base 3.0
+ * §7.5.1.1
+ */
 const COMMAND_WRITABLE = 0x0547;
 /** The error bits of the status register, cleared by writing one. PCI Local Bus 3.0 §6.2.3 */
 const STATUS_CLEARED_BY_ONE = 0xf900;
@@ -61,9 +64,10 @@ const MAX_EXTENDED_CAPABILITIES = 960;
 /**
  * Configuration space of one function: bytes, and which of their bits the guest may change.
  *
- * `read` and `write` are the guest's side: any width at any offset, never an exception; beyond the end reads give ones and writes
- * are dropped. `get…` and `set…` are the device's side: they see the space's own bytes, past masks, overlays and observers.
- * A new space has the rules of a type 0 header built in and is otherwise read-only zeroes. Device thread only.
+ * `read` and `write` are the guest's side: any width at any offset, never an exception; beyond the end reads give ones
+ * and writes are dropped. `get…` and `set…` are the device's side: they see the space's own bytes, past masks, overlays
+ * and observers. A new space has the rules of a type 0 header built in and is otherwise read-only zeroes. Device thread
+ * only.
  */
 export class ConfigSpace implements BusDevice {
   readonly name: string;
@@ -163,9 +167,10 @@ export class ConfigSpace implements BusDevice {
   }
 
   /**
-   * Calls `callback` once after each guest write that overlaps the range, with the write's own offset and width, when the bytes are
-   * merged. Observers run in the order of registration, those with `"first"` before all others: the root takes moved BARs off the
-   * bus first and puts them back last, so a function that hands its command register to hardware from an observer does so between.
+   * Calls `callback` once after each guest write that overlaps the range, with the write's own offset and width, when
+   * the bytes are merged. Observers run in registration order, `"first"` ones before all others. PciRoot's first
+   * observer unmaps moved BARs, its last maps them again. A function's own observer therefore runs while none of them
+   * is mapped.
    */
   onWrite(
     offset: number,
@@ -297,7 +302,9 @@ export class ConfigSpace implements BusDevice {
     this.#powerOn = this.#bytes.slice();
   }
 
-  /** Puts every bit that the guest could change back to what {@link capture} saw. Observers and overlays hear nothing. */
+  /**
+   * Puts every bit that the guest could change back to what {@link capture} saw. Observers and overlays hear nothing.
+   */
   restore(): void {
     this.#powerOn?.forEach((value, at) => {
       const mask = (this.#writable[at] ?? 0) | (this.#clearedByOne[at] ?? 0);
@@ -313,7 +320,9 @@ export class ConfigSpace implements BusDevice {
     return image;
   }
 
-  /** How many bytes from `at` go to the overlay in one call: the whole access if it lies inside, else aligned pieces. */
+  /**
+   * How many bytes from `at` go to the overlay in one call: the whole access if it lies inside, else aligned pieces.
+   */
   #pieceWidth(overlay: ConfigOverlay | undefined, at: number, byte: number, width: Width): Width {
     const isInside = (count: number): boolean => {
       for (let i = 1; i < count; i++) if (this.#overlays[at + i] !== overlay) return false;

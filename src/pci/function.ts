@@ -6,8 +6,8 @@ export type BarIndex = 0 | 1 | 2 | 3 | 4 | 5 | 6;
 export const ROM_BAR = 6;
 
 /**
- * What a function asks of the address space. `sizeBytes` is a power of two: at least 16 for memory, 4 for I/O, 2 KiB for the ROM.
- * A mem64 BAR takes its own index and the next one. PCI Local Bus 3.0 §6.2.5
+ * What a function asks of the address space. `sizeBytes` is a power of two: at least 16 for memory, 4 for I/O, 2 KiB
+ * for the ROM. A mem64 BAR takes its own index and the next one. PCI Local Bus 3.0 §6.2.5
  */
 export type BarRequest =
   | { readonly kind: "io"; readonly index: BarIndex; readonly sizeBytes: number }
@@ -16,9 +16,9 @@ export type BarRequest =
   | { readonly kind: "rom"; readonly index: typeof ROM_BAR; readonly sizeBytes: number };
 
 /**
- * One PCI function as the bus sees it. The root owns decoding: it forwards config accesses to `config`, follows the BARs as the
- * guest moves them, puts them on the port or MMIO bus and calls `readBar`/`writeBar` for accesses that trap.
- * Only the device thread calls it; nothing here throws because of what the guest did.
+ * One PCI function as the bus sees it. The root owns decoding. It forwards config accesses to `config` and follows the
+ * BARs as the guest moves them. It puts them on the port or MMIO bus, and calls `readBar`/`writeBar` for accesses that
+ * trap. Only the device thread calls it; nothing here throws because of what the guest did.
  */
 export interface PciFunction {
   readonly name: string;
@@ -32,8 +32,9 @@ export interface PciFunction {
   describeBar?(index: BarIndex, offset: number): string | undefined;
 
   /**
-   * Says where a BAR answers now: `undefined` while its decode is off. Called after the bus range was attached and before it is
-   * detached, so that memory slots and doorbells live strictly inside the range's life. For I/O BARs the address is a port.
+   * Says where a BAR answers now: `undefined` while its decode is off. Called after the bus range was attached and
+   * before it is detached, so that memory slots and doorbells live strictly inside the range's life. For I/O BARs the
+   * address is a port.
    */
   barPlaced(index: BarIndex, address: Gpa | undefined): void;
 

@@ -5,7 +5,9 @@ import type { BarRequest, PciFunction } from "./function.ts";
 import { PCI_CFG_SPACE_SIZE } from "./ids.ts";
 import type { PciRoot } from "./root.ts";
 
-/** Function 0:0.0: what a guest finds first and takes for the way to everything else. It has identity and nothing more. */
+/**
+ * Function 0:0.0: what a guest finds first and takes for the way to everything else. It has identity and nothing more.
+ */
 export class HostBridge implements PciFunction {
   readonly name = "host bridge";
   readonly config: ConfigSpace = new ConfigSpace("host bridge", PCI_CFG_SPACE_SIZE);
@@ -54,8 +56,8 @@ const CONFIG_ADDRESS_BITS = 0x80ff_fffc;
 /**
  * Configuration mechanism 1: an address at port 0xCF8, data at 0xCFC. PCI Local Bus 3.0 §3.2.2.3.2
  *
- * Only an access of four bytes at 0xCF8 reaches the address; narrower ones there belong to other chips (0xCF9 is the PC's reset
- * control) and go to `others`, at offsets 0 to 3.
+ * Only an access of four bytes at 0xCF8 reaches the address. Narrower ones belong to other chips (0xCF9 is the PC's
+ * reset control) and go to `others`, at offsets 0 to 3.
  */
 export class ConfigPorts implements BusDevice {
   readonly name = "PCI configuration ports";

@@ -1,6 +1,6 @@
 /**
- * Offsets, bits and ids of PCI configuration space under their names in Linux's pci_regs.h: only what we use, in its order.
- * Constants are masks or offsets; offsets of a capability's registers are relative to the capability.
+ * Offsets, bits and ids of PCI configuration space under their names in Linux's pci_regs.h: only what we use, in its
+ * order. Constants are masks or offsets; offsets of a capability's registers are relative to the capability.
  */
 
 // Sizes

@@ -103,7 +103,9 @@ export class MsiCapability {
     return Math.min(this.vectorCount, 1 << ((flags & PCI_MSI_FLAGS_QSIZE) >> QSIZE_SHIFT));
   }
 
-  /** Sends a message: at once, or at unmask while its bit masks it. Dropped while MSI is off or the guest enabled fewer. */
+  /**
+   * Sends a message: at once, or at unmask while its bit masks it. Dropped while MSI is off or the guest enabled fewer.
+   */
   signal(vector: number): void {
     if (vector < this.enabledCount) this.#vectors.signal(vector);
   }

@@ -50,8 +50,8 @@ export function nameTableEntry(offset: number): string {
 /**
  * MSI-X: a table of messages in a BAR, each with a mask bit, and an array of pending bits. PCI Local Bus 3.0 §6.8.2
  *
- * The function decodes its BAR and hands accesses inside table and array to `readTable`, `writeTable` and `readPba`; the control word
- * is in the configuration space, and the routes follow it.
+ * The function decodes its BAR. It hands accesses inside table and array to `readTable`, `writeTable` and `readPba`.
+ * The control word is in the configuration space, and the routes follow it.
  */
 export class MsixCapability {
   /** Where the capability lies in the configuration space. */
@@ -67,7 +67,10 @@ export class MsixCapability {
   readonly #entries: DataView;
   #control: number; // as last acted on
 
-  /** @throws RangeError for a count MSI-X does not have, a place that is no multiple of 8, or when the capability does not fit. */
+  /**
+   * @throws RangeError for a count MSI-X does not have, a place that is no multiple of 8, or when the capability does
+   *   not fit.
+   */
   constructor(options: MsixOptions) {
     const { config, vectorCount, table, pba } = options;
     if (!(Number.isInteger(vectorCount) && vectorCount >= 1 && vectorCount <= 2048)) {
@@ -106,7 +109,10 @@ export class MsixCapability {
     return (this.#config.get16(this.offset + PCI_MSIX_FLAGS) & PCI_MSIX_FLAGS_MASKALL) !== 0;
   }
 
-  /** Sends a vector's message: at once, or at unmask while the entry or the function is masked. Dropped while MSI-X is off. */
+  /**
+   * Sends a vector's message: at once, or at unmask while the entry or the function is masked. Dropped while MSI-X is
+   * off.
+   */
   signal(vector: number): void {
     this.#vectors.signal(vector);
   }
@@ -128,7 +134,9 @@ export class MsixCapability {
     this.#sync(first, end);
   }
 
-  /** @param offset From the start of the pending bits; zeroes beyond their end. Writes to them do nothing: drop them. */
+  /**
+   * @param offset From the start of the pending bits; zeroes beyond their end. Writes to them do nothing: drop them.
+   */
   readPba(offset: number, width: Width): number {
     return gather(offset, width, (at) => (at < this.pbaSizeBytes ? this.#vectors.pendingWord(8 * at) & 0xff : 0));
   }
@@ -172,7 +180,10 @@ export class MsixCapability {
   }
 }
 
-/** Bits of a byte of an entry that can be set: addresses are dword-aligned, and of the control word only the mask bit exists. */
+/**
+ * Bits of a byte of an entry that can be set: addresses are dword-aligned, and of the control word only the mask bit
+ * exists.
+ */
 function writableBits(byte: number): number {
   if (byte === PCI_MSIX_ENTRY_LOWER_ADDR) return 0xfc;
   if (byte === PCI_MSIX_ENTRY_VECTOR_CTRL) return PCI_MSIX_ENTRY_CTRL_MASKBIT;

@@ -22,9 +22,14 @@ export interface PluggedFunction {
 export interface PciRootOptions {
   readonly ports: Bus;
   readonly mmio: Bus;
-  /** BARs are decoded inside these only: elsewhere are RAM, interrupt controllers and tables that no bus range shows. */
+  /**
+   * BARs are decoded inside these only: elsewhere are RAM, interrupt controllers and tables that no bus range shows.
+   */
   readonly windows: PciWindows;
-  /** Which GSI pin 1 to 4 (INTA to INTD) of a slot drives; {@link swizzledGsi} when absent. The `_PRT` must say the same. */
+  /**
+   * Which GSI pin 1 to 4 (INTA to INTD) of a slot drives; {@link swizzledGsi} when absent. The `_PRT` must say the
+   * same.
+   */
   readonly gsiOf?: (slot: number, pin: number) => Gsi;
   readonly report?: Report;
 }
@@ -47,9 +52,9 @@ export const swizzledGsi = (slot: number, pin: number): Gsi => gsi(16 + ((slot +
 /**
  * PCI bus 0: slots, configuration accesses, and where BARs are decoded.
  *
- * A guest write to a command or base address register takes the BARs that moved off their bus before the function's own observers
- * see the write, and puts them on their new place after them. A BAR whose place is taken or outside the windows is parked: it
- * answers nowhere, is reported once, and is tried again after every such write. Device thread only.
+ * A guest write to a command or base address register first takes the moved BARs off their bus. Then the function's own
+ * observers see the write. Then the BARs go to their new place. A BAR whose place is taken or outside the windows is
+ * parked: it is not on the bus. It is reported once, and tried again after every such write. Device thread only.
  */
 export class PciRoot {
   readonly #options: PciRootOptions;
@@ -104,8 +109,8 @@ export class PciRoot {
   }
 
   /**
-   * Takes a function out of its slot while the guest runs: configuration accesses to it answer all ones, its BARs are off the buses. It is
-   * the caller's to close.
+   * Takes a function out of its slot while the guest runs: configuration accesses to it answer all ones, its BARs are
+   * off the buses. It is the caller's to close.
    *
    * @returns `undefined` when nothing is plugged there.
    */
@@ -237,7 +242,7 @@ export class PciRoot {
     // Again, for what an observer of the function changed after the first pass.
     this.#lift(plugged, moves);
     for (const move of moves) plugged.bars.accept(move);
-    // The function's own BARs first: whoever moved last wins over those that wait for a place to become free.
+    // The function's own BARs first: the last move wins over BARs that wait for a place to become free.
     this.#placeWaiting([plugged, ...this.#order]);
   }
 

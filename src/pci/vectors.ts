@@ -3,10 +3,11 @@ import type { MsiMessage, MsiRoute, MsiRouter } from "../base/signals.ts";
 /** Told when the set of vectors a guest uses changes. A passed-through function arms the host's vectors from it. */
 export interface VectorHost {
   /**
-   * Called once per guest write that changes the set, after the routes were changed and before unused ones are released.
+   * Called once per guest write that changes the set, after the routes were changed and before unused ones are
+   * released.
    *
-   * @param used The route of each vector that the guest has had unmasked at some time since it enabled this kind of interrupt;
-   *   it stays there, masked or not, until disable. Empty places are `undefined`. A copy: it may be kept.
+   * @param used The route of each vector that the guest has unmasked since it enabled this kind of interrupt. It stays
+   *   there, masked or not, until disable. Empty places are `undefined`. A copy: it may be kept.
    */
   vectorsChanged(kind: "msi" | "msix", isEnabled: boolean, used: readonly (MsiRoute | undefined)[]): void;
 }
@@ -18,10 +19,12 @@ export interface VectorState {
 }
 
 /**
- * The routes of a function's vectors: the half that MSI and MSI-X share. It makes routes agree with the guest's registers.
+ * The routes of a function's vectors: the half that MSI and MSI-X share. It makes routes agree with the guest's
+ * registers.
  *
- * A vector takes a route when the guest first unmasks it while enabled, so that a device with 2,048 vectors of which the guest uses
- * three costs three. Disabling masks and releases all, which forgets what was pending, as the specification wants.
+ * A vector takes a route when the guest first unmasks it while enabled. So a device with 2,048 vectors, of which the
+ * guest uses three, costs three. Disabling masks and releases all, which forgets what was pending, as the specification
+ * wants.
  */
 export class VectorSet {
   readonly #kind: "msi" | "msix";
@@ -48,7 +51,8 @@ export class VectorSet {
   }
 
   /**
-   * Makes the routes of vectors `first` to `end - 1` agree with the guest: one table update, at most one call to the host.
+   * Makes the routes of vectors `first` to `end - 1` agree with the guest: one table update, at most one call to the
+   * host.
    *
    * @param state What the registers say of a vector; `undefined` for one that cannot deliver at all.
    */

@@ -124,9 +124,9 @@ function interruptRoutes(intxGsi: AcpiDevices["pci"]["intxGsi"]): readonly Aml[]
 }
 
 /**
- * `_DSM` function 5 answers 0: the guest keeps the BARs as it finds them. They were placed where the host's IOMMU reaches and with the
- * alignment large mappings need, all of them fit, and every move costs memory slots and DMA mappings. It is advice: BARs still move
- * when they are written. Function 0 lists the functions there are. PCI Firmware 3.3 §4.6.5
+ * `_DSM` function 5 answers 0: the guest keeps the BARs as it finds them. They lie where the host's IOMMU reaches, with
+ * the alignment that large mappings need, and all of them fit. Every move costs memory slots and DMA mappings. It is
+ * advice: BARs still move when they are written. Function 0 lists the functions there are. PCI Firmware 3.3 §4.6.5
  */
 function preserveBootConfig(): Aml {
   return Method(
@@ -145,8 +145,8 @@ function preserveBootConfig(): Aml {
 const GRANTED_CONTROL = 0x10;
 
 /**
- * `_OSC` grants {@link GRANTED_CONTROL} and refuses native hot plug, power management events, error reporting and latency control: these
- * belong to ports above the functions, which stay with the host. PCI Firmware 3.3 §4.5
+ * `_OSC` grants {@link GRANTED_CONTROL}. It refuses native hot plug, power management events, error reporting and
+ * latency control. These belong to ports above the functions, which stay with the host. PCI Firmware 3.3 §4.5
  */
 function operatingSystemCapabilities(): Aml {
   const status = Path("CDW1");
@@ -198,8 +198,9 @@ function realTimeClock(port: number): Aml {
 }
 
 /**
- * Turns the event line of {@link AcpiPm} into a press of the power button or the request to let go of a PCI slot. `_EVT` clears the bits before it acts on them: a press in
- * between raises the line again and is not lost. ACPI 6.5 §5.6.9
+ * Turns the event line of {@link AcpiPm} into a press of the power button or the request to let go of a PCI slot.
+ * `_EVT` clears the bits before it acts on them: a press in between raises the line again and is not lost. ACPI 6.5
+ * §5.6.9
  */
 function genericEventDevice(machine: AcpiDevices): Aml {
   const status = Path("ESTS");

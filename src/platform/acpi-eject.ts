@@ -15,9 +15,10 @@ import {
 } from "./aml.ts";
 
 /*
- * Taking PCI functions away from a running guest, as ACPI has it (ACPI 6.5 §6.3): each slot that can be emptied is a device with a number
- * (`_SUN`) and a method that ends it (`_EJ0`). A request of the host is a bit of the `ejectRequests` register behind the generic event device,
- * which notifies the slot; a guest that lets go of the slot calls `_EJ0`, which writes the slot's bit to the `eject` register.
+ * Removal of PCI functions from a running guest, ACPI 6.5 §6.3. Each slot that can be emptied is a device with a number
+ * (`_SUN`) and an eject method (`_EJ0`). A request of the host is a bit of the `ejectRequests` register behind the
+ * generic event device, which notifies the slot. A guest that lets go of the slot calls `_EJ0`. That writes the slot's
+ * bit to the `eject` register.
  */
 
 /** ACPI 6.5 §5.6.6: the device is to be let go of. */
@@ -47,7 +48,10 @@ export function ejectRegisters(pmPort: number): readonly Aml[] {
   ];
 }
 
-/** What `_EVT` does at an ejection request: takes the bits, then passes each on, so that a request in between comes again. */
+/**
+ * What `_EVT` does at an ejection request: takes the bits, then passes each on, so that a request in between comes
+ * again.
+ */
 export function passEjectRequests(slots: readonly number[]): readonly Aml[] {
   return [
     Store(Path("ERQS"), Local(1)),

@@ -50,11 +50,12 @@ export interface AcpiPmEvents {
 }
 
 /**
- * The few registers a hardware-reduced ACPI machine has: sleep control and status, reset, the status byte behind the generic event
- * device, requests to let go of PCI slots and the answers, and the power management timer. All fit {@link ACPI_PM_SIZE} ports.
+ * The few registers of a hardware-reduced ACPI machine: sleep control and status, reset, and the power management
+ * timer. Behind the generic event device are a status byte, requests to let go of PCI slots, and the answers. All fit
+ * {@link ACPI_PM_SIZE} ports.
  *
- * The event line is level-triggered: it is high while a status bit is set, and the DSDT's `_EVT` clears the bits before it acts on
- * them, so that a press between the two raises the line again.
+ * The event line is level-triggered: it is high while a status bit is set. The DSDT's `_EVT` clears the bits before it
+ * acts on them. So a press between the two raises the line again.
  */
 export class AcpiPm implements BusDevice {
   readonly name = "acpi-pm";
@@ -80,7 +81,10 @@ export class AcpiPm implements BusDevice {
     this.#setEventStatus(this.#eventStatus | ACPI_EVENT_POWER_BUTTON);
   }
 
-  /** Asks the guest to let go of what is in a PCI slot, 0 to 31. Asking again is harmless, and useful: a guest may not listen yet. */
+  /**
+   * Asks the guest to let go of what is in a PCI slot, 0 to 31. Asking again is harmless, and useful: a guest may not
+   * listen yet.
+   */
   requestEject(slot: number): void {
     this.#ejectRequests = (this.#ejectRequests | (1 << slot)) >>> 0;
     this.#setEventStatus(this.#eventStatus | ACPI_EVENT_EJECT);

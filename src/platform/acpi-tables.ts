@@ -146,15 +146,16 @@ const FLAG_HEADLESS = 1 << 12;
 const FLAG_HW_REDUCED_ACPI = 1 << 20;
 
 /**
- * Fixed ACPI description table, revision 6.5. Hardware-reduced: no PM1 or GPE blocks, no SCI and no FACS. The PM timer is given all
- * the same; the specification has guests ignore it then, but Linux uses it as a clock of last resort.
+ * Fixed ACPI description table, revision 6.5. Hardware-reduced: no PM1 or GPE blocks, no SCI and no FACS. The PM timer
+ * is given all the same; the specification has guests ignore it then, but Linux uses it as a clock of last resort.
  */
 function buildFadt(machine: AcpiMachine, dsdt: number): Uint8Array {
   const body = new Uint8Array(FADT.size - HEADER_SIZE);
   const fields = view(body);
   const at = (offset: number): number => offset - HEADER_SIZE;
   const ioRegister = (offset: number, port: number, widthBytes: 1 | 4): void => {
-    body.set([0x01, 8 * widthBytes, 0, widthBytes === 1 ? 1 : 3], at(offset)); // system I/O, bits, first bit, access size
+    // system I/O, bits, first bit, access size
+    body.set([0x01, 8 * widthBytes, 0, widthBytes === 1 ? 1 : 3], at(offset));
     setU64(fields, at(offset) + 4, machine.pmPort + port);
   };
   fields.setUint32(at(FADT.PM_TMR_BLK), machine.pmPort + ACPI_PM_PORTS.pmTimer, true);

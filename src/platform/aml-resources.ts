@@ -1,8 +1,8 @@
 import { type Aml, Buffer, join, littleEndian } from "./aml.ts";
 
 /**
- * Resource descriptors, as `_CRS` lists them: what a device occupies, or what a bridge hands on to the devices behind it.
- * ACPI 6.5 §6.4
+ * Resource descriptors, as `_CRS` lists them: what a device occupies, or what a bridge hands on to the devices behind
+ * it. ACPI 6.5 §6.4
  */
 
 /** One encoded descriptor. */
@@ -56,7 +56,10 @@ export const WordBusNumber = (first: number, count: number): Descriptor =>
 /** Ports below a host bridge: the entire range, not only ISA aliases. */
 export const WordIO = (window: AddressWindow): Descriptor => addressSpace(0x88, 2, IO_RANGE, 0x03, window);
 
-/** Memory below a host bridge: writable, not cacheable, and not marked prefetchable, so that BARs of both kinds may live there. */
+/**
+ * Memory below a host bridge: writable, not cacheable, and not marked prefetchable, so that BARs of both kinds may live
+ * there.
+ */
 export const DWordMemory = (window: AddressWindow): Descriptor => addressSpace(0x87, 4, MEMORY_RANGE, 0x01, window);
 /** {@link DWordMemory} with 64-bit addresses. */
 export const QWordMemory = (window: AddressWindow): Descriptor => addressSpace(0x8a, 8, MEMORY_RANGE, 0x01, window);

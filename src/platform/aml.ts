@@ -1,6 +1,6 @@
 /**
- * A small AML assembler: each function is one ASL operator, under its ASL name, and answers its encoded bytes, so that a table written
- * with it reads like ASL. ACPI 6.5 chapter 20.
+ * A small AML assembler. Each function is one ASL operator, under its ASL name, and answers its encoded bytes. A table
+ * written with it reads like ASL. ACPI 6.5 chapter 20.
  */
 
 /** Encoded AML: one object, operator or argument. */
@@ -151,7 +151,9 @@ export const SystemIoRegion = (name: string, port: number, sizeBytes: number): A
 
 /** Names whole dwords of a region, in order from its start; each is accessed alone. */
 export const DWordFields = (region: string, ...names: readonly string[]): Aml =>
-  join(0x5b, 0x81, sized(segment(region), 0x43, ...names.flatMap((name) => [segment(name), 32]))); // DWordAcc, NoLock, WriteAsZeros
+  // DWordAcc, NoLock, WriteAsZeros
+  join(0x5b, 0x81, sized(segment(region), 0x43, ...names.flatMap((name) => [segment(name), 32])));
 /** Names whole bytes of a region, in order from its start; each is accessed alone. */
 export const ByteFields = (region: string, ...names: readonly string[]): Aml =>
-  join(0x5b, 0x81, sized(segment(region), 0x41, ...names.flatMap((name) => [segment(name), 8]))); // ByteAcc, NoLock, WriteAsZeros
+  // ByteAcc, NoLock, WriteAsZeros
+  join(0x5b, 0x81, sized(segment(region), 0x41, ...names.flatMap((name) => [segment(name), 8])));

@@ -11,7 +11,10 @@ export class DebugExitPort implements BusDevice {
   readonly name = "debug-exit";
   readonly #onExit: (value: number) => void;
 
-  /** @param onExit Gets the value as written; may be called more than once, since other CPUs run on until they are stopped. */
+  /**
+   * @param onExit Gets the value as written; may be called more than once, since other CPUs run on until they are
+   *   stopped.
+   */
   constructor(onExit: (value: number) => void) {
     this.#onExit = onExit;
   }
@@ -26,8 +29,8 @@ export class DebugExitPort implements BusDevice {
 }
 
 /**
- * Port 0x80, where firmware leaves progress codes. Linux also writes there to pass a microsecond, so a write must cost little; reads
- * answer the last code.
+ * Port 0x80, where firmware leaves progress codes. Linux also writes there to pass a microsecond, so a write must cost
+ * little; reads answer the last code.
  */
 export class PostCodePort implements BusDevice {
   readonly name = "post-code";
@@ -48,7 +51,10 @@ export class PostCodePort implements BusDevice {
   }
 }
 
-/** Port 0xe9 as Bochs has it: a byte written is a character of the host's console, and reading 0xe9 says that it is there. */
+/**
+ * Port 0xe9 as Bochs has it: a byte written is a character of the host's console, and reading 0xe9 says that it is
+ * there.
+ */
 export class DebugConsolePort implements BusDevice {
   readonly name = "debug-console";
   readonly #output: OutputBatch;

@@ -44,9 +44,10 @@ const CONTROL_B_TIMER2_OUT = 0x20;
 /**
  * A keyboard controller without a keyboard: it exists because writing 0xfe to port 0x64 is how PCs are reset.
  *
- * It answers every command that has an answer at once, so that a probe (which waits half a second for each answer) ends quickly and
- * finds no device; the FADT says that there is no 8042, so Linux with ACPI does not even look. It drives no interrupt line.
- * Port 0x61 is answered here only where KVM_CREATE_PIT2 was not given KVM_PIT_SPEAKER_DUMMY, which takes it in the kernel.
+ * It answers every command that has an answer at once. A probe, which waits half a second for each answer, then ends
+ * quickly and finds no device. The FADT says that there is no 8042, so Linux with ACPI does not probe. It drives no
+ * interrupt line. Port 0x61 is answered here only where KVM_CREATE_PIT2 was not given KVM_PIT_SPEAKER_DUMMY, which
+ * takes it in the kernel.
  */
 export class I8042 implements BusDevice {
   readonly name = "i8042";

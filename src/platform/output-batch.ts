@@ -4,8 +4,8 @@ const BATCH_SIZE = 4096;
 /**
  * Collects the bytes a guest writes one access at a time, so that a character backend is called once for many.
  *
- * Nothing waits longer than a pass of the device thread: the first byte of a batch calls `wantsFlush`, and the thread calls
- * {@link flush} before it sleeps. Without that hook each byte is written at once.
+ * No byte waits longer than a pass of the device thread. The first byte of a batch calls `wantsFlush`, and the thread
+ * calls {@link flush} before it sleeps. Without that hook each byte is written at once.
  */
 export class OutputBatch {
   readonly #write: (bytes: Uint8Array) => void;

@@ -3,8 +3,8 @@ import type { InterruptLine } from "../base/signals.ts";
 import { allOnes, type Width } from "../base/units.ts";
 
 /*
- * QEMU's pc-testdev (hw/misc/pc-testdev.c), the device that kvm-unit-tests is written for, and the output port of `testdev`, which
- * qemu-kvm had before it (hw/testdev.c).
+ * QEMU's pc-testdev (hw/misc/pc-testdev.c), the device that kvm-unit-tests is written for, and the output port of
+ * `testdev`, which qemu-kvm had before it (hw/testdev.c).
  */
 
 /** Ports of the scratch register; one more set of the same size is the same register. */
@@ -39,7 +39,10 @@ export class TestdevMemory implements BusDevice {
   }
 }
 
-/** A write of a guest-physical address makes the host forget how the guest reaches that page. Widths other than 4 do nothing. */
+/**
+ * A write of a guest-physical address makes the host forget how the guest reaches that page. Widths other than 4 do
+ * nothing.
+ */
 export class TestdevFlush implements BusDevice {
   readonly name = "testdev flush";
   readonly #flush: (page: number) => void;
@@ -59,8 +62,8 @@ export class TestdevFlush implements BusDevice {
 }
 
 /**
- * The interrupt lines: a byte at port N is the level of line N, low when it is 0. A wider write is as many bytes. QEMU ends at lines 16 to
- * 23, which its ISA bus does not have; they are the GSIs of that number here.
+ * The interrupt lines: a byte at port N is the level of line N, low when it is 0. A wider write is as many bytes. QEMU
+ * ends at lines 16 to 23, which its ISA bus does not have; they are the GSIs of that number here.
  */
 export class TestdevLines implements BusDevice {
   readonly name = "testdev lines";
@@ -87,7 +90,10 @@ export class TestdevLines implements BusDevice {
   }
 }
 
-/** A byte written is a character of the output, as qemu-kvm's `testdev` had it; suites built without `USE_SERIAL` print there. */
+/**
+ * A byte written is a character of the output, as qemu-kvm's `testdev` had it; suites built without `USE_SERIAL` print
+ * there.
+ */
 export class TestdevOutput implements BusDevice {
   readonly name = "testdev output";
   readonly #print: (byte: number) => void;

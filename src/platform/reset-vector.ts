@@ -1,13 +1,16 @@
 import { type Gpa, gpa } from "../base/units.ts";
 
-/** Where a processor of the PC begins after a reset, and where an operating system jumps that asks the BIOS for one: f000:fff0. */
+/**
+ * Where a processor of the PC begins after a reset, and where an operating system jumps that asks the BIOS for one:
+ * f000:fff0.
+ */
 export const RESET_VECTOR: Gpa = gpa(0xf_fff0);
 
 /**
  * The code at the reset vector of a machine without a BIOS: in real mode, it writes the reset register.
  *
- * Linux on hardware-reduced ACPI that was not started by EFI restarts that way: it takes the EFI call for the only proper one, finds none,
- * and falls back to the BIOS, passing by the FADT's reset register.
+ * Linux on hardware-reduced ACPI without EFI reboots through the reset vector. It ignores the FADT reset register,
+ * tries EFI, then jumps to f000:fff0.
  */
 export function resetVectorCode(port: number, value: number): Uint8Array {
   return Uint8Array.of(

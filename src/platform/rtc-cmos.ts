@@ -90,9 +90,9 @@ export interface CmosMemory {
 }
 
 /**
- * An MC146818 real-time clock and 128 bytes of CMOS behind an index and a data port. The time is the host's, in UTC, plus what the
- * guest added by setting it. There is no interrupt: alarm and periodic registers keep what is written and nothing happens, while
- * the update-ended flag is true to the second, so that a guest can wait for it by polling.
+ * An MC146818 real-time clock and 128 bytes of CMOS behind an index and a data port. The time is the host's, in UTC,
+ * plus what the guest added by setting it. There is no interrupt: alarm and periodic registers keep what is written and
+ * have no effect. The update-ended flag is true to the second, so that a guest can poll for it.
  */
 export class RtcCmos implements BusDevice {
   readonly name = "rtc-cmos";
@@ -100,7 +100,10 @@ export class RtcCmos implements BusDevice {
   readonly #bytes = new DataView(new ArrayBuffer(128));
   #index = 0;
   #offsetMs = 0;
-  /** Set while the guest has stopped the clock to set it, to the part of a second; the time registers are in `#bytes` then. */
+  /**
+   * Set while the guest has stopped the clock to set it, to the part of a second; the time registers are in `#bytes`
+   * then.
+   */
   #stoppedMs: number | undefined;
   #secondSeen: number;
 
@@ -188,7 +191,10 @@ export class RtcCmos implements BusDevice {
     }
   }
 
-  /** Stopped, the registers wait side by side, so that a day may be set after its month; running, each is carried at once. */
+  /**
+   * Stopped, the registers wait side by side, so that a day may be set after its month; running, each is carried at
+   * once.
+   */
   #writeTime(index: number, value: number): void {
     if (this.#stoppedMs !== undefined) {
       this.#bytes.setUint8(index, value);

@@ -15,7 +15,8 @@ export class SerialPort {
   readonly #output: OutputBatch;
 
   /**
-   * @param wantsFlush Called when output begins to wait for {@link flush}; without it each byte goes to the backend at once.
+   * @param wantsFlush Called when output begins to wait for {@link flush}; without it each byte goes to the backend at
+   *   once.
    */
   constructor(name: string, line: InterruptLine, backend: CharBackend, wantsFlush?: () => void) {
     this.#output = new OutputBatch((bytes) => backend.write(bytes), wantsFlush);

@@ -7,7 +7,9 @@ type UartRegister = "data" | "IER" | "IIR_FCR" | "LCR" | "MCR" | "LSR" | "MSR" |
 
 export const UART_SIZE = 8;
 
-/** PC16550D §8, table II. With LCR's DLAB bit the first two are the divisor; the third reads as IIR and writes as FCR. */
+/**
+ * PC16550D §8, table II. With LCR's DLAB bit the first two are the divisor; the third reads as IIR and writes as FCR.
+ */
 const REGISTERS: RegisterBank<UartRegister> = new RegisterBank("uart16550", UART_SIZE, [
   [0, 1, "data", "rw"],
   [1, 1, "IER", "rw"],
@@ -74,9 +76,10 @@ export interface UartSocket {
 }
 
 /**
- * A 16550A with its FIFOs; it knows no file, terminal or thread. The wire is infinitely fast: THR is empty as soon as it is written,
- * and the four character times of the receiver's timeout have always passed. Baud rate, word length and parity are kept but have no
- * effect, since a guest that never set them still expects its bytes whole. PC16550D data sheet, §8
+ * A 16550A with its FIFOs; it knows no file, terminal or thread. The wire is infinitely fast: THR is empty as soon as
+ * it is written, and the four character times of the receiver's timeout have always passed. Baud rate, word length and
+ * parity are kept but have no effect, since a guest that never set them still expects its bytes whole. PC16550D data
+ * sheet, §8
  */
 export class Uart16550 implements BusDevice {
   readonly name: string;
@@ -105,7 +108,8 @@ export class Uart16550 implements BusDevice {
   /**
    * Puts bytes on the receiving wire.
    *
-   * @returns How many were taken, from the start. The rest must be offered again when {@link UartSocket.onRoom} is called: nothing is lost.
+   * @returns How many were taken, from the start. The rest must be offered again when {@link UartSocket.onRoom} is
+   *   called: nothing is lost.
    */
   receive(bytes: Uint8Array): number {
     const isLooped = (this.#modemControl & MCR_LOOP) !== 0; // the wire is cut off
@@ -249,7 +253,9 @@ export class Uart16550 implements BusDevice {
     this.#announceRoom();
   }
 
-  /** Only when empty: a guest that drains a burst then gets the next sixteen bytes in one go, without another interrupt. */
+  /**
+   * Only when empty: a guest that drains a burst then gets the next sixteen bytes in one go, without another interrupt.
+   */
   #announceRoom(): void {
     if (!this.#hasRefused || (this.#modemControl & MCR_LOOP) !== 0) return;
     this.#hasRefused = false;
@@ -259,7 +265,8 @@ export class Uart16550 implements BusDevice {
   #setInterruptEnable(value: number): void {
     const enabled = value & ~this.#interruptEnable;
     this.#interruptEnable = value;
-    // Enabling the source while THR is empty raises it, even if it was taken before: Linux's 8250 driver tests for this.
+    // Enabling the source while THR is empty raises it, even if it was taken before: Linux's 8250 driver tests for
+    // this.
     if ((enabled & IER_TRANSMITTER_EMPTY) !== 0) this.#isTransmitterEmptyPending = true;
     this.#updateLine();
   }

@@ -82,7 +82,10 @@ interface Request {
   readonly dataInBytes: number;
 }
 
-/** A disk of one queue over a {@link BlockBackend}; data goes between guest RAM and the backend without a copy here. VIRTIO 1.2 §5.2 */
+/**
+ * A disk of one queue over a {@link BlockBackend}; data goes between guest RAM and the backend without a copy here.
+ * VIRTIO 1.2 §5.2
+ */
 export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister> {
   readonly name: string;
   readonly deviceId = 2;
@@ -207,7 +210,9 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     if (refusal !== undefined) this.#finish(request, refusal);
   }
 
-  /** Starts a request; answers how it is refused, or `undefined` when {@link #finish} is called for it, now or later. */
+  /**
+   * Starts a request; answers how it is refused, or `undefined` when {@link #finish} is called for it, now or later.
+   */
   #perform(type: number, request: Request): BlockStatus | undefined {
     switch (type) {
       case VIRTIO_BLK_T_IN:
@@ -304,7 +309,10 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     else this.#finish(request, status);
   }
 
-  /** Writes the status byte, the last one of the writable part, and gives the chain back; nothing when a reset came first. */
+  /**
+   * Writes the status byte, the last one of the writable part, and gives the chain back; nothing when a reset came
+   * first.
+   */
   #finish({ queue, chain }: Request, status: BlockStatus, dataBytes = 0): void {
     this.#inFlight--;
     if (!queue.isLive) return;

@@ -36,8 +36,8 @@ export interface DescriptorTable {
   /** Descriptors in the table. */
   readonly size: number;
   /**
-   * Most buffers of a chain that goes through an indirect table: the queue size the device offered. Linux fills indirect tables up to
-   * it even where it asked for a smaller queue.
+   * Most buffers of a chain that goes through an indirect table: the queue size the device offered. Linux fills
+   * indirect tables up to it even where it asked for a smaller queue.
    */
   readonly maxChainLength: number;
   /** VIRTIO_F_INDIRECT_DESC was negotiated. */
@@ -49,13 +49,13 @@ const malformed = (reason: string): MalformedChain => ({ kind: "malformed", reas
 /**
  * Copies a descriptor chain out of guest memory, once, and checks it.
  *
- * Every byte of a descriptor is loaded exactly once and judged as loaded, so a guest that rewrites a descriptor meanwhile gains nothing.
- * The walk ends after `size` descriptors (a longer one has met some descriptor twice).
+ * Every byte of a descriptor is loaded exactly once and judged as loaded, so a guest that rewrites a descriptor
+ * meanwhile gains nothing. The walk ends after `size` descriptors (a longer one has met some descriptor twice).
  *
  * @param head Index in the descriptor table, as the guest gave it (may be out of range).
- * @returns Malformed when an index or an address is out of range, a buffer is empty, the chain is longer than the queue or than 4 GiB,
- *   a readable buffer follows a writable one, or an indirect table is not allowed, empty, ragged, nested or has a successor.
- *   VIRTIO 1.2 §2.7.4, §2.7.5
+ * @returns Malformed when an index or address is out of range, a buffer is empty, or a readable buffer follows a
+ *   writable one. Also when the chain is longer than the queue or than 4 GiB. Also when an indirect table is not
+ *   allowed, empty, ragged, nested or has a successor. VIRTIO 1.2 §2.7.4, §2.7.5
  */
 export function readChain(table: DescriptorTable, head: number): Chain | MalformedChain {
   const { memory } = table;
@@ -131,8 +131,8 @@ export function readChain(table: DescriptorTable, head: number): Chain | Malform
 }
 
 /**
- * The part of a run of segments from `offset` on, `sizeBytes` long; shorter where the run ends before. Drivers cut requests into
- * buffers as they like, so devices cut by bytes. VIRTIO 1.2 §2.7.4
+ * The part of a run of segments from `offset` on, `sizeBytes` long; shorter where the run ends before. Drivers cut
+ * requests into buffers as they like, so devices cut by bytes. VIRTIO 1.2 §2.7.4
  */
 export function sliceSegments(segments: readonly Segment[], offset: number, sizeBytes: number): readonly Segment[] {
   const slice: Segment[] = [];

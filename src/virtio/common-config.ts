@@ -183,8 +183,9 @@ export class CommonConfig implements RegisterHandler<CommonRegister>, VirtioTran
       case "num_queues":
         return this.#registers.length;
       case "device_status":
-        // Not 0 while a backend still works on requests of before the reset: the driver waits for 0 before it takes its memory back
-        // (§4.1.4.3.2), and the backend may be writing there. A driver that does not wait and goes on sees its own bits.
+        // Not 0 while a backend still works on requests from before the reset: it may be writing to their memory. The
+        // driver waits for 0 before it takes its memory back (§4.1.4.3.2). A driver that does not wait and goes on sees
+        // its own bits.
         return this.#status === 0 && this.#device.isBusy ? this.#statusBeforeReset : this.#status;
       case "config_generation":
         return this.#generation;

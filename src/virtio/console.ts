@@ -13,7 +13,10 @@ const TRANSMIT_QUEUE = 1;
 
 /** Bytes copied out at a time. */
 const PIECE_BYTES = 4096;
-/** Most bytes of one transmit request; Linux sends 32 KiB at most. The rest is dropped, so that a request cannot keep us for seconds. */
+/**
+ * Most bytes of one transmit request; Linux sends 32 KiB at most. The rest is dropped, so that a request cannot keep us
+ * for seconds.
+ */
 const MAX_TRANSMIT_BYTES = 1 << 20;
 
 type ConsoleRegister = "cols" | "rows" | "max_nr_ports" | "emerg_wr";
@@ -29,8 +32,9 @@ export const CONSOLE_CONFIG: RegisterBank<ConsoleRegister> = new RegisterBank("v
 /**
  * A console of one port. VIRTIO 1.2 §5.3
  *
- * It keeps no input of its own: what finds no buffer of the driver stays with the backend, which is told when there is room again. So a
- * guest that does not read slows down whoever types, and memory use is bounded by the backend's limit.
+ * It keeps no input of its own. Input that finds no buffer of the driver stays with the backend, which is told when
+ * there is room again. So a guest that does not read slows down the sender, and memory use is bounded by the backend's
+ * limit.
  */
 export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegister> {
   readonly name: string;
@@ -48,7 +52,7 @@ export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegis
   #columns: number;
   #rows: number;
 
-  /** @param size In characters; 0 where nobody knows. */
+  /** @param size In characters; 0 where it is unknown. */
   constructor(name: string, backend: CharBackend, size: { readonly columns: number; readonly rows: number }) {
     this.name = name;
     this.#backend = backend;

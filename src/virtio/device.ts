@@ -8,18 +8,24 @@ export const VIRTIO_F_VERSION_1: bigint = 1n << 32n;
 
 /** What a device may ask of the transport that carries it. */
 export interface VirtioTransport {
-  /** Configuration space reads differently now: the generation counts up and a driver that runs is interrupted. VIRTIO 1.2 §2.5 */
+  /**
+   * Configuration space reads differently now: the generation counts up and a driver that runs is interrupted. VIRTIO
+   * 1.2 §2.5
+   */
   configChanged(): void;
-  /** Reports guest misbehaviour. Each text goes out once, so it holds no numbers of the guest's choosing; those go in `details`. */
+  /**
+   * Reports guest misbehaviour. Each text goes out once, so it holds no numbers of the guest's choosing; those go in
+   * `details`.
+   */
   misbehaved(text: string, details?: Readonly<Record<string, unknown>>): void;
 }
 
 /**
  * A virtio device without its transport: what it is, what it offers, what it does with queues. VIRTIO 1.2 §2
  *
- * The life of it: `attach` once; then `activate` (DRIVER_OK) and `reset` by turns; `close` at the end of a power cycle. Queues belong to one activation
- * and die with it, so a request that completes late finds its own queue dead and touches nothing. Only the device thread calls it, and
- * nothing here throws because of what the guest did.
+ * The life of it: `attach` once; then `activate` (DRIVER_OK) and `reset` by turns; `close` at the end of a power cycle.
+ * Queues belong to one activation and die with it, so a request that completes late finds its own queue dead and
+ * touches nothing. Only the device thread calls it, and nothing here throws because of what the guest did.
  */
 export interface VirtioDevice {
   readonly name: string;

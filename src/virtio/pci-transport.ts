@@ -58,12 +58,14 @@ export interface VirtioPciOptions {
   readonly memory: GuestMemory;
   readonly router: MsiRouter;
   readonly doorbells: Doorbells;
-  /** The pin for drivers without MSI-X; this function's own, where pins share a wire the levels are joined behind it. */
+  /**
+   * The pin for drivers without MSI-X; this function's own, where pins share a wire the levels are joined behind it.
+   */
   readonly line: InterruptLine;
   readonly report: Report;
   /**
-   * Runs `work` on the device thread's next turn, in order. A queue that the guest refills as fast as it is emptied then lets others have
-   * a turn; without it such a queue keeps the thread.
+   * Runs `work` on the device thread's next turn, in order. A queue that the guest refills as fast as it is emptied
+   * then lets others have a turn. Without it such a queue would keep the thread.
    */
   readonly defer?: (work: () => void) => void;
 }
@@ -71,8 +73,8 @@ export interface VirtioPciOptions {
 /**
  * A virtio device on the PCI bus, modern only. VIRTIO 1.2 §4.1
  *
- * It interrupts by MSI-X when the guest has switched that on, by its pin otherwise. A queue's notification is a doorbell while the BAR
- * answers; one that traps nevertheless has the same effect.
+ * It interrupts by MSI-X when the guest has switched that on, by its pin otherwise. A queue's notification is a
+ * doorbell while the BAR answers; one that traps nevertheless has the same effect.
  */
 export class VirtioPciFunction implements PciFunction {
   readonly name: string;
@@ -138,7 +140,10 @@ export class VirtioPciFunction implements PciFunction {
     });
   }
 
-  /** True while a backend may still write to guest memory for requests that a reset has ended: wait before the memory is loaded anew. */
+  /**
+   * True while a backend may still write to guest memory for requests that a reset has ended: wait before the memory is
+   * loaded anew.
+   */
   get isBusy(): boolean {
     return this.#device.isBusy;
   }
@@ -310,7 +315,10 @@ export class VirtioPciFunction implements PciFunction {
     this.#updateLine();
   }
 
-  /** Makes the pin and the status register's interrupt bit agree with ISR, MSI-X enable and the command register's disable bit. */
+  /**
+   * Makes the pin and the status register's interrupt bit agree with ISR, MSI-X enable and the command register's
+   * disable bit.
+   */
   #updateLine(): void {
     const isAsking = this.#isr !== 0 && !this.#msix.isEnabled;
     const status = this.config.get16(PCI_STATUS) & ~PCI_STATUS_INTERRUPT;

@@ -60,9 +60,9 @@ export function checkQueueAddresses(
 /**
  * The device's side of a split virtqueue, for one activation. VIRTIO 1.2 §2.7
  *
- * Who writes what: the driver the descriptor table and the available ring, the device the used ring. Indices run free over 16 bits; the
- * slot is the index modulo the size. Loads and stores of the rings are in program order on x86-64 but for a store followed by a load of
- * something else: those two places have a fence and tell the race.
+ * Who writes what: the driver the descriptor table and the available ring, the device the used ring. Indices run free
+ * over 16 bits; the slot is the index modulo the size. Loads and stores of the rings are in program order on x86-64,
+ * except a store followed by a load of another address. Those two places have a fence and tell the race.
  */
 export class Virtqueue {
   readonly size: number;
@@ -90,7 +90,9 @@ export class Virtqueue {
     this.#options = options;
   }
 
-  /** False after {@link close} and after the driver broke the rules: the guest's memory is then no longer this queue's. */
+  /**
+   * False after {@link close} and after the driver broke the rules: the guest's memory is then no longer this queue's.
+   */
   get isLive(): boolean {
     return this.#isLive;
   }
@@ -99,19 +101,25 @@ export class Virtqueue {
     return this.#memory;
   }
 
-  /** Ends this queue: nothing is taken from it or put in it any more, whoever still holds it. */
+  /** Ends this queue: nothing is taken from it or put in it any more, even by a holder of a reference. */
   close(): void {
     this.#isLive = false;
   }
 
-  /** The driver broke the rules (of the ring, or of a request's form where there is no way to answer): the device needs a reset. */
+  /**
+   * The driver broke the rules (of the ring, or of a request's form where there is no way to answer): the device needs
+   * a reset.
+   */
   fail(reason: string): void {
     if (!this.#isLive) return;
     this.#isLive = false;
     this.#options.failed(reason);
   }
 
-  /** Takes the next chain; `undefined` when there is none or the queue is dead. Each is to be given back by {@link complete}. */
+  /**
+   * Takes the next chain; `undefined` when there is none or the queue is dead. Each is to be given back by
+   * {@link complete}.
+   */
   pop(): Chain | undefined {
     if (!this.#isLive) return undefined;
     if (this.#nextAvailable === this.#seenAvailable && !this.#look()) return undefined;
@@ -132,7 +140,8 @@ export class Virtqueue {
   }
 
   /**
-   * Gives a chain back. During {@link drain} the driver sees it at the end of the round, with all others of the round; otherwise now.
+   * Gives a chain back. During {@link drain} the driver sees it at the end of the round, with all others of the round;
+   * otherwise now.
    *
    * @param writtenBytes How much of the writable part was written, from its start.
    */
@@ -152,9 +161,10 @@ export class Virtqueue {
     const old = this.#publishedUsed;
     this.#publishedUsed = this.#nextUsed;
     this.#memory.writeU16(gpa(this.#used + 2), this.#publishedUsed);
-    // The driver, about to sleep, writes used_event (or clears its flag), fences and looks at idx; we have written idx, fence and look at
-    // used_event. If its write is first, we see it and interrupt. If our idx is first, it sees the idx and does not sleep. Without the two
-    // fences both could read the old value and the completion would lie there unseen.
+    // The driver, about to sleep, writes used_event (or clears its flag), fences and looks at idx; we have written idx,
+    // fence and look at used_event. If its write is first, we see it and interrupt. If our idx is first, it sees the
+    // idx and does not sleep. Without the two fences both could read the old value and the completion would lie there
+    // unseen.
     this.#memory.fence();
     if (this.#wantsInterrupt(old, this.#publishedUsed)) this.#options.interrupt();
   }
@@ -171,17 +181,19 @@ export class Virtqueue {
     } else {
       this.#memory.writeU16(gpa(this.#used), 0);
     }
-    // The driver writes idx, fences and looks at avail_event (or the flag); we have written avail_event, fence and look at idx. If its idx
-    // is first, we see the chain here. If our avail_event is first, it sees that and notifies. Without the fences both could miss.
+    // The driver writes idx, fences and looks at avail_event (or the flag); we have written avail_event, fence and look
+    // at idx. If its idx is first, we see the chain here. If our avail_event is first, it sees that and notifies.
+    // Without the fences both could miss.
     this.#memory.fence();
     return this.#nextAvailable !== this.#seenAvailable || this.#look();
   }
 
   /**
-   * Takes chains until there are none, with notifications off meanwhile and on afterwards, and publishes what was completed once a round.
+   * Takes chains until there are none, with notifications off meanwhile and on afterwards, and publishes what was
+   * completed once a round.
    *
-   * A round takes at most `size` chains. A guest that refills the queue as fast as we empty it gets {@link ROUNDS_PER_TURN} rounds, then
-   * other devices have their turn.
+   * A round takes at most `size` chains. A guest that refills the queue as fast as we empty it gets
+   * {@link ROUNDS_PER_TURN} rounds, then other devices have their turn.
    */
   drain(handle: (chain: Chain) => void): void {
     for (let round = 0; this.#isLive; round++) {

@@ -3,7 +3,10 @@ import { type Chain, scatter } from "./chain.ts";
 import type { VirtioDevice } from "./device.ts";
 import type { Virtqueue } from "./queue.ts";
 
-/** Most bytes one request gets. A driver that wants more asks again; one queue of requests stays well under a millisecond. */
+/**
+ * Most bytes one request gets. A driver that wants more asks again; one queue of requests stays well under a
+ * millisecond.
+ */
 const MAX_REQUEST_BYTES = 4096;
 
 /**

@@ -2,8 +2,8 @@ import type { Test } from "tap";
 import type { Fd } from "../../src/base/units.ts";
 import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
 import { UserChannel, type UserChannelParts } from "../../src/vfio-user/client/channel.ts";
-import { type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
 import { WaitBudget } from "../../src/vfio-user/client/wait-budget.ts";
+import { type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
 import { socketPair } from "./socket-pair.ts";
 
 /** Ids of a channel's messages count up from here. */

@@ -1,9 +1,9 @@
 import type { Width } from "../../../src/base/units.ts";
+import type { Random } from "../engine/random.ts";
 import { driverStart, QUEUE_SIZE, queueCount, queueLayout } from "./driver.ts";
 import { RAM_BASE, RAM_BYTES } from "./handed-memory.ts";
 import { type FunctionLayout, functionLayouts } from "./layouts.ts";
 import type { Operation } from "./operations.ts";
-import type { Random } from "../engine/random.ts";
 import { FUNCTION_COUNT, type HostEvent, VIRTIO_NAMES } from "./world.ts";
 
 /** Places in configuration space where something happens; capabilities of the replayed devices are among them. */

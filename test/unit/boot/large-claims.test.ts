@@ -1,7 +1,7 @@
 import t from "tap";
 import {
-  bzImage,
   type ByteBuilder,
+  bzImage,
   type ElfSegment,
   elf32,
   elf64,
