@@ -1,9 +1,10 @@
+import { readlinkSync } from "node:fs";
 import { HostError } from "../base/errors.ts";
 import { type Fd, highHalf, lowHalf } from "../base/units.ts";
-import { MSGHDR, POLL, POLLFD, SOCKET } from "./constants.ts";
+import { FCNTL, MSGHDR, POLL, POLLFD, SOCKET } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
 import { IovecArray } from "./iovec.ts";
-import { libc } from "./libc.ts";
+import { closeInBackground, libc } from "./libc.ts";
 import { controlBytes, decodeRights, encodeRights, MAX_DESCRIPTORS } from "./rights.ts";
 
 /** What a look at the socket found. The receiver owns the descriptors and closes them. */
@@ -120,7 +121,29 @@ export class DescriptorSocket {
   }
 }
 
-/** Closes descriptors that nobody wants. */
+/**
+ * Closes descriptors that another process has sent, without waiting for it. Closing may take as long as the sender likes: a TCP socket
+ * lingers as SO_LINGER says, a file of a FUSE file system waits for its server. So all but memory and eventfds are closed elsewhere;
+ * where the host has no thread for that they stay open.
+ */
 export function closeAll(descriptors: readonly Fd[]): void {
-  for (const descriptor of descriptors) libc.close(descriptor);
+  for (const descriptor of descriptors) {
+    if (closesAtOnce(descriptor)) libc.close(descriptor);
+    else closeInBackground(descriptor);
+  }
+}
+
+/** Memory and eventfds are the kernel's alone. Asking needs no file system. */
+function closesAtOnce(descriptor: Fd): boolean {
+  if (isMemoryFile(descriptor)) return true;
+  try {
+    return readlinkSync(`/proc/self/fd/${descriptor}`) === "anon_inode:[eventfd]";
+  } catch {
+    return false; // no /proc
+  }
+}
+
+/** Whether a file is memory: a memfd, or a file of tmpfs or hugetlbfs. Only those have seals. memfd_create(2) */
+export function isMemoryFile(file: Fd): boolean {
+  return libc.fcntl(file, FCNTL.F_GET_SEALS, 0) >= 0;
 }

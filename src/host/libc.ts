@@ -293,3 +293,39 @@ export function pollInBackground(descriptors: Uint8Array, count: number, timeout
     poll.async(descriptors, count, timeoutMs, (error, result) => resolve(error === null ? result : -1));
   });
 }
+
+/** What {@link closeInBackground} needs, looked up at its first call. */
+interface ThreadCalls {
+  readonly create: (thread: BigUint64Array, attributes: null, start: bigint, argument: number) => number;
+  readonly detach: (thread: bigint) => number;
+  /** The address of close(2). A thread's function takes a pointer, of which close looks at the low 32 bits. */
+  readonly close: bigint;
+}
+
+let threadCalls: ThreadCalls | undefined;
+
+/** @throws Error where the C library has its threads elsewhere, as glibc had before 2.34. */
+function findThreadCalls(): ThreadCalls {
+  return {
+    create: bind("int pthread_create(void *thread, const void *attributes, void *start, uintptr_t argument)"),
+    detach: bind("int pthread_detach(uint64_t thread)"),
+    close: library.symbol("close") as bigint, // cast: koffi answers `any`, and for a function its address
+  };
+}
+
+/**
+ * close(2) on a thread that does nothing else and ends with it, for descriptors whose close may wait for somebody. Costs 40 µs.
+ *
+ * @returns False when there is no such thread; nothing was closed then.
+ */
+export function closeInBackground(file: number): boolean {
+  try {
+    threadCalls ??= findThreadCalls();
+  } catch {
+    return false;
+  }
+  const thread = new BigUint64Array(1);
+  if (threadCalls.create(thread, null, threadCalls.close, file) !== 0) return false;
+  threadCalls.detach(thread[0] ?? 0n);
+  return true;
+}

@@ -2,7 +2,7 @@ import { fstatSync } from "node:fs";
 import { HostError } from "../../base/errors.ts";
 import { alignUp, type Fd, hex, PAGE_SIZE, type Width } from "../../base/units.ts";
 import { MMAN } from "../../host/constants.ts";
-import { closeAll } from "../../host/descriptor-socket.ts";
+import { closeAll, isMemoryFile } from "../../host/descriptor-socket.ts";
 import { HostMapping } from "../../host/memory/mapping.ts";
 import type { MappedRegion, RegionArea } from "../../passthrough/backend.ts";
 import { REGION_INFO } from "../../vfio/abi.ts";
@@ -77,8 +77,11 @@ export function mapUserRegion(name: string, region: UserRegion, area: RegionArea
   const sizeBytes = alignUp(area.sizeBytes, PAGE_SIZE);
   const offset = region.fileOffset + area.offset;
   if (region.file === undefined) throw new RangeError(`Cannot map ${name}: it has no file`);
+  // Before anything is asked of its file system, whose server may be the device's. A fault on other files waits for that, too.
+  if (!isMemoryFile(region.file)) {
+    throw new HostError(`Cannot map ${name}: its server gave something else than memory (a memfd, tmpfs, hugetlbfs)`);
+  }
   const found = fstatSync(region.file);
-  if (!found.isFile()) throw new HostError(`Cannot map ${name}: its server gave something else than memory`);
   if (!Number.isSafeInteger(offset + sizeBytes) || offset % PAGE_SIZE !== 0 || offset + sizeBytes > found.size) {
     throw new HostError(
       `Cannot map ${name}: ${hex(offset)}+${hex(sizeBytes)} is not in its file of ${hex(found.size)}`,

@@ -1,8 +1,9 @@
-import { readdirSync } from "node:fs";
+import { openSync, readdirSync } from "node:fs";
 import t from "tap";
 import { type Fd, fd } from "../../../src/base/units.ts";
-import { closeAll, DescriptorSocket } from "../../../src/host/descriptor-socket.ts";
+import { closeAll, DescriptorSocket, isMemoryFile } from "../../../src/host/descriptor-socket.ts";
 import { EventFd } from "../../../src/host/eventfd.ts";
+import { libc } from "../../../src/host/libc.ts";
 import { decodeRights, encodeRights } from "../../../src/host/rights.ts";
 import { connectTo } from "../../../src/host/unix-socket.ts";
 import { socketPair, socketPath } from "../../support/socket-pair.ts";
@@ -108,6 +109,32 @@ t.test(
     t.equal(readdirSync("/proc/self/fd").length, before);
   },
 );
+
+t.test("closeAll() closes memory and eventfds at once, and what may linger on a thread that may wait", async (t) => {
+  const before = readdirSync("/proc/self/fd").length;
+  const memory = fd(libc.memfdCreate("memory", 1));
+  closeAll([memory, EventFd.create().fd]);
+  t.equal(readdirSync("/proc/self/fd").length, before, "they are the kernel's alone");
+  const [file, server] = socketPair(t);
+  const client = new DescriptorSocket(file);
+  t.teardown(() => client.close());
+  closeAll([server, fd(openSync("/etc", "r"))]);
+  t.equal(client.wait("input", 10_000).isReadable, true);
+  t.same(client.receive(new Uint8Array(1)), { kind: "closed" });
+});
+
+t.test("isMemoryFile() tells memfds and files of tmpfs from directories, pipes and other files", async (t) => {
+  const memory = fd(libc.memfdCreate("memory", 1));
+  t.teardown(() => libc.close(memory));
+  t.equal(isMemoryFile(memory), true);
+  for (const path of ["/etc", "/etc/passwd", "/proc/self/stat", "/dev/zero"]) {
+    const file = fd(openSync(path, "r"));
+    t.equal(isMemoryFile(file), false, path);
+    libc.close(file);
+  }
+  const [client] = pair(t);
+  t.equal(isMemoryFile(client.fd), false);
+});
 
 t.test("connectTo() says what is wrong with a socket's path", async (t) => {
   const path = socketPath(t);
