@@ -39,6 +39,9 @@ export class DiskFile implements BlockBackend {
   #changes = 1;
   /** How many of them are known to be on stable storage. */
   #flushedChanges = 0;
+  readonly #isDirect: boolean;
+  /** See {@link flush}. */
+  #hasLostData = false;
   #isClosed = false;
 
   /** @throws HostError with the path and what can be done about it. */
@@ -49,6 +52,7 @@ export class DiskFile implements BlockBackend {
     this.#name = options.path;
     this.#report = report;
     this.isReadOnly = options.isReadOnly;
+    this.#isDirect = options.isDirect;
     this.sizeBytes = this.#image.sizeBytes;
     this.blockSizeBytes = this.#image.blockSizeBytes;
     this.supportsDiscard = this.#image.supportsDiscard;
@@ -65,13 +69,22 @@ export class DiskFile implements BlockBackend {
     done(this.isReadOnly ? "ioError" : this.#move("write", offset, segments));
   }
 
-  /** Done at once where nothing has changed since the last flush, or through a read-only descriptor. */
+  /**
+   * Done at once where nothing has changed since the last flush, or through a read-only descriptor.
+   *
+   * After one that failed, every later flush fails. Linux reports a failed writeback once and marks its pages clean: the next fdatasync
+   * would succeed without the data (fsync(2); Linux, mm/filemap.c, file_check_and_advance_wb_err). Direct I/O leaves no pages behind.
+   */
   flush(done: Done): void {
+    if (this.#hasLostData) return done("ioError");
     const isClean = this.#flushedChanges === this.#changes && !this.#isClosed;
     if (this.isReadOnly || isClean) return done("ok");
     // The worker does jobs in order, so this one covers every change submitted so far, and none that comes meanwhile.
     const covered = this.#changes;
     this.#submit({ kind: "flush" }, (status) => {
+      if (status !== "ok" && !this.#isDirect && !this.#isClosed) this.#loseData();
+      // Another flush may have failed since this one was asked for.
+      if (this.#hasLostData) return done("ioError");
       if (status === "ok") this.#flushedChanges = covered;
       done(status);
     });
@@ -99,6 +112,13 @@ export class DiskFile implements BlockBackend {
     const isStopped = this.#thread?.close(timeoutMs) ?? true;
     this.#transfer.close();
     if (isStopped) libc.close(this.#image.fd);
+  }
+
+  #loseData(): void {
+    if (this.#hasLostData) return;
+    this.#hasLostData = true;
+    const text = "a flush failed: data may be lost, so every later flush fails until the machine is started anew";
+    this.#report("error", `${this.#name}: ${text}`);
   }
 
   #move(direction: "read" | "write", offset: number, segments: readonly HostSegment[]): BlockStatus {

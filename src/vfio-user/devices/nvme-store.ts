@@ -1,11 +1,13 @@
 import type { Report } from "../../base/backends.ts";
 import type { Fd } from "../../base/units.ts";
 import { openDiskImage } from "../../host/disk/disk-image.ts";
-import { check, ERRNO } from "../../host/errors.ts";
+import { check, ERRNO, errnoName, SyscallError } from "../../host/errors.ts";
 import { libc } from "../../host/libc.ts";
 import { NVME_BLOCK } from "./nvme-abi.ts";
 
 const ZEROES: Uint8Array = new Uint8Array(new ArrayBuffer(128 * 1024));
+
+const LOST_ADVICE = "data may be lost: every later flush fails until the device is started anew";
 
 /** A namespace's blocks in an image file or block device, locked against other users. Calls block: a device's process may wait. */
 export class NvmeStore {
@@ -14,6 +16,7 @@ export class NvmeStore {
   readonly isReadOnly: boolean;
   readonly #file: Fd;
   #isOpen = true;
+  #flushError: SyscallError | undefined;
 
   /** @throws HostError when the image is missing, empty, in use, or may not be opened. */
   constructor(path: string, isReadOnly: boolean, report: Report) {
@@ -41,9 +44,20 @@ export class NvmeStore {
     }
   }
 
-  /** Returns when everything written is on the medium. @throws SyscallError */
+  /**
+   * Returns when everything written is on the medium.
+   *
+   * After one that failed, every later flush fails: Linux reports a failed writeback once and marks its pages clean, and the next fdatasync
+   * would succeed without the data (fsync(2); Linux, mm/filemap.c, file_check_and_advance_wb_err).
+   *
+   * @throws SyscallError
+   */
   flush(): void {
-    if (!this.isReadOnly) check(libc.fdatasync(this.#file), "flush the namespace", "fdatasync");
+    if (this.isReadOnly) return;
+    if (this.#flushError !== undefined) throw this.#flushError;
+    if (libc.fdatasync(this.#file) >= 0) return;
+    this.#flushError = new SyscallError("flush the namespace", "fdatasync", errnoName(libc.errno()), LOST_ADVICE);
+    throw this.#flushError;
   }
 
   close(): void {
@@ -55,7 +69,9 @@ export class NvmeStore {
     for (let done = 0; done < bytes.length; ) {
       const count = call(bytes.subarray(done), block * NVME_BLOCK + done);
       if (count < 0 && libc.errno() === ERRNO.EINTR) continue;
-      check(count === 0 ? -1 : count, `${what} block ${block} of the namespace`, `p${what}`);
+      const action = `${what} block ${block} of the namespace`;
+      if (count === 0) throw new SyscallError(action, `p${what}`, "EIO", "the image has become shorter");
+      check(count, action, `p${what}`);
       done += count;
     }
   }

@@ -6,6 +6,7 @@ import { LocalNvme } from "../../../support/local-nvme.ts";
 import { WriteLog } from "../../../support/write-log.ts";
 
 const DATA = 0x2_0000;
+const FLUSH = 0x00;
 const WRITE = 0x01;
 const READ = 0x02;
 const WRITE_ZEROES = 0x08;
@@ -13,6 +14,8 @@ const SET_FEATURES = 0x09;
 const GET_FEATURES = 0x0a;
 const WRITE_CACHE = 0x06;
 const FUA = 0x4000_0000;
+const EIO = 5;
+const INTERNAL_ERROR = 0x006;
 
 function nvme(t: Test) {
   const folder = mkdtempSync(join(tmpdir(), "tsvmm-nvme-"));
@@ -68,4 +71,33 @@ t.test("NvmeDevice with its write cache off flushes each write, and what was in 
   t.equal(setCache(1), 0);
   t.equal(io(WRITE), 0);
   t.same(calls(), ["write"]);
+});
+
+t.test(
+  "NvmeDevice fails a write with FUA whose flush fails, and keeps its cache on when that cannot be emptied",
+  async (t) => {
+    const { driver, log, io, setCache, reports } = nvme(t);
+    log.nextFlushErrno = EIO;
+    t.equal(setCache(0), INTERNAL_ERROR);
+    t.equal(driver.run({ opcode: GET_FEATURES, dwords: [WRITE_CACHE] }).result, 1);
+    t.equal(io(WRITE, FUA | 1), INTERNAL_ERROR);
+    t.match(reports, [/^error: nvme: Cannot flush the namespace: fdatasync failed with EIO/]);
+  },
+);
+
+t.test("NvmeDevice fails every flush after one that failed: what it lost is not on the medium", async (t) => {
+  const { log, io, setCache, calls, reports } = nvme(t);
+  io(WRITE);
+  log.nextFlushErrno = EIO;
+  t.equal(io(FLUSH), INTERNAL_ERROR);
+  t.equal(io(FLUSH), INTERNAL_ERROR, "although the next fdatasync would succeed");
+  t.equal(io(WRITE, FUA | 1), INTERNAL_ERROR);
+  t.equal(setCache(0), INTERNAL_ERROR);
+  t.equal(io(WRITE), 0, "what promises nothing goes on");
+  t.equal(io(READ), 0);
+  t.same(calls(), ["write", "failedFlush", "write", "write"]);
+  t.same(reports, [
+    "error: nvme: Cannot flush the namespace: fdatasync failed with EIO " +
+      "(data may be lost: every later flush fails until the device is started anew)",
+  ]);
 });
