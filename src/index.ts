@@ -12,7 +12,8 @@
  */
 export { HostError, SpecError } from "./base/errors.ts";
 export type { LogSettings } from "./vmm/log.ts";
-export { Machine, type MachineOptions, type MachineStatistics } from "./vmm/machine.ts";
+export { Machine } from "./vmm/machine.ts";
+export type { MachineOptions, MachineStatistics } from "./vmm/machine-api.ts";
 export type { MachineExit } from "./vmm/machine-exit.ts";
 export type { MachinePlan } from "./vmm/shared/plan.ts";
 export type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec, UserDeviceSpec } from "./vmm/spec/spec.ts";

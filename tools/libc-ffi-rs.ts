@@ -123,6 +123,7 @@ export const libcFfiRs: Libc = {
     ioGetEvents(SYS_IO_GETEVENTS, context, minimum, maximum, events, timeout),
   poll: bind("poll", INT, [BYTES, LONG, INT]),
 
+  exitNow: bind("_exit", INT, [INT]),
   getpid: bind("getpid", INT, []),
   schedYield: bind("sched_yield", INT, []),
   gettid: () => gettid(SYS_GETTID),

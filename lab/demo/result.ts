@@ -1,4 +1,4 @@
-import type { MachineStatistics } from "../../src/vmm/machine.ts";
+import type { MachineStatistics } from "../../src/vmm/machine-api.ts";
 import type { MachinePlan } from "../../src/vmm/shared/plan.ts";
 
 /** What both halves of the demo know: the one that drives the guest, and the one that tells the story. */

@@ -13,7 +13,7 @@ export interface ProcessEvents {
   on(event: StopSignal | "uncaughtException", listener: (argument: Error) => void): unknown;
   removeListener(event: StopSignal | "uncaughtException", listener: (argument: Error) => void): unknown;
   removeAllListeners(event: StopSignal): unknown;
-  emit(event: "exit", status: number): unknown;
+  emit(event: "exit", status: number, signal: StopSignal): unknown;
   kill(pid: number, signal: StopSignal): unknown;
 }
 
@@ -26,7 +26,7 @@ const SAME_REQUEST_MS = 200;
  * Turns signals and errors that nobody caught into an orderly stop of the machine, and ends the process if that does not work.
  *
  * A first signal stops the machine. If it has not stopped after two seconds, or on a second request, the process ends by that signal:
- * the listeners of `exit` run first (they give the terminal back), and then the signal is raised again with its default action, as
+ * the listeners of `exit` run first and are told which (they give the terminal back), and then the signal is raised again with its default action, as
  * `process.exit()` would wait for threads that do not come back.
  */
 export class StopRequests {
@@ -108,7 +108,7 @@ export class StopRequests {
 
   #giveUp(signal: StopSignal): void {
     clearTimeout(this.#deadline);
-    this.#process.emit("exit", 128 + SIGNALS[signal]);
+    this.#process.emit("exit", 128 + SIGNALS[signal], signal);
     this.#process.removeAllListeners(signal);
     this.#process.kill(this.#process.pid, signal);
   }

@@ -78,6 +78,8 @@ export interface Libc {
   /** `descriptors` is an array of struct pollfd {i32 fd, i16 events, i16 revents}. */
   poll(descriptors: Uint8Array, count: number, timeoutMs: number): number;
 
+  /** Ends the process at once, all its threads with it; buffers are not written and no handler runs. _exit(2) */
+  exitNow(status: number): void;
   getpid(): number;
   gettid(): number;
   /** Lets another thread that waits for this processor have it. */
@@ -223,6 +225,7 @@ export const libc: Libc = {
   })(),
   poll: bind("int poll(void *descriptors, unsigned long count, int timeout)"),
 
+  exitNow: bind("void _exit(int status)"),
   getpid: bind("int getpid()"),
   schedYield: bind("int sched_yield()"),
   gettid: (() => {

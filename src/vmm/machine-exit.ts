@@ -34,3 +34,6 @@ export function exitOf(
 
 /** The end that an error makes. */
 export const failure = (error: Error): MachineExit => ({ status: 1, reason: "failed", text: error.message, error });
+
+/** The same end with more to say about it. */
+export const withMore = (exit: MachineExit, text: string): MachineExit => ({ ...exit, text: `${exit.text}; ${text}` });

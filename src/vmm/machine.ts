@@ -2,49 +2,32 @@ import { EventEmitter } from "node:events";
 import { availableParallelism } from "node:os";
 import { HostError } from "../base/errors.ts";
 import { ReportLimit } from "../base/report-limit.ts";
-import { fd } from "../base/units.ts";
+import { fd, MIB } from "../base/units.ts";
 import { RawTerminal } from "../host/char/terminal.ts";
 import { EventFd } from "../host/eventfd.ts";
 import { type AssembledMachine, Assembly } from "./control/assembly.ts";
 import { addCounts } from "./control/counts.ts";
 import { CpuThreads, vcpuError } from "./control/cpu-threads.ts";
 import { DeviceThread } from "./control/device-thread.ts";
+import { ProcessExit } from "./control/process-exit.ts";
 import { RemovalDeadlines } from "./control/removal-deadlines.ts";
-import { defer, withDeadline } from "./control/worker-link.ts";
-import { createLogger, type Logger, type LogSettings } from "./log.ts";
-import { exitOf, failure, type MachineExit } from "./machine-exit.ts";
+import { closeBehind } from "./control/thread-ends.ts";
+import { defer } from "./control/worker-link.ts";
+import { createLogger, type Logger } from "./log.ts";
+import type { MachineEvents, MachineOptions, MachineStatistics } from "./machine-api.ts";
+import { exitOf, failure, type MachineExit, withMore } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
 import type { Channel, DeviceStatistics, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
 import type { MachinePlan } from "./shared/plan.ts";
-import type { ExitKind } from "./shared/vcpu-control.ts";
 import type { MachineSpec } from "./spec/spec.ts";
 import { completeSpec, type MachineInput } from "./spec/spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
 
-/** Counters since start, over all resets of the guest. */
-export interface MachineStatistics extends DeviceStatistics {
-  /** Userspace exits by kind, all vCPUs together. */
-  readonly exits: Readonly<Record<ExitKind, number>>;
-  readonly resets: number;
-}
-
-export interface MachineOptions {
-  /** Nothing is logged unless told. */
-  readonly log?: LogSettings;
-}
-
-interface MachineEvents {
-  /** The guest was reset and starts anew. */
-  reset: [];
-  exit: [MachineExit];
-  /** The serial port or console is a pty at this path. */
-  pty: [channel: Channel, path: string];
-  log: [level: LogLevel, text: string, details: Readonly<Record<string, unknown>> | undefined];
-}
-
-/** How long a stop may take, in milliseconds: first the vCPUs, then the devices. */
+/** How long a stop may take, in milliseconds: first the vCPUs, then the devices and all threads. */
 const VCPU_DEADLINE = 10_000;
 const DEVICE_DEADLINE = 30_000;
+/** What threads have at least to end in, where the devices took all of that. */
+const LAST_CHANCE = 1000;
 /** Guests that die without having touched any device are not restarted for ever. */
 const SILENT_TRIPLE_FAULT =
   "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
@@ -85,8 +68,9 @@ export class Machine extends EventEmitter<MachineEvents> {
   readonly #assembly: Assembly;
   readonly #exit = defer<MachineExit>();
   readonly #removals = new RemovalDeadlines((error) => this.#fail(error));
+  readonly #processExit: ProcessExit;
+  readonly #endTimeout: number;
   #terminal: RawTerminal | undefined;
-  readonly #emergency = (): void => this.#releaseThreads();
   #plan: MachinePlan | undefined;
   /** Set once the machine is on its way out: the first reason wins. */
   #ending: MachineExit | undefined;
@@ -95,6 +79,8 @@ export class Machine extends EventEmitter<MachineEvents> {
   #resets = 0;
   #isResetting = false;
   #exitCode: number | undefined;
+  /** It has ended, and a thread would not. */
+  #hasLeftThread = false;
   /** Of power cycles that are over. */
   #accesses: Record<string, number> = {};
   #lastFunctions: DeviceStatistics["functions"] = [];
@@ -102,6 +88,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   private constructor(spec: MachineSpec, options: MachineOptions) {
     super();
     this.spec = spec;
+    this.#endTimeout = options.endTimeoutMs ?? DEVICE_DEADLINE;
     this.#logger = createLogger(options.log ?? { level: "silent", format: "auto" });
     this.exited = this.#exit.promise;
     this.serial = new TextChannel((bytes) => this.#devices.send({ kind: "input", channel: "serial", bytes }));
@@ -132,8 +119,8 @@ export class Machine extends EventEmitter<MachineEvents> {
       onLog: (message) => this.#log(message.level, message.text, message.details),
       onStop: (vcpu, stop) => this.#vcpuStopped(vcpu, stop),
     });
-    // process.exit() would wait for ever for a thread inside KVM_RUN or epoll_wait.
-    process.on("exit", this.#emergency);
+    // process.exit() would wait without end for a thread inside KVM_RUN or epoll_wait.
+    this.#processExit = new ProcessExit(() => this.#releaseThreads());
   }
 
   /**
@@ -242,7 +229,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   async #powerOff(): Promise<void> {
     this.#removals.stopAll();
     await this.#cpus.stop(VCPU_DEADLINE);
-    const last = await this.#devices.dismantle(DEVICE_DEADLINE);
+    const last = await this.#devices.dismantle(this.#endTimeout);
     this.#accesses = addCounts(this.#accesses, last.accesses);
     this.#lastFunctions = last.functions;
   }
@@ -303,34 +290,47 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#ending = exit;
     this.#serialized(async () => {
       let final = exit;
-      const failed = (error: unknown): void => {
+      const deadline = performance.now() + this.#endTimeout;
+      await this.#powerOff().catch((error: unknown) => {
         final = failure(error as Error); // cast: we throw only Errors
-      };
-      await this.#powerOff().catch(failed);
-      const threads = Promise.all([this.#cpus.end(), this.#devices.end()]);
+      });
+      const threads = [...this.#cpus.end(), this.#devices.end()];
       // While they end: it keeps this thread in the kernel for 13 ms.
       if (final === exit) this.#assembly.closeVm();
-      await withDeadline(threads, DEVICE_DEADLINE, "Cannot end all threads").catch(failed);
-      this.#assembly.close();
-      this.#doorbell.close();
+      const name = `guest RAM (${this.#assembly.ramBytes / MIB} MiB) and the machine's open files`;
+      const things = { name, close: () => this.#giveBack(), onLate: () => this.#logger.close() };
+      const left = Math.max(LAST_CHANCE, deadline - performance.now());
+      const kept = await closeBehind(threads, left, things, (level, text) => this.#tell(level, text));
+      this.#hasLeftThread = kept !== undefined;
+      // What it ended by comes first; a deadline that passed on the way says less than what stays.
+      if (kept !== undefined) final = exit.error === undefined ? failure(kept) : withMore(exit, kept.message);
+      void Promise.all([this.#devices.gone(), ...threads.map(({ ended }) => ended)]).then(() =>
+        this.#processExit.close(),
+      );
       this.#terminal?.restore();
-      process.off("exit", this.#emergency);
       this.serial.end(final.text);
       this.console.end(final.text);
       this.#exitCode = final.status;
       this.#limit.settle();
       this.#log("info", final.text); // a failure is the caller's to show: it has the error
-      this.#logger.close();
+      if (kept === undefined) this.#logger.close();
       this.#exit.resolve(final);
       this.emit("exit", final);
     });
   }
 
-  /** At process exit nothing can be awaited: threads are brought to where Node can end them. */
-  #releaseThreads(): void {
+  /** No thread may use RAM, the VM or the doorbell any more. */
+  #giveBack(): void {
+    this.#assembly.closeVm();
+    this.#assembly.close();
+    this.#doorbell.close();
+  }
+
+  /** At process exit nothing can be awaited: threads are brought to where Node can end them. False when one did not come. */
+  #releaseThreads(): boolean {
     this.#terminal?.restore();
     this.#cpus.release();
-    this.#devices.release();
+    return this.#devices.release() && !this.#hasLeftThread;
   }
 
   #serialized(step: () => Promise<void>): Promise<void> {

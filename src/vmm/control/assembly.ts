@@ -55,6 +55,11 @@ export class Assembly {
     return this.#cycle !== undefined;
   }
 
+  /** Of guest RAM; 0 before there is any. */
+  get ramBytes(): number {
+    return this.#ram?.sizeBytes ?? 0;
+  }
+
   /**
    * Makes everything up to the first instruction: VM, devices, kernel in RAM, vCPUs.
    *
@@ -108,14 +113,14 @@ export class Assembly {
     this.#machine = { ...this.#machine, devices: this.#machine.devices.filter((device) => device.id !== id) };
   }
 
-  /** Closes the power cycle's VM; vCPUs and devices must have been taken apart. */
+  /** Closes the power cycle's VM; vCPUs and devices must have been taken apart. Calling it twice is harmless. */
   closeVm(): void {
     for (const { vcpuFd } of this.#cycle?.vcpus ?? []) libc.close(vcpuFd);
     this.#cycle?.vm.close();
     this.#cycle = undefined;
   }
 
-  /** Gives back what is kept over resets. */
+  /** Gives back what is kept over resets; no thread may use it any more. */
   close(): void {
     this.#system?.close();
     this.#ram?.close();

@@ -7,6 +7,7 @@ import type { SpinLimits } from "../shared/mailbox.ts";
 import type { FromVcpu, LogMessage, ToVcpu, VcpuStop, VcpuWorkerData } from "../shared/messages.ts";
 import { fromPlainError, toPlainError } from "../shared/plain-error.ts";
 import { createVcpuControls, EXIT_KINDS, type ExitKind, VcpuControl } from "../shared/vcpu-control.ts";
+import type { EndingThread } from "./thread-ends.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 /**
@@ -156,10 +157,13 @@ export class CpuThreads {
     }
   }
 
-  /** Ends the threads; they must have been stopped. */
-  async end(): Promise<void> {
-    for (const { link } of this.#threads) link?.post({ kind: "stop" });
-    await Promise.all(this.#threads.map(({ link }) => link?.ended));
+  /** Asks the threads to end: each does as soon as it has left its run loop. */
+  end(): readonly EndingThread[] {
+    return this.#threads.flatMap(({ index, link }) => {
+      if (link === undefined) return [];
+      link.post({ kind: "stop" });
+      return [{ name: threadName(index), ended: link.ended }];
+    });
   }
 
   /** Exits of all vCPUs so far. */

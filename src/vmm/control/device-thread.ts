@@ -16,6 +16,7 @@ import { giveTraceCredit, makeTraceCredit } from "../shared/trace-credit.ts";
 import { OutputCredit } from "./output-credit.ts";
 import type { DiskSpec } from "../spec/spec.ts";
 import { StorageWorkers } from "./storage-workers.ts";
+import type { EndingThread } from "./thread-ends.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
@@ -124,11 +125,17 @@ export class DeviceThread {
     return answer.promise;
   }
 
-  /** Ends the thread, then those of its disks that are not inside a call. */
-  async end(): Promise<void> {
+  /** Asks the thread to end, then those of its disks. Of the latter one may stay inside a call: it uses no guest RAM. */
+  end(): EndingThread {
     this.send({ kind: "stop" });
+    const ended = this.#link?.ended ?? Promise.resolve();
+    return { name: NAME, ended: ended.then(() => this.#storage.end()) };
+  }
+
+  /** Resolves when it and all threads of its disks have ended, after {@link end}; that may be never. */
+  async gone(): Promise<void> {
     await this.#link?.ended;
-    await this.#storage.end();
+    await this.#storage.gone();
   }
 
   /**

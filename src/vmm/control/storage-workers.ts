@@ -41,9 +41,13 @@ export class StorageWorkers {
   /** Ends those that are not inside a call; the others end with it, whenever that is. The device thread must be gone. */
   async end(): Promise<void> {
     const workers = [...this.#workers.values()];
-    this.#workers.clear();
     for (const worker of workers) worker.stop();
     await Promise.all(workers.filter(({ isBusy }) => !isBusy).map(({ ended }) => ended));
+  }
+
+  /** Resolves when all have ended, also those that were inside a call. */
+  async gone(): Promise<void> {
+    await Promise.all([...this.#workers.values()].map(({ ended }) => ended));
   }
 
   /** Blocks until they have ended, for a process that exits. @returns False when one has not. */

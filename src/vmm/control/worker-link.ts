@@ -1,4 +1,5 @@
 import { SHARE_ENV, type Worker } from "node:worker_threads";
+import { HostError } from "../../base/errors.ts";
 import { startWorker, workerError } from "../../host/worker.ts";
 import { type LoadingWorker, STAGE } from "../shared/messages.ts";
 
@@ -83,10 +84,10 @@ export function defer<T>(): Deferred<T> {
   return { promise, resolve, reject };
 }
 
-/** `promise`, or a rejection with `text` after `timeoutMs`. */
+/** `promise`, or a rejection with a HostError of `text` after `timeoutMs`. */
 export function withDeadline<T>(promise: Promise<T>, timeoutMs: number, text: string): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(text)), timeoutMs);
+    const timer = setTimeout(() => reject(new HostError(text)), timeoutMs);
     promise.then(
       (value) => {
         clearTimeout(timer);

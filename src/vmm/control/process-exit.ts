@@ -1,0 +1,47 @@
+import { inspect } from "node:util";
+import { libc } from "../../host/libc.ts";
+
+/** Whoever emits `exit` and says by which signal ends the process by that signal; Node itself says none. */
+export type ExitListener = (status: number, signal?: string) => void;
+
+/**
+ * A machine's part in the end of its process, from construction to {@link close}: brings the machine's threads to where Node can end them.
+ *
+ * Node waits for each thread before it ends a process. For a thread that does not return from a call of the kernel it would wait without
+ * end, so the process is then left by `_exit`, after the other listeners of `exit` have run.
+ */
+export class ProcessExit {
+  readonly #release: () => boolean;
+  #uncaught: { readonly error: unknown } | undefined;
+
+  /** @param release Brings the threads there and gives the terminal back; false when a thread did not come. */
+  constructor(release: () => boolean) {
+    this.#release = release;
+    process.on("exit", this.#onExit);
+    process.on("uncaughtExceptionMonitor", this.#onUncaught);
+  }
+
+  close(): void {
+    process.off("exit", this.#onExit);
+    process.off("uncaughtExceptionMonitor", this.#onUncaught);
+  }
+
+  readonly #onUncaught = (error: unknown): void => {
+    this.#uncaught = { error };
+  };
+
+  readonly #onExit: ExitListener = (status, signal) => {
+    if (this.#release() || signal !== undefined) return;
+    // Node would show it only after this event.
+    if (this.#uncaught !== undefined) process.stderr.write(`${inspect(this.#uncaught.error)}\n`);
+    const listeners: readonly ExitListener[] = process.listeners("exit");
+    for (const listener of listeners.slice(listeners.indexOf(this.#onExit) + 1)) {
+      try {
+        listener(status);
+      } catch (error) {
+        process.stderr.write(`${inspect(error)}\n`);
+      }
+    }
+    libc.exitNow(Number(process.exitCode ?? status));
+  };
+}

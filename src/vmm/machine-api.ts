@@ -1,0 +1,31 @@
+import type { LogSettings } from "./log.ts";
+import type { MachineExit } from "./machine-exit.ts";
+import type { Channel, DeviceStatistics, LogLevel } from "./shared/messages.ts";
+import type { ExitKind } from "./shared/vcpu-control.ts";
+
+/** Counters since start, over all resets of the guest. */
+export interface MachineStatistics extends DeviceStatistics {
+  /** Userspace exits by kind, all vCPUs together. */
+  readonly exits: Readonly<Record<ExitKind, number>>;
+  readonly resets: number;
+}
+
+export interface MachineOptions {
+  /** Nothing is logged unless told. */
+  readonly log?: LogSettings;
+  /**
+   * How long an end waits for the device thread, in milliseconds; 30,000 when absent. A thread that is still in a call of the kernel then is
+   * left behind, and guest RAM stays in use with it.
+   */
+  readonly endTimeoutMs?: number;
+}
+
+/** What a machine tells its listeners, and the arguments. */
+export interface MachineEvents {
+  /** The guest was reset and starts anew. */
+  reset: [];
+  exit: [MachineExit];
+  /** The serial port or console is a pty at this path. */
+  pty: [channel: Channel, path: string];
+  log: [level: LogLevel, text: string, details: Readonly<Record<string, unknown>> | undefined];
+}
