@@ -137,7 +137,7 @@ export class PlainServer {
     if (room < argsz) return { payload: fields([argsz, 4], [7, 4], [0, 4], [0, 4], [0x4000, 8], [0, 8]) };
     const sparse = fields([1, 2], [1, 2], [0, 4], [1, 4], [0, 4], [PAGE, 8], [PAGE, 8]);
     const info = fields([argsz, 4], [15, 4], [0, 4], [32, 4], [0x4000, 8], [0, 8]);
-    return { payload: Uint8Array.from([...info, ...sparse]), descriptors: [this.memory.fd] };
+    return { payload: Uint8Array.from([...info, ...sparse]), descriptors: [this.memory.share()] };
   }
 
   setIrqs(view: DataView, descriptors: readonly Fd[]): Answer {

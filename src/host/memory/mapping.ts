@@ -128,6 +128,17 @@ export class HostMapping {
     return pieces;
   }
 
+  /**
+   * Puts a part of another file at the same addresses, so that views stay good and show its bytes; the file before is let go of.
+   *
+   * @throws SyscallError; everything is as before then.
+   */
+  replaceFile(file: Fd, offset: number): void {
+    const flags = MMAN.MAP_SHARED | MMAN.MAP_FIXED;
+    const result = libc.mmap(this.address, this.sizeBytes, MMAN.PROT_READ | MMAN.PROT_WRITE, flags, file, offset);
+    check(result, `map ${this.name} anew`, "mmap");
+  }
+
   /** Gives the memory back; calling it twice is harmless. No view may be used afterwards. */
   unmap(): void {
     if (!this.#isMapped) return;

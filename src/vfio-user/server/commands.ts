@@ -147,7 +147,7 @@ export class Commands {
     if (index >= VFIO_PCI_NUM_REGIONS) return ERRNO.EINVAL;
     const room = view.getUint32(REGION_INFO.argsz, true);
     const { bytes, memory } = this.#targets.model.describe(index, room, descriptorsToClient > 0);
-    return memory === undefined ? { payload: bytes } : { payload: bytes, descriptors: [memory.fd] };
+    return memory === undefined ? { payload: bytes } : { payload: bytes, descriptors: [memory.share()] };
   }
 
   /** No part of a region is reached by eventfds: the answer is an empty list, as libvfio-user gives for such a region. */

@@ -1,18 +1,26 @@
 import { type Fd, fd, hex, PAGE_SIZE } from "../../base/units.ts";
-import { MMAN } from "../../host/constants.ts";
+import { FCNTL, MMAN } from "../../host/constants.ts";
 import { check } from "../../host/errors.ts";
 import { libc } from "../../host/libc.ts";
 import { HostMapping } from "../../host/memory/mapping.ts";
 
-/** Memory of a device that a machine maps: zeroes at first. The owner closes it after the server. */
+/** A machine that holds the file can neither cut it short, which would end this process by SIGBUS, nor forbid others to write. */
+const SEALS: number = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEAL_SEAL;
+
+/**
+ * Memory of a device that a machine maps: zeroes at first, and again when a machine has gone, which keeps what it had mapped. The owner closes
+ * it after the server.
+ */
 export class MemoryBlock {
+  readonly name: string;
   readonly sizeBytes: number;
   /** Where it lies in its BAR, and in its file. */
   readonly offset: number;
-  readonly fd: Fd;
   /** The bytes, shared with whoever has mapped them; not to be touched after {@link close}. */
   readonly bytes: Uint8Array;
   readonly #mapping: HostMapping;
+  #file: Fd;
+  #isShared = false;
   #isOpen = true;
 
   /**
@@ -24,18 +32,42 @@ export class MemoryBlock {
     if (!(sizeBytes > 0 && offset >= 0) || sizeBytes % PAGE_SIZE !== 0 || offset % PAGE_SIZE !== 0) {
       throw new RangeError(`Cannot make ${name}: ${hex(offset)}+${hex(sizeBytes)} is not made of whole pages`);
     }
+    this.name = name;
     this.sizeBytes = sizeBytes;
     this.offset = offset;
-    const action = `make ${name}`;
-    this.fd = fd(check(libc.memfdCreate(name, MMAN.MFD_CLOEXEC), action, "memfd_create"));
+    this.#file = makeFile(name, offset + sizeBytes);
     try {
-      check(libc.ftruncate(this.fd, offset + sizeBytes), action, "ftruncate");
-      this.#mapping = HostMapping.ofFile(name, this.fd, offset, sizeBytes);
+      this.#mapping = HostMapping.ofFile(name, this.#file, offset, sizeBytes);
       this.bytes = new Uint8Array(this.#mapping.view());
     } catch (error) {
-      libc.close(this.fd);
+      libc.close(this.#file);
       throw error;
     }
+  }
+
+  /** The file, for a machine; it stays ours. From now on it counts as shared. */
+  share(): Fd {
+    this.#isShared = true;
+    return this.#file;
+  }
+
+  /**
+   * The machine has gone: where it was given the file, {@link bytes} are those of a new one, zeroes.
+   *
+   * @throws SyscallError; everything is as before then.
+   */
+  renew(): void {
+    if (!this.#isShared || !this.#isOpen) return;
+    const file = makeFile(this.name, this.offset + this.sizeBytes);
+    try {
+      this.#mapping.replaceFile(file, this.offset);
+    } catch (error) {
+      libc.close(file);
+      throw error;
+    }
+    libc.close(this.#file);
+    this.#file = file;
+    this.#isShared = false;
   }
 
   /** Gives the memory back; calling it twice is harmless. */
@@ -43,6 +75,20 @@ export class MemoryBlock {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#mapping.unmap();
-    libc.close(this.fd);
+    libc.close(this.#file);
+  }
+}
+
+/** @throws SyscallError */
+function makeFile(name: string, sizeBytes: number): Fd {
+  const action = `make ${name}`;
+  const file = fd(check(libc.memfdCreate(name, MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING), action, "memfd_create"));
+  try {
+    check(libc.ftruncate(file, sizeBytes), action, "ftruncate");
+    check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SEALS), action, "fcntl F_ADD_SEALS");
+    return file;
+  } catch (error) {
+    libc.close(file);
+    throw error;
   }
 }

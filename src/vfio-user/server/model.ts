@@ -67,6 +67,11 @@ export class DeviceModel {
     this.#device.reset();
   }
 
+  /** What a client that has gone keeps mapped is the device's no longer. To be followed by a reset. @throws SyscallError */
+  renewMemory(): void {
+    for (const { memory } of this.#device.bars) memory?.renew();
+  }
+
   /** 0 for regions that the device does not have. */
   sizeBytes(index: number): number {
     if (index === VFIO_PCI_CONFIG_REGION_INDEX) return this.config.sizeBytes;

@@ -1,6 +1,7 @@
 import { unlinkSync } from "node:fs";
 import type { Report } from "../../base/backends.ts";
 import { ReportLimit } from "../../base/report-limit.ts";
+import { HostError } from "../../base/errors.ts";
 import type { FdWatch } from "../../base/signals.ts";
 import type { Fd } from "../../base/units.ts";
 import { DescriptorSocket } from "../../host/descriptor-socket.ts";
@@ -47,6 +48,8 @@ export class DeviceServer {
   readonly #interrupts: ClientInterrupts;
   readonly #model: DeviceModel;
   #client: { readonly connection: Connection; readonly watch: FdWatch } | undefined;
+  /** False while a machine that has gone could reach memory of the device. */
+  #isNew = true;
   #isClosed = false;
 
   private constructor(options: ServeOptions) {
@@ -147,6 +150,10 @@ export class DeviceServer {
       libc.close(accepted);
       return;
     }
+    if (!this.#isNew && !this.#renew()) {
+      libc.close(accepted);
+      return;
+    }
     const wire = new UserWire(new DescriptorSocket(accepted));
     const connection = new Connection({
       wire,
@@ -169,8 +176,22 @@ export class DeviceServer {
     this.#memory.remote = undefined;
     this.#memory.clear();
     this.#interrupts.clear();
-    this.#model.reset();
+    this.#renew();
     this.#report("info", "the machine is gone");
+  }
+
+  /** Makes the device a new one, for a machine that has nothing of the one before. @returns False when the host cannot. */
+  #renew(): boolean {
+    try {
+      this.#model.renewMemory();
+      this.#isNew = true;
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#report("error", error.message);
+      this.#isNew = false;
+    }
+    this.#model.reset();
+    return this.#isNew;
   }
 
   #setIntx(isHigh: boolean): void {
