@@ -46,11 +46,13 @@ const CAP_HIGH: number = 1 << 5;
 const VERSION_1_4 = 0x0001_0400;
 const MSIX_TABLE = 0x2000;
 const MSIX_PBA = 0x3000;
+/** How long commands may take in a turn of the event loop, in milliseconds: others, a signal too, are to have theirs. */
+const TURN_MS = 20;
 const DOORBELLS_END: number = abi.DOORBELLS + 8 * VECTORS;
 
 /**
  * An NVMe 1.4 controller with one namespace: as much as drivers need, and no option that can be left out. Commands are carried out as
- * their doorbell rings, one after another.
+ * their doorbell rings, one after another, some milliseconds a turn.
  */
 export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> {
   readonly name = "nvme";
@@ -71,6 +73,9 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
   readonly #io: NvmeIo;
   readonly #values: Map<NvmeRegister, number> = new Map();
   readonly #reported: Set<string> = new Set();
+  /** Queues whose commands go on in the next turn of the event loop. */
+  readonly #paused: Set<SubmissionQueue> = new Set();
+  #turnEnd: number | undefined;
 
   /** @param serial At most 20 ASCII characters; it names the namespace too. */
   constructor(host: DeviceHost, store: NvmeStore, serial: string) {
@@ -188,19 +193,52 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
     }
   }
 
+  /** Carries out what is in a queue; what takes longer than a turn goes on in the next one. */
   #run(queue: SubmissionQueue): void {
+    if (this.#paused.has(queue)) return;
+    if (this.#isTurnOver()) return this.#pause(queue);
+    this.#goOn(queue);
+  }
+
+  /** At least one command. */
+  #goOn(queue: SubmissionQueue): void {
     const { completions } = queue;
     let hasPosted = false;
-    for (let taken = 0; taken < queue.entries && !queue.isEmpty && !completions.isFull; taken++) {
+    while (!queue.isEmpty && !completions.isFull) {
       if ((this.#get("csts") & abi.CSTS_RDY) === 0) return;
       const entry = queue.take(this.#host.memory);
       if (entry === undefined) return this.#fail(`submission queue ${queue.id} is not in memory`);
       const completion = this.#execute(queue, entry);
-      if (completion === undefined) continue;
-      hasPosted = true;
-      if (!this.#post(queue, entry.getUint16(abi.SQE.cid, true), completion)) return;
+      if (completion !== undefined) {
+        hasPosted = true;
+        if (!this.#post(queue, entry.getUint16(abi.SQE.cid, true), completion)) return;
+      }
+      if (!queue.isEmpty && this.#isTurnOver()) {
+        this.#pause(queue);
+        break;
+      }
     }
     if (hasPosted && completions.vector !== undefined) this.#host.signal(completions.vector);
+  }
+
+  /** Whether the commands of this turn of the event loop, of all queues, have taken their time. A paused queue has one more then. */
+  #isTurnOver(): boolean {
+    if (this.#turnEnd === undefined) {
+      this.#turnEnd = performance.now() + TURN_MS;
+      setImmediate(() => {
+        this.#turnEnd = undefined;
+      });
+    }
+    return performance.now() > this.#turnEnd;
+  }
+
+  #pause(queue: SubmissionQueue): void {
+    this.#paused.add(queue);
+    setImmediate(() => {
+      this.#paused.delete(queue);
+      // It may have been deleted meanwhile, or gone with a reset.
+      if (this.#queues.submission.get(queue.id) === queue) this.#goOn(queue);
+    });
   }
 
   #execute(queue: SubmissionQueue, entry: DataView): Completion | undefined {

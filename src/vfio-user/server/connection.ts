@@ -1,5 +1,6 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
+import { MIB } from "../../base/units.ts";
 import { closeAll } from "../../host/descriptor-socket.ts";
 import { setU64 } from "../../vfio/calls.ts";
 import {
@@ -13,15 +14,23 @@ import type { RemoteMemory } from "./client-memory.ts";
 import { Commands, type CommandTargets } from "./commands.ts";
 
 export interface ConnectionParts extends CommandTargets {
-  readonly wire: UserWire;
+  readonly wire: Pick<UserWire, "hasBacklog" | "receive" | "send" | "close">;
   readonly report: Report;
+  /** The clock of the wire's deadlines; `performance.now()` when absent. */
+  readonly now?: () => number;
   /** The client has hung up, or was hung up on. Called once. */
   readonly onClosed: () => void;
 }
 
-/** How long a client may leave a message of ours unread or a DMA request unanswered, in milliseconds. */
+/**
+ * How long a client may leave messages of ours unread and DMA requests unanswered, in milliseconds: the sum of a turn of the event loop,
+ * in which nothing else is served, no signal either.
+ */
 const PATIENCE_MS = 5000;
 const MESSAGES_PER_PUMP = 64;
+/** What a client may send while it owes an answer. QEMU posts a guest's writes meanwhile. */
+const MAX_DEFERRED = 1024;
+const MAX_DEFERRED_BYTES: number = 16 * MIB;
 
 /**
  * One client: its commands in their order, each answered before the next is looked at. A client that breaks the protocol is refused with
@@ -30,21 +39,28 @@ const MESSAGES_PER_PUMP = 64;
 export class Connection implements RemoteMemory {
   readonly #parts: ConnectionParts;
   readonly #commands: Commands;
+  readonly #now: () => number;
   /** Commands that came while we waited for a reply. */
   readonly #deferred: UserMessage[] = [];
+  #deferredBytes = 0;
+  /** Milliseconds that this turn of the event loop has waited for the client. */
+  #waitedMs = 0;
+  /** It is going to be hung up on. */
+  #isLost = false;
   #isClosed = false;
   #nextId = 0;
 
   constructor(parts: ConnectionParts) {
     this.#parts = parts;
     this.#commands = new Commands(parts);
+    this.#now = parts.now ?? (() => performance.now());
   }
 
   /** Answers what has come. To be called when the socket is readable. */
   pump(): void {
     try {
-      for (let taken = 0; taken < MESSAGES_PER_PUMP && !this.#isClosed; taken++) {
-        const arrival = this.#deferred.shift() ?? this.#parts.wire.receive(0);
+      for (let taken = 0; taken < MESSAGES_PER_PUMP && !this.#isClosed && !this.#isLost; taken++) {
+        const arrival = this.#takeDeferred() ?? this.#parts.wire.receive(0);
         if (arrival === "nothing") return;
         if (arrival === "closed") return this.close();
         if (arrival.isReply) {
@@ -106,35 +122,67 @@ export class Connection implements RemoteMemory {
     const answer = this.#commands.answer(message);
     if (this.#isClosed || wantsNoReply) return;
     const outcome = typeof answer === "number" ? { error: answer } : answer;
-    this.#parts.wire.send({ id, command, isReply: true, ...outcome }, performance.now() + PATIENCE_MS);
+    this.#patiently((deadline) => this.#parts.wire.send({ id, command, isReply: true, ...outcome }, deadline));
+  }
+
+  /** Does what may wait for the client, until a deadline of `performance.now()`, and counts how long it took. */
+  #patiently<Result>(work: (deadline: number) => Result): Result {
+    const start = this.#now();
+    try {
+      return work(start + PATIENCE_MS - this.#waitedMs);
+    } finally {
+      if (this.#waitedMs === 0) {
+        setImmediate(() => {
+          this.#waitedMs = 0;
+        });
+      }
+      this.#waitedMs += this.#now() - start;
+    }
+  }
+
+  #takeDeferred(): UserMessage | undefined {
+    const message = this.#deferred.shift();
+    this.#deferredBytes -= message?.payload.length ?? 0;
+    return message;
+  }
+
+  /** @throws HostError when there are too many. */
+  #defer(message: UserMessage): void {
+    this.#deferredBytes += message.payload.length;
+    // With nothing on its way into the machine, the client's next message may be all that wakes us.
+    if (this.#deferred.push(message) === 1) setImmediate(() => this.pump());
+    if (this.#deferred.length > MAX_DEFERRED || this.#deferredBytes > MAX_DEFERRED_BYTES) {
+      throw new HostError("Cannot reach the client's memory: it sends and does not answer");
+    }
   }
 
   /** Asks the client and waits; its commands meanwhile are kept for later. @returns `undefined` when it refuses or is gone. */
   #ask(command: number, payload: Uint8Array): Uint8Array | undefined {
-    if (this.#isClosed) return undefined;
+    if (this.#isClosed || this.#isLost) return undefined;
     this.#nextId = (this.#nextId + 1) & 0xffff;
     const id = this.#nextId;
-    const deadline = performance.now() + PATIENCE_MS;
     try {
-      this.#parts.wire.send({ id, command, isReply: false, payload }, deadline);
-      for (;;) {
-        const arrival = this.#parts.wire.receive(deadline);
-        if (typeof arrival === "string") throw new HostError("Cannot reach the client's memory: it does not answer");
-        if (!arrival.isReply) {
-          // With nothing on its way into the machine, the client's next message may be all that wakes us.
-          if (this.#deferred.push(arrival) === 1) setImmediate(() => this.pump());
-          continue;
+      return this.#patiently((deadline) => {
+        this.#parts.wire.send({ id, command, isReply: false, payload }, deadline);
+        for (;;) {
+          const arrival = this.#parts.wire.receive(deadline);
+          if (typeof arrival === "string") throw new HostError("Cannot reach the client's memory: it does not answer");
+          if (!arrival.isReply) {
+            this.#defer(arrival);
+            continue;
+          }
+          closeAll(arrival.descriptors);
+          if (arrival.id !== id || arrival.command !== command) {
+            throw new HostError("Cannot reach the client's memory: it answers something else");
+          }
+          return arrival.error === 0 ? arrival.payload : undefined;
         }
-        closeAll(arrival.descriptors);
-        if (arrival.id !== id || arrival.command !== command) {
-          throw new HostError("Cannot reach the client's memory: it answers something else");
-        }
-        return arrival.error === 0 ? arrival.payload : undefined;
-      }
+      });
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       this.#parts.report("warn", error.message);
-      // Later: a device is at work further up, and its memory must not go under its hands.
+      // Later: a device is at work further up, and its memory must not go under its hands. It asks no more meanwhile.
+      this.#isLost = true;
       setImmediate(() => this.close());
       return undefined;
     }

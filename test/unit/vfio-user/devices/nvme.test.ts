@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t, { type Test } from "tap";
@@ -208,6 +208,32 @@ t.test("NvmeDevice does what waits when the host makes room in a full completion
   const waiting = driver.submit(driver.io, { opcode: 0, nsid: 1 });
   for (let count = 0; count < 15; count++) t.equal(driver.take(driver.io).status, 0);
   t.equal(driver.take(driver.io).cid, waiting);
+});
+
+t.test("NvmeDevice lets others have their turn while it does much, and finishes it", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "tsvmm-nvme-"));
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const image = join(folder, "disk.raw");
+  writeFileSync(image, "");
+  truncateSync(image, 32 << 20);
+  const server = await startServer(t, "nvme", "--image", image);
+  const bench = new UserBench(t);
+  const driver = new NvmeDriver(bench.connect(server.socket), bench.memory);
+  driver.start();
+  driver.createQueues();
+  const ids: number[] = [];
+  for (let count = 0; count < 15; count++) {
+    ids.push(driver.submit(driver.io, { opcode: 8, nsid: 1, dwords: [0, 0, 0xffff] })); // 32 MiB of zeroes
+  }
+  // Every doorbell has been taken when this is answered, not every command.
+  t.equal(driver.read(0x1c), 1);
+  const last = 15 * 16 + 0x1_3000 - 16;
+  t.equal(bench.memory.readU32(gpa(last + 12)), 0, "the last command is still to be done");
+  const results = ids.map(() => driver.take(driver.io));
+  t.same(
+    results.map(({ cid, status }) => [cid, status]),
+    ids.map((id) => [id, 0]),
+  );
 });
 
 t.test("NvmeDevice survives doorbells and queues that make no sense, and a reset makes it whole", async (t) => {
