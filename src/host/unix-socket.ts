@@ -1,10 +1,12 @@
 import { lstatSync, unlinkSync } from "node:fs";
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
+import { fileId } from "../base/file-id.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { SOCKADDR_UN, SOCKET } from "./constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "./errors.ts";
 import { libc } from "./libc.ts";
+import { whileLocked } from "./lock-file.ts";
 
 const PATH_BYTES: number = SOCKADDR_UN.size - SOCKADDR_UN.sun_path;
 
@@ -28,48 +30,101 @@ function makeSocket(path: string): Fd {
   return fd(check(libc.socket(SOCKET.AF_UNIX, type, 0), `make socket ${path}`, "socket"));
 }
 
-/**
- * Listens at a path, nonblocking. A socket file that no process listens at any more is replaced.
- *
- * @returns The listening socket; the caller closes it and removes the path.
- * @throws HostError when another process listens there, when something else than a socket is there, and when the path is too long.
- */
-export function listenAt(path: string, backlog: number): Fd {
-  const address = socketAddress(path);
-  const listener = makeSocket(path);
+/** A listening socket and its path. */
+export class UnixListener {
+  readonly path: string;
+  /** For watching; -1 after {@link close}. */
+  get fd(): Fd {
+    return this.#fd;
+  }
+  #fd: Fd;
+  readonly #file: string | undefined;
+
+  private constructor(path: string, listener: Fd) {
+    this.path = path;
+    this.#fd = listener;
+    this.#file = idOf(path);
+  }
+
+  /**
+   * Listens at a path, nonblocking. A socket file that no process listens at any more is replaced.
+   *
+   * Between bind(2) and listen(2) a socket looks as one that was left behind does: both are done under a lock file beside the path, so that
+   * of several starts one gets it and the others are refused.
+   *
+   * @throws HostError when another process listens there, when something else than a socket is there, and when the path is too long.
+   */
+  static listen(path: string, backlog: number): UnixListener {
+    const address = socketAddress(path);
+    const action = `make socket ${path}`;
+    return whileLocked(`${path}.lock`, action, () => {
+      const listener = new UnixListener(path, bindAt(path, address, action));
+      try {
+        check(libc.listen(listener.fd, backlog), `listen at socket ${path}`, "listen");
+      } catch (error) {
+        listener.close();
+        throw error;
+      }
+      return listener;
+    });
+  }
+
+  /**
+   * Takes the next connection, nonblocking; the caller closes it. To be called until nobody is there, from an edge-triggered watch: a client
+   * for whom no descriptor is left would keep a level-triggered one awake.
+   *
+   * @returns `undefined` when nobody is there. A client that cannot be let in is reported, and waits for the next call.
+   */
+  accept(report: Report): Fd | undefined {
+    for (;;) {
+      const socket = libc.accept4(this.#fd, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);
+      if (socket >= 0) return fd(socket);
+      const errno = libc.errno();
+      if (errno === ERRNO.EINTR) continue;
+      if (errno !== ERRNO.EAGAIN) {
+        report("warn", new SyscallError(`let a client in at ${this.path}`, "accept4", errnoName(errno)).message);
+      }
+      return undefined;
+    }
+  }
+
+  /** Removes the path, unless it leads to another file by now, and stops listening. Calling it twice is harmless. */
+  close(): void {
+    if (this.#fd < 0) return;
+    // In this order: nobody replaces a socket that is listened at.
+    if (this.#file !== undefined && idOf(this.path) === this.#file) {
+      try {
+        unlinkSync(this.path);
+      } catch {
+        // somebody removed it already, or its directory may no longer be written
+      }
+    }
+    libc.close(this.#fd);
+    this.#fd = fd(-1);
+  }
+}
+
+function bindAt(path: string, address: Uint8Array, action: string): Fd {
+  const socket = makeSocket(path);
   try {
-    let result = libc.bind(listener, address, address.length);
+    let result = libc.bind(socket, address, address.length);
     if (result < 0 && libc.errno() === ERRNO.EADDRINUSE) {
       removeStale(path, address);
-      result = libc.bind(listener, address, address.length);
+      result = libc.bind(socket, address, address.length);
     }
-    check(result, `make socket ${path}`, "bind", {
-      ENOENT: "its directory does not exist",
-      EACCES: "this user may not write to its directory",
-    });
-    check(libc.listen(listener, backlog), `listen at socket ${path}`, "listen");
-    return listener;
+    check(result, action, "bind");
+    return socket;
   } catch (error) {
-    libc.close(listener);
+    libc.close(socket);
     throw error;
   }
 }
 
-/**
- * Takes the next connection at a listener, nonblocking; the caller closes it. To be called until nobody is there, from an edge-triggered
- * watch: a client for whom no descriptor is left would keep a level-triggered one awake.
- *
- * @returns `undefined` when nobody is there. A client that cannot be let in is reported, and waits for the next call.
- */
-export function acceptAt(listener: Fd, path: string, report: Report): Fd | undefined {
-  for (;;) {
-    const socket = libc.accept4(listener, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);
-    if (socket >= 0) return fd(socket);
-    const errno = libc.errno();
-    if (errno === ERRNO.EINTR) continue;
-    if (errno !== ERRNO.EAGAIN) {
-      report("warn", new SyscallError(`let a client in at ${path}`, "accept4", errnoName(errno)).message);
-    }
+/** `undefined` where there is nothing, or nothing that can be looked at. */
+function idOf(path: string): string | undefined {
+  try {
+    return fileId(lstatSync(path, { bigint: true }));
+  } catch {
     return undefined;
   }
 }

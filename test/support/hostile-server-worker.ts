@@ -6,7 +6,7 @@ import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
 import { EventSignals } from "../../src/host/event-signals.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
 import { libc } from "../../src/host/libc.ts";
-import { listenAt } from "../../src/host/unix-socket.ts";
+import { UnixListener } from "../../src/host/unix-socket.ts";
 import { UserWire } from "../../src/vfio-user/protocol/wire.ts";
 import { ClientMemory } from "../../src/vfio-user/server/client-memory.ts";
 import { Connection } from "../../src/vfio-user/server/connection.ts";
@@ -58,7 +58,7 @@ const device: UserPciDevice = {
 const watcher: RingWatcher = { watchRings: () => ({ setInterest: () => undefined, close: () => undefined }) };
 const signals = new EventSignals();
 
-const listener = listenAt(path, 1);
+const listener = UnixListener.listen(path, 1).fd;
 const waiting = new DescriptorSocket(listener);
 parentPort?.postMessage("listening");
 for (let seed = 1; seed <= last; seed++) {

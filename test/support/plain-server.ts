@@ -2,7 +2,7 @@ import { type Fd, fd } from "../../src/base/units.ts";
 import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
 import { EventFd } from "../../src/host/eventfd.ts";
 import { libc } from "../../src/host/libc.ts";
-import { acceptAt, listenAt } from "../../src/host/unix-socket.ts";
+import { UnixListener } from "../../src/host/unix-socket.ts";
 import { type OutgoingMessage, type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
 import { MemoryBlock } from "../../src/vfio-user/server/memory-block.ts";
 import { fields } from "./user-client.ts";
@@ -55,12 +55,12 @@ export class PlainServer {
   }
 
   serve(path: string): never {
-    const listener = listenAt(path, 1);
-    const arrivals = new DescriptorSocket(listener);
+    const listener = UnixListener.listen(path, 1);
+    const arrivals = new DescriptorSocket(listener.fd);
     process.stdout.write(`listening at ${path}\n`);
     for (;;) {
       while (!arrivals.wait("input", 1000).isReadable);
-      const socket = acceptAt(listener, path, () => undefined);
+      const socket = listener.accept(() => undefined);
       if (socket === undefined) continue;
       this.serveOne(new UserWire(new DescriptorSocket(socket)));
     }

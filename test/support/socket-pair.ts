@@ -5,7 +5,7 @@ import type { Test } from "tap";
 import { type Fd, fd } from "../../src/base/units.ts";
 import { SOCKET } from "../../src/host/constants.ts";
 import { libc } from "../../src/host/libc.ts";
-import { connectTo, listenAt } from "../../src/host/unix-socket.ts";
+import { connectTo, UnixListener } from "../../src/host/unix-socket.ts";
 
 /** A path for a socket in a directory that goes with the test. */
 export function socketPath(t: Test): string {
@@ -17,7 +17,7 @@ export function socketPath(t: Test): string {
 /** The path of a socket that nobody listens at. */
 export function deadSocket(t: Test): string {
   const path = socketPath(t);
-  libc.close(listenAt(path, 1));
+  libc.close(UnixListener.listen(path, 1).fd);
   return path;
 }
 
@@ -31,9 +31,9 @@ export function acceptOne(listener: Fd): Fd {
 /** Two connected stream sockets, nonblocking; the caller closes them. */
 export function socketPair(t: Test): readonly [client: Fd, server: Fd] {
   const path = socketPath(t);
-  const listener = listenAt(path, 1);
+  const listener = UnixListener.listen(path, 1);
   const client = connectTo(path);
-  const server = acceptOne(listener);
-  libc.close(listener);
+  const server = acceptOne(listener.fd);
+  listener.close();
   return [client, server];
 }

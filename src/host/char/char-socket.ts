@@ -1,10 +1,9 @@
-import { unlinkSync } from "node:fs";
 import type { CharBackend, Report } from "../../base/backends.ts";
 import type { FdWatch, FdWatcher, RingWatcher } from "../../base/signals.ts";
 import { type Fd, KIB } from "../../base/units.ts";
 import { POLL, POLLFD } from "../constants.ts";
 import { libc } from "../libc.ts";
-import { acceptAt, listenAt } from "../unix-socket.ts";
+import { UnixListener } from "../unix-socket.ts";
 import { ByteQueue } from "./byte-queue.ts";
 import { CharStream } from "./char-stream.ts";
 
@@ -17,11 +16,10 @@ const KEPT_BYTES: number = 64 * KIB;
  */
 export class CharSocket implements CharBackend {
   readonly #name: string;
-  readonly #path: string;
   readonly #watcher: FdWatcher;
   readonly #report: Report;
   readonly #kept: ByteQueue = new ByteQueue(KEPT_BYTES);
-  readonly #listener: Fd;
+  readonly #listener: UnixListener;
   readonly #listenerWatch: FdWatch;
   #take: ((bytes: Uint8Array) => number) | undefined;
   #client: { readonly socket: Fd; readonly stream: CharStream } | undefined;
@@ -35,11 +33,15 @@ export class CharSocket implements CharBackend {
     readonly report: Report;
   }) {
     this.#name = options.name;
-    this.#path = options.path;
     this.#watcher = options.watcher;
     this.#report = options.report;
-    this.#listener = listenAt(options.path, 1);
-    this.#listenerWatch = options.watcher.watchRings(this.#listener, () => this.#acceptAll());
+    this.#listener = UnixListener.listen(options.path, 1);
+    try {
+      this.#listenerWatch = options.watcher.watchRings(this.#listener.fd, () => this.#acceptAll());
+    } catch (error) {
+      this.#listener.close();
+      throw error;
+    }
   }
 
   write(bytes: Uint8Array): void {
@@ -62,12 +64,7 @@ export class CharSocket implements CharBackend {
     this.#isClosed = true;
     this.#hangUp();
     this.#listenerWatch.close();
-    libc.close(this.#listener);
-    try {
-      unlinkSync(this.#path);
-    } catch {
-      // somebody removed it already
-    }
+    this.#listener.close();
   }
 
   #acceptAll(): void {
@@ -75,7 +72,7 @@ export class CharSocket implements CharBackend {
   }
 
   #accept(): Fd | undefined {
-    return acceptAt(this.#listener, this.#path, (level, text) => this.#report(level, `${this.#name}: ${text}`));
+    return this.#listener.accept((level, text) => this.#report(level, `${this.#name}: ${text}`));
   }
 
   #meet(socket: Fd): void {
@@ -83,7 +80,7 @@ export class CharSocket implements CharBackend {
     if (this.#client !== undefined && hasHungUp(this.#client.socket)) this.#hangUp();
     if (this.#client !== undefined) {
       libc.close(socket);
-      this.#report("info", `${this.#name}: a second client at ${this.#path} was turned away`);
+      this.#report("info", `${this.#name}: a second client at ${this.#listener.path} was turned away`);
       return;
     }
     this.#serve(socket);

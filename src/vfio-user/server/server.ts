@@ -1,4 +1,3 @@
-import { unlinkSync } from "node:fs";
 import type { Report } from "../../base/backends.ts";
 import { ReportLimit } from "../../base/report-limit.ts";
 import { HostError } from "../../base/errors.ts";
@@ -8,7 +7,7 @@ import { DescriptorSocket } from "../../host/descriptor-socket.ts";
 import { EventSignals } from "../../host/event-signals.ts";
 import { libc } from "../../host/libc.ts";
 import { NodeLoop } from "../../host/node-loop.ts";
-import { acceptAt, listenAt } from "../../host/unix-socket.ts";
+import { UnixListener } from "../../host/unix-socket.ts";
 import { PCI_STATUS, PCI_STATUS_INTERRUPT } from "../../pci/ids.ts";
 import { UserWire } from "../protocol/wire.ts";
 import { ClientMemory } from "./client-memory.ts";
@@ -42,7 +41,7 @@ export class DeviceServer {
   readonly #limit: ReportLimit;
   readonly #report: Report;
   readonly #loop: NodeLoop;
-  readonly #listener: Fd;
+  readonly #listener: UnixListener;
   readonly #signals: EventSignals;
   readonly #memory: ClientMemory = new ClientMemory();
   readonly #interrupts: ClientInterrupts;
@@ -58,7 +57,7 @@ export class DeviceServer {
     this.#report = this.#limit.report;
     this.#signals = new EventSignals();
     try {
-      this.#listener = listenAt(options.socket, BACKLOG);
+      this.#listener = UnixListener.listen(options.socket, BACKLOG);
     } catch (error) {
       this.#signals.close();
       throw error;
@@ -93,10 +92,10 @@ export class DeviceServer {
           this.#interrupts.isIntxDisabled = isDisabled;
         },
       });
-      this.#loop.epoll.watchRings(this.#listener, () => this.#acceptAll());
+      this.#loop.epoll.watchRings(this.#listener.fd, () => this.#acceptAll());
     } catch (error) {
       this.#signals.close();
-      libc.close(this.#listener);
+      this.#listener.close();
       this.#loop.close();
       throw error;
     }
@@ -122,12 +121,7 @@ export class DeviceServer {
       this.#isClosed = true;
       this.#client?.connection.close();
       this.#signals.close();
-      libc.close(this.#listener);
-      try {
-        unlinkSync(this.path);
-      } catch {
-        // Somebody else has removed it.
-      }
+      this.#listener.close();
       this.#loop.close();
       this.#limit.settle();
     }
@@ -136,7 +130,7 @@ export class DeviceServer {
 
   #acceptAll(): void {
     for (;;) {
-      const accepted = acceptAt(this.#listener, this.path, this.#report);
+      const accepted = this.#listener.accept(this.#report);
       if (accepted === undefined) return;
       this.#meet(accepted);
     }

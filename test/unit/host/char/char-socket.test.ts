@@ -2,7 +2,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import t, { type Test } from "tap";
 import { CharSocket } from "../../../../src/host/char/char-socket.ts";
 import { libc } from "../../../../src/host/libc.ts";
-import { connectTo, listenAt } from "../../../../src/host/unix-socket.ts";
+import { connectTo, UnixListener } from "../../../../src/host/unix-socket.ts";
 import { bytes, HostBench, text } from "../../../support/host-bench.ts";
 import { readNow, type, withoutDescriptors } from "../../../support/host-descriptors.ts";
 
@@ -112,7 +112,7 @@ t.test("CharSocket replaces a client that left while the guest took no input", a
 t.test("CharSocket replaces the socket of a dead process and refuses one in use", async (t) => {
   const bench = new HostBench(t);
   const path = bench.path("serial.sock");
-  libc.close(listenAt(path, 1)); // the path stays, nobody listens
+  libc.close(UnixListener.listen(path, 1).fd); // the path stays, nobody listens
   t.ok(existsSync(path));
   const { socket } = makeSocket(t, bench);
   t.throws(() => new CharSocket({ name: "other", path, watcher: bench.loop, report: bench.report }), {

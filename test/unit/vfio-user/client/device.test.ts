@@ -4,8 +4,7 @@ import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import { fd, gpa } from "../../../../src/base/units.ts";
 import { EventFd } from "../../../../src/host/eventfd.ts";
-import { libc } from "../../../../src/host/libc.ts";
-import { listenAt } from "../../../../src/host/unix-socket.ts";
+import { UnixListener } from "../../../../src/host/unix-socket.ts";
 import type { UserDevice } from "../../../../src/vfio-user/client/device.ts";
 import { PreparedServer } from "../../../support/prepared-server.ts";
 import { socketPath } from "../../../support/socket-pair.ts";
@@ -267,8 +266,8 @@ t.test("UserDevice asks for another machine only where the server hangs up or is
   };
   for (const [, text] of cases) t.equal(refusal(path), `HostError: Cannot use thing: ${text}`);
   const silent = socketPath(t);
-  const listener = listenAt(silent, 1);
-  t.teardown(() => libc.close(listener));
+  const listener = UnixListener.listen(silent, 1);
+  t.teardown(() => listener.close());
   t.equal(
     refusal(silent, { timeoutMs: 50 }),
     "HostError: Cannot use thing: its server has not answered VFIO_USER_VERSION for 50 ms (does it serve another machine already?)",
