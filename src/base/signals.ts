@@ -96,6 +96,11 @@ export interface RingWatcher {
   watchRings(fd: Fd, onRing: () => void): FdWatch;
 }
 
+/** Counts the turns of the device thread's loop: what finds the same figure twice has kept everything else waiting in between. */
+export interface TurnCounter {
+  readonly turns: number;
+}
+
 /** One watched descriptor. Closing the watch does not close the descriptor. */
 export interface FdWatch {
   setInterest(interest: "input" | "output" | "both" | "none"): void;

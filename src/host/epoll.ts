@@ -1,5 +1,5 @@
 import { invariant } from "../base/invariant.ts";
-import type { FdWatch, FdWatcher, RingWatcher } from "../base/signals.ts";
+import type { FdWatch, FdWatcher, RingWatcher, TurnCounter } from "../base/signals.ts";
 import { type Fd, fd as toFd } from "../base/units.ts";
 import { EPOLL, EPOLL_EVENT } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
@@ -18,7 +18,7 @@ const WRITABLE: number = EPOLL.EPOLLOUT | EPOLL.EPOLLHUP | EPOLL.EPOLLERR;
  * A callback may close any watch, its own too, and open new ones: an event that was already fetched for a closed watch is dropped,
  * also when its descriptor number has been given to another file meanwhile.
  */
-export class EpollLoop implements FdWatcher, RingWatcher {
+export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter {
   readonly #events: DataView = new DataView(new ArrayBuffer(EVENTS_PER_WAIT * EPOLL_EVENT.size));
   readonly #eventBytes: Uint8Array = new Uint8Array(this.#events.buffer);
   readonly #watches: (Watch | undefined)[] = [];

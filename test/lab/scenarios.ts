@@ -158,7 +158,14 @@ const SCENARIOS: Scenarios = {
     const nvme = await startDeviceProcess("nvme", join(folder, "nvme.sock"), "--image", image);
     const edu = await startDeviceProcess("edu", join(folder, "edu.sock"));
     const shell = await GuestShell.boot(
-      linux({ cpus: { count: 2 }, userDevices: [{ socket: nvme.socket }, { socket: edu.socket }] }),
+      // Emulation makes servers slow.
+      linux({
+        cpus: { count: 2 },
+        userDevices: [
+          { socket: nvme.socket, timeoutSeconds: 60 },
+          { socket: edu.socket, timeoutSeconds: 60 },
+        ],
+      }),
     );
     const functions = (await shell.run("pci")).output;
     const nvmeSha256 = (await shell.run(SHA256)).output.split(" ")[0];

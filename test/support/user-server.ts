@@ -30,6 +30,11 @@ export function startServer(t: Test, kind: "edu" | "nvme", ...rest: readonly str
   return start(t, socket, [MAIN, kind, "--socket", socket, ...rest]);
 }
 
+/** Starts edu again where a server that has ended was. */
+export function startServerAt(t: Test, socket: string): Promise<ServerProcess> {
+  return start(t, socket, [MAIN, "edu", "--socket", socket]);
+}
+
 /** Starts the device of `scratch-device.ts`. */
 export function startScratchServer(t: Test): Promise<ServerProcess> {
   const socket = socketPath(t);

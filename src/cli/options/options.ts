@@ -77,6 +77,11 @@ export const DEVICE_KEYS: readonly KeyRow[] = [
 export const USER_DEVICE_KEYS: readonly KeyRow[] = [
   { name: "socket", value: "PATH", help: "unix socket where the device's process listens" },
   { name: "id", value: "NAME", help: "name in messages" },
+  {
+    name: "timeout",
+    value: "off|SECONDS",
+    help: "how long its process may take in all before the device counts as lost; default: 5. off to debug it",
+  },
 ];
 
 export const RNG_KEYS: readonly KeyRow[] = [{ name: "src", value: "PATH", help: "where random bytes come from" }];

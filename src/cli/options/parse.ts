@@ -148,7 +148,18 @@ function readUserDevice(text: string, home: string): UserDeviceInput {
   const socket = keys.get("socket");
   if (socket === undefined) throw new SpecError("--user-device", `'${text}' has no socket=`);
   const id = keys.get("id");
-  return { socket: readPath(socket, home), ...(id === undefined ? {} : { id }) };
+  const timeout = keys.get("timeout");
+  return {
+    socket: readPath(socket, home),
+    ...(id === undefined ? {} : { id }),
+    ...(timeout === undefined ? {} : { timeoutSeconds: readTimeout("--user-device timeout", timeout) }),
+  };
+}
+
+function readTimeout(option: string, text: string): number | "off" {
+  if (text === "off") return text;
+  if (!/^\d+$/.test(text)) throw new SpecError(option, `'${text}' is neither off nor a number of seconds`);
+  return readInteger(option, text);
 }
 
 function readRng(text: string | undefined, home: string): { readonly source?: string } {

@@ -2,7 +2,7 @@ import type { Clock, EntropyBackend, Report } from "../../base/backends.ts";
 import { Bus, type BusDevice } from "../../base/bus.ts";
 import { SpecError } from "../../base/errors.ts";
 import { invariant } from "../../base/invariant.ts";
-import type { FdWatcher, RingWatcher } from "../../base/signals.ts";
+import type { FdWatcher, RingWatcher, TurnCounter } from "../../base/signals.ts";
 import { hex, type Width } from "../../base/units.ts";
 import { EventFd } from "../../host/eventfd.ts";
 import { libc } from "../../host/libc.ts";
@@ -53,20 +53,22 @@ import { plugPassthrough } from "./passed/passthrough-slots.ts";
 import { Removals } from "./passed/removals.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import type { Trace } from "./trace.ts";
-import { openUserDevice } from "./passed/user-devices.ts";
+import { openUserDevice, reopenUserDevice, type UserDeviceParts } from "./passed/user-devices.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
 export interface BoardParts extends MachineFiles {
   readonly machine: ResolvedMachine;
   readonly memory: GuestRam;
   readonly layout: MemoryLayout;
-  readonly watcher: FdWatcher & RingWatcher;
+  readonly watcher: FdWatcher & RingWatcher & TurnCounter;
   readonly characters: CharDevices;
   readonly disks: Disks;
   readonly entropy: EntropyBackend;
   readonly report: Report;
   readonly trace?: Trace | undefined;
   readonly onGuestEvent: (event: GuestEvent) => void;
+  /** The guest was reset: it is owed a machine, with what can still be had of it. */
+  readonly isRestart: boolean;
 }
 
 /** How many accesses that nobody answers are logged; a guest can make any number of them. */
@@ -278,21 +280,25 @@ export class Board {
   }
 
   #addUserDevices(): void {
-    const { machine, memory, watcher } = this.#parts;
+    const { machine, memory, watcher, isRestart } = this.#parts;
+    const parts: UserDeviceParts = {
+      host: this.#passthroughHost(),
+      memory,
+      watcher,
+      // Later: it may be noticed during the guest's access to the device.
+      onLost: (id, reason) => this.#deferral.defer(() => this.#removals.serverLost(id, reason)),
+    };
+    const empty: number[] = [];
     for (const device of machine.userDevices) {
-      const passed = openUserDevice(
-        {
-          host: this.#passthroughHost(),
-          memory,
-          watcher,
-          // Later: it may be noticed during the guest's access to the device.
-          onLost: (id, reason) => this.#deferral.defer(() => this.#removals.serverLost(id, reason)),
-        },
-        device,
-      );
+      const slot = this.#freeSlot(empty);
+      const passed = isRestart ? reopenUserDevice(parts, device) : openUserDevice(parts, device);
+      if (passed === undefined) {
+        empty.push(slot); // the devices behind it stay where the guest knows them
+        continue;
+      }
       this.#own(passed.function, (fn) => fn.close());
       this.#passed.add(passed);
-      plugPassthrough(this.#root, passed.function, this.#freeSlot(), 0);
+      plugPassthrough(this.#root, passed.function, slot, 0);
     }
   }
 
@@ -334,8 +340,9 @@ export class Board {
     this.#root.plug(fn, slot);
   }
 
-  #freeSlot(): number {
-    const taken = new Set(this.#root.functions.map(({ bdf }) => bdf.device));
+  /** @param empty Slots to be left empty. */
+  #freeSlot(empty: readonly number[] = []): number {
+    const taken = new Set([...empty, ...this.#root.functions.map(({ bdf }) => bdf.device)]);
     for (let slot = 1; slot < 32; slot++) if (!taken.has(slot)) return slot;
     throw new SpecError("--device", "bus 0 has 31 slots for devices, and all are taken");
   }

@@ -58,6 +58,8 @@ let disks: Disks | undefined;
 let entropy: EntropySource | undefined;
 let board: Board | undefined;
 let isDone = false;
+/** A board was made before: the next one is for a guest that was reset. */
+let isRestart = false;
 
 /** How long the end waits for the worker of a slow random source, which may be in the middle of a read. */
 const ENTROPY_CLOSE_MS = 10_000;
@@ -122,7 +124,9 @@ function build({ machine, files, ram, layout, storage }: Extract<ToDeviceThread,
       report,
       trace,
       onGuestEvent: (event) => post({ kind: "guest", event }),
+      isRestart,
     });
+    isRestart = true;
     post({ kind: "built", plan: board.plan });
   } catch (error) {
     post({ kind: "failed", error: toPlainError(error) });

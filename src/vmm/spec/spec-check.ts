@@ -46,6 +46,8 @@ const MIN_MEMORY: number = 16 * MIB;
 const MAX_MEMORY: number = 2 ** 45;
 const HUGE_PAGE: number = 2 * MIB;
 const MAX_POLL = 1_000_000;
+/** A day. Who waits longer than that wants `off`. */
+const MAX_TIMEOUT_SECONDS = 86_400;
 /** Longest name of a device; it stands in every message about it. */
 const MAX_ID = 64;
 /** Of the ID a virtio disk tells. VIRTIO 1.2 §5.2.6 */
@@ -180,12 +182,15 @@ function completeDevices(inputs: readonly DeviceInput[]): readonly DeviceSpec[] 
 
 function completeUserDevices(inputs: readonly UserDeviceInput[]): readonly UserDeviceSpec[] {
   const real: string[] = [];
-  return inputs.map(({ socket, id }, index) => {
+  return inputs.map(({ socket, id, timeoutSeconds }, index) => {
     const where = `userDevices[${index}].socket`;
     const path = checkSocket(where, socket);
     if (real.includes(path)) throw new SpecError(where, `${socket} is given twice`);
     real.push(path);
-    return { socket, id: id ?? `_user${index}` };
+    if (timeoutSeconds !== undefined && timeoutSeconds !== "off") {
+      checkInteger(`userDevices[${index}].timeoutSeconds`, timeoutSeconds, 1, MAX_TIMEOUT_SECONDS);
+    }
+    return { socket, id: id ?? `_user${index}`, ...(timeoutSeconds === undefined ? {} : { timeoutSeconds }) };
   });
 }
 

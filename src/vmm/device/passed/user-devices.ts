@@ -1,4 +1,5 @@
-import type { FdWatcher } from "../../../base/signals.ts";
+import type { FdWatcher, TurnCounter } from "../../../base/signals.ts";
+import { HostError } from "../../../base/errors.ts";
 import { PassthroughFunction, type PassthroughHost } from "../../../passthrough/function.ts";
 import { UserDevice } from "../../../vfio-user/client/device.ts";
 import type { SharedMemory } from "../../../vfio-user/client/memory.ts";
@@ -10,9 +11,25 @@ import type { PassedFunction } from "./passed-functions.ts";
 export interface UserDeviceParts {
   readonly host: PassthroughHost;
   readonly memory: SharedMemory;
-  readonly watcher: FdWatcher;
+  readonly watcher: FdWatcher & TurnCounter;
   /** A device's server is of no use any more; by the device's id. May be called during a guest's access to it. */
   readonly onLost: (id: string, reason: string) => void;
+}
+
+/**
+ * The same after a reset of the guest, which the machine owes it whether the server is there or not. A server that came back since is
+ * connected to again.
+ *
+ * @returns `undefined` where the server cannot be used, which is reported: the guest starts without the device.
+ */
+export function reopenUserDevice(parts: UserDeviceParts, device: UserDeviceSpec): PassedFunction | undefined {
+  try {
+    return openUserDevice(parts, device);
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    parts.host.report("warn", `${device.id}: the guest starts without it: ${error.message}`);
+    return undefined;
+  }
 }
 
 /**
@@ -20,13 +37,16 @@ export interface UserDeviceParts {
  *
  * @throws HostError with the socket's path; nothing is left then.
  */
-export function openUserDevice(parts: UserDeviceParts, { id, socket }: UserDeviceSpec): PassedFunction {
+export function openUserDevice(parts: UserDeviceParts, { id, socket, timeoutSeconds }: UserDeviceSpec): PassedFunction {
   const { host, memory, watcher } = parts;
+  const timeoutMs = timeoutSeconds === "off" ? Number.POSITIVE_INFINITY : (timeoutSeconds ?? 0) * 1000;
   const backend = new UserDevice({
     name: `vfio-user ${socket}`,
     socket,
     memory,
     watcher,
+    ...(timeoutSeconds === undefined ? {} : { timeoutMs }),
+    turns: () => watcher.turns,
     report: host.report,
     onLost: (reason) => parts.onLost(id, reason),
   });

@@ -320,6 +320,10 @@ t.test("parseRun() reads --user-device with and without its keys, and refuses wh
     { socket, id: "_user0" },
     { socket: other, id: "edu" },
   ]);
+  t.same(parse("--user-device", `${socket},timeout=off`, `${other},timeout=60`).spec.userDevices, [
+    { socket, id: "_user0", timeoutSeconds: "off" },
+    { socket: other, id: "_user1", timeoutSeconds: 60 },
+  ]);
   const cases: readonly (readonly [string[], RegExp])[] = [
     [[""], /^--user-device: a value is needed$/],
     [["socket="], /^--user-device: socket needs a value: socket=PATH$/],
@@ -329,8 +333,11 @@ t.test("parseRun() reads --user-device with and without its keys, and refuses wh
     [[socket, socket], /is given twice$/],
     [[`${socket},id=a`, `${other},id=a`], /'a' is given twice$/],
     [[`${socket},id=_user1`], /begins with an underscore/],
-    [[`${socket},bars=map`], /^--user-device: unknown key 'bars' \(keys: socket, id\)/],
+    [[`${socket},bars=map`], /^--user-device: unknown key 'bars' \(keys: socket, id, timeout\)/],
     [[`${socket},id=a,id=b`], /id is given twice/],
+    [[`${socket},timeout=0`], /^--user-device: 0 is not a whole number from 1 to 86400$/],
+    [[`${socket},timeout=1e9`], /^--user-device timeout: '1e9' is neither off nor a number of seconds$/],
+    [[`${socket},timeout=-1`], /neither off nor a number of seconds$/],
   ];
   for (const [values, wanted] of cases) t.match(refused("--user-device", ...values), wanted, values.join(" "));
 });

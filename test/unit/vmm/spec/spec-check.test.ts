@@ -66,6 +66,7 @@ t.test("completeSpec() knows the same device by its real path, whatever links le
 
 t.test("completeSpec() names the place of a problem", async (t) => {
   const disk = { path: `${directory}/a.raw`, isReadOnly: true };
+  const socket = deadSocket(t);
   const cases: readonly (readonly [Partial<MachineInput>, string])[] = [
     [{ kernel: "/no/such" }, "kernel"],
     [{ cpus: { count: 1.5 } }, "cpus.count"],
@@ -75,6 +76,8 @@ t.test("completeSpec() names the place of a problem", async (t) => {
     [{ disks: [disk, { ...disk, id: "_disk0" }] }, "disks[1].id"],
     [{ devices: [{ path: "" }] }, "devices[0].path"],
     [{ userDevices: [{ socket: kernel }] }, "userDevices[0].socket"],
+    [{ userDevices: [{ socket, timeoutSeconds: 0 }] }, "userDevices[0].timeoutSeconds"],
+    [{ userDevices: [{ socket, timeoutSeconds: 1.5 }] }, "userDevices[0].timeoutSeconds"],
     [{ rng: { source: directory } }, "rng.source"],
     [{ debugExitPort: -1 }, "debugExitPort"],
     [{ pollMicroseconds: -1 }, "pollMicroseconds"],
