@@ -17,9 +17,13 @@ export type DiskStep =
   | { readonly kind: "say"; readonly text: string }
   | { readonly kind: "await" } // a byte typed at COM1
   | { readonly kind: "reset" }
+  | { readonly kind: "powerOff" }
   | { readonly kind: "exit" };
 
 const COM1 = 0x3f8;
+/** ACPI sleep control: SLP_EN with the sleep type of S5. ACPI 6.5 §4.8.3.7 */
+const SLEEP_CONTROL = 0x600;
+const POWER_OFF = 0x34;
 const VIRTIO_ID_BLOCK = 2;
 const VIRTIO_BLK_F_FLUSH = 1 << 9;
 const VIRTIO_BLK_F_DISCARD = 1 << 13;
@@ -97,6 +101,11 @@ function writeStep(a: Assembler, step: DiskStep): void {
     case "reset": {
       const end = fresh("end");
       a.mov("al", 0xfe).out(0x64, "al").label(end).hlt().jmp(end);
+      return undefined;
+    }
+    case "powerOff": {
+      const end = fresh("end");
+      a.mov("edx", SLEEP_CONTROL).mov("al", POWER_OFF).out("dx", "al").label(end).hlt().jmp(end);
       return undefined;
     }
     case "exit":

@@ -1,10 +1,12 @@
-import { closeSync, openSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
-import { errnoOf, openError } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
+import { LogOutput } from "./log-output.ts";
 import type { LogLevel } from "./shared/messages.ts";
 
-/** Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a Machine then too. */
+/**
+ * Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a
+ * Machine then too.
+ */
 export type LogThreshold = LogLevel | "silent";
 
 export interface LogSettings {
@@ -34,84 +36,52 @@ const RANK: Readonly<Record<LogThreshold, number>> = {
 /** The part of pino we use. */
 type Pino = Readonly<Record<LogLevel, (details: object, text: string) => void>>;
 
+/** Makes a logger that writes its lines there. */
+export type LogLoader = (settings: LogSettings, output: LogOutput) => Pino;
+
+/** How long a machine runs before pino is loaded, in milliseconds, where no line needs it sooner. */
+const LOAD_DELAY = 100;
+
 /**
- * A pino logger that is loaded by its first line: importing pino takes about 30 ms, and most runs log nothing.
+ * A pino logger. Importing pino takes 30 ms and most runs log nothing, so the first line does that, or a timer when the
+ * machine has run for a moment. Later the package may have been replaced, or descriptors have run out. A log that
+ * cannot be loaded is lost, which is said once.
  *
  * Lines are written synchronously, so that the last one before a crash is there.
  *
  * @throws SpecError or HostError when the file cannot be opened.
  */
-export function createLogger(settings: LogSettings): Logger {
-  const output = new LogOutput(settings.level === "silent" ? undefined : settings.file);
+export function createLogger(settings: LogSettings, load: LogLoader = loadPino): Logger {
+  if (settings.level === "silent") return { log: () => undefined, close: () => undefined };
+  const output = new LogOutput(settings.file);
   let pino: Pino | undefined;
+  const loaded = (): Pino => {
+    clearTimeout(timer);
+    pino ??= tryToLoad(load, settings, output);
+    return pino;
+  };
+  const timer = setTimeout(loaded, LOAD_DELAY).unref();
   return {
     log(level, text, details = {}) {
-      if (RANK[level] < RANK[settings.level]) return;
-      pino ??= loadPino(settings, output);
-      pino[level](details, printable(text));
+      if (RANK[level] >= RANK[settings.level]) loaded()[level](details, printable(text));
     },
-    close: () => output.close(),
+    close() {
+      clearTimeout(timer);
+      output.close();
+    },
   };
 }
 
-const STDERR = 2;
-/** How often a full pipe that does not block is tried again, and how many milliseconds lie between: a second in all. */
-const RETRIES = 100;
-const RETRY_MS = 10;
-
-/**
- * What a terminal obeys or does not show, beyond what JSON escapes by itself: details in a line are JSON in either format, so that an
- * escape of JSON says the same.
- */
-const BEYOND_ASCII = /[\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}]/gu;
-const escaped = (characters: string): string =>
-  Array.from({ length: characters.length }, (_, at) => {
-    const code = characters.charCodeAt(at); // of a pair, both halves: \uXXXX is UTF-16
-    return `\\u${code.toString(16).padStart(4, "0")}`;
-  }).join("");
-
-/** Where lines go: a log that cannot be written is said once, and never in the way of the machine. */
-class LogOutput {
-  readonly #path: string | undefined;
-  #descriptor: number;
-  #isBroken = false;
-
-  constructor(path: string | undefined) {
-    this.#path = path;
-    try {
-      this.#descriptor = path === undefined ? STDERR : openSync(path, "a");
-    } catch (error) {
-      throw openError("log.file", path ?? "", error);
-    }
-  }
-
-  write(line: string): void {
-    if (this.#descriptor < 0 || this.#isBroken) return;
-    const bytes = Buffer.from(line.replace(BEYOND_ASCII, escaped));
-    try {
-      for (let done = 0; done < bytes.length; ) done += this.#writeSome(bytes, done);
-    } catch (error) {
-      this.#isBroken = true;
-      if (this.#path === undefined) return; // nobody is there to be told
-      const text = `tsvmm: Cannot write the log to ${this.#path}: ${errnoOf(error)}: what follows is lost`;
-      new LogOutput(undefined).write(`${printable(text)}\n`);
-    }
-  }
-
-  #writeSome(bytes: Buffer, start: number): number {
-    for (let left = RETRIES; ; left--) {
-      try {
-        return writeSync(this.#descriptor, bytes, start);
-      } catch (error) {
-        if (errnoOf(error) !== "EAGAIN" || left === 0) throw error;
-        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
-      }
-    }
-  }
-
-  close(): void {
-    if (this.#path !== undefined && this.#descriptor >= 0) closeSync(this.#descriptor);
-    this.#descriptor = -1;
+function tryToLoad(load: LogLoader, settings: LogSettings, output: LogOutput): Pino {
+  try {
+    return load(settings, output);
+  } catch (error) {
+    const [reason = ""] = (error instanceof Error ? error.message : String(error)).split("\n", 1);
+    new LogOutput(undefined).write(
+      `tsvmm: ${printable(`Cannot load the log's package: ${reason}: the log is lost`)}\n`,
+    );
+    const drop = (): void => undefined;
+    return { trace: drop, debug: drop, info: drop, warn: drop, error: drop };
   }
 }
 

@@ -1,20 +1,12 @@
-import { execFileSync, spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import t from "tap";
 import { at } from "../../guests/assembler-encoding.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
 import { projectRoot } from "../../tools/cache.ts";
+import { installPackage } from "../support/installed-package.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
@@ -24,24 +16,7 @@ import { missingKvm } from "../support/kvm-guest.ts";
 const root = projectRoot();
 const project = mkdtempSync(join(tmpdir(), "tsvmm-package-"));
 t.teardown(() => rmSync(project, { recursive: true, force: true }));
-const modules = join(project, "node_modules");
-const installed = join(modules, "tsvmm");
-mkdirSync(modules);
-
-// Without scripts: the package's own would build it anew, under the feet of this run.
-const pack = ["pack", "--ignore-scripts", "--silent", "--pack-destination", project];
-const tarball = execFileSync("npm", pack, { cwd: root, encoding: "utf8" }).trim();
-execFileSync("tar", ["-xzf", join(project, tarball)], { cwd: project });
-execFileSync("mv", [join(project, "package"), installed]);
-
-interface Manifest {
-  readonly dependencies: Readonly<Record<string, string>>;
-  readonly bin: Readonly<Record<string, string>>;
-}
-// Cast: npm has read it too.
-const manifest = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as Manifest;
-for (const name of Object.keys(manifest.dependencies))
-  symlinkSync(join(root, "node_modules", name), join(modules, name));
+const { installed, bin } = installPackage(project, "linked");
 
 /** Runs a Node program in the project. */
 const node = (...words: readonly string[]): unknown => {
@@ -50,7 +25,7 @@ const node = (...words: readonly string[]): unknown => {
 };
 
 t.test("both programs of the package start", async (t) => {
-  for (const [name, path] of Object.entries(manifest.bin)) {
+  for (const [name, path] of Object.entries(bin)) {
     const link = join(project, name);
     symlinkSync(join(installed, path), link); // as npm does
     t.match(node(link, "--help"), { status: 0, stdout: new RegExp(name), stderr: "" }, name);

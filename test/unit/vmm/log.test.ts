@@ -1,7 +1,8 @@
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
-import { createLogger, type LogSettings } from "../../../src/vmm/log.ts";
+import { createLogger, type LogSettings, type LogThreshold } from "../../../src/vmm/log.ts";
 
 const folder = t.testdir();
 
@@ -65,4 +66,47 @@ t.test("createLogger() says at once that a file cannot be opened", async (t) => 
   t.throws(() => open("/nowhere/log"), { name: "SpecError", message: "log.file: Cannot open /nowhere/log: ENOENT" });
   t.throws(() => open(folder), { name: "SpecError", message: /EISDIR$/ });
   t.doesNotThrow(() => createLogger({ level: "silent", format: "json", file: "/nowhere/log" }), "nothing is written");
+});
+
+t.test("createLogger() loads pino without waiting for a line, and not for a log that shows nothing", async (t) => {
+  let loads = 0;
+  const isLoaded = (level: LogThreshold): Promise<void> =>
+    new Promise((resolve) => {
+      createLogger({ level, format: "json" }, () => {
+        loads++;
+        resolve();
+        return { trace: fail, debug: fail, info: fail, warn: fail, error: fail };
+      });
+    });
+  const fail = (): void => void t.fail("no line was logged");
+  isLoaded("silent");
+  const keepsLoop = setInterval(() => undefined, 1000); // as a machine does
+  await isLoaded("error");
+  clearInterval(keepsLoop);
+  t.equal(loads, 1);
+});
+
+t.test("createLogger() loses the log in one line when its package cannot be loaded", async (t) => {
+  const log = new URL("../../../src/vmm/log.js", import.meta.url).href;
+  const program = `
+    import { createLogger } from ${JSON.stringify(log)};
+    const logger = createLogger({ level: "info", format: "json" }, () => {
+      throw Object.assign(new Error("Cannot find module 'pino'\\nRequire stack:\\n- log.js"), { code: "MODULE_NOT_FOUND" });
+    });
+    logger.log("warn", "one");
+    logger.log("info", "two", { more: true });
+    logger.close();
+    console.log("goes on");
+  `;
+  const { stdout, stderr, status } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+    encoding: "utf8",
+  });
+  t.same(
+    { stdout, stderr, status },
+    {
+      stdout: "goes on\n",
+      stderr: "tsvmm: Cannot load the log's package: Cannot find module 'pino': the log is lost\n",
+      status: 0,
+    },
+  );
 });
