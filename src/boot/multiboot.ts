@@ -16,7 +16,7 @@ import {
   STRINGS_ADDRESS,
 } from "./layout.ts";
 import { Placement } from "./placement.ts";
-import { FIRST_SELECTORS, flatProtectedMode } from "./start-state.ts";
+import { checkEntry, FIRST_SELECTORS, flatProtectedMode } from "./start-state.ts";
 
 /** Multiboot Specification 0.6.96 §3.1: magic, flags and checksum, on a 4-byte boundary of the first 8 KiB. */
 const HEADER_MAGIC = 0x1bad_b002;
@@ -119,11 +119,7 @@ function loadable(file: ImageFile, header: MultibootHeader, elf: ElfImage | unde
 export function planMultiboot(request: BootRequest, header: MultibootHeader, elf: ElfImage | undefined): LoadPlan {
   const { kernel, memoryMap } = request;
   const image = loadable(kernel, header, elf);
-  if (
-    !image.segments.some(({ address, memoryBytes }) => image.entry >= address && image.entry < address + memoryBytes)
-  ) {
-    throw new SpecError("--kernel", `${kernel.name} is damaged: its entry ${hex(image.entry)} is in no segment`);
-  }
+  checkEntry(kernel, "entry", image.entry, image.segments);
   const { start, gdt } = flatProtectedMode(FIRST_SELECTORS, {
     rax: BOOTLOADER_MAGIC,
     rbx: START_INFO_ADDRESS,

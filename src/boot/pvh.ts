@@ -1,6 +1,5 @@
-import { SpecError } from "../base/errors.ts";
 import type { LoadPlan } from "../base/load-plan.ts";
-import { hex, TWO_POW_32 } from "../base/units.ts";
+import { TWO_POW_32 } from "../base/units.ts";
 import { type BootRequest, commandLineBytes } from "./boot-request.ts";
 import { bytesOf, emptyBytes, getU64, setU64 } from "./bytes.ts";
 import type { ElfImage } from "./elf.ts";
@@ -15,7 +14,7 @@ import {
   START_INFO_ADDRESS,
 } from "./layout.ts";
 import { Placement } from "./placement.ts";
-import { FIRST_SELECTORS, flatProtectedMode } from "./start-state.ts";
+import { checkEntry, FIRST_SELECTORS, flatProtectedMode } from "./start-state.ts";
 
 /** Note of owner "Xen" with the 32-bit physical entry point. xen/include/public/elfnote.h */
 const XEN_ELFNOTE_PHYS32_ENTRY = 18;
@@ -49,9 +48,7 @@ export function pvhEntry(elf: ElfImage): number | undefined {
  */
 export function planPvh(request: BootRequest, elf: ElfImage, entry: number): LoadPlan {
   const { kernel, memoryMap } = request;
-  if (!elf.segments.some(({ address, memoryBytes }) => entry >= address && entry < address + memoryBytes)) {
-    throw new SpecError("--kernel", `${kernel.name} is damaged: its PVH entry ${hex(entry)} is in no segment`);
-  }
+  checkEntry(kernel, "PVH entry", entry, elf.segments);
   const isLinux = elf.notes.some(({ name }) => name === "Linux");
   const cmdline = commandLineBytes(request.cmdline, isLinux ? LINUX_COMMAND_LINE_LIMIT : COMMAND_LINE_ROOM - 1);
   const { start, gdt } = flatProtectedMode(FIRST_SELECTORS, { rbx: START_INFO_ADDRESS, rip: entry });

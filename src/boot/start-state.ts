@@ -1,4 +1,7 @@
 import type { CpuStart, GeneralRegister, SegmentState } from "../base/cpu-state.ts";
+import { SpecError } from "../base/errors.ts";
+import type { FileSegment, ImageFile } from "../base/load-plan.ts";
+import { hex, TWO_POW_32 } from "../base/units.ts";
 import { emptyBytes } from "./bytes.ts";
 import { GDT_ADDRESS } from "./layout.ts";
 
@@ -37,6 +40,21 @@ function storeDescriptor(table: DataView, segment: SegmentState): void {
   table.setUint8(segment.selector + 5, access);
   table.setUint8(segment.selector + 6, ((limit >>> 16) & 0xf) | (flags << 4));
   table.setUint8(segment.selector + 7, segment.base >>> 24);
+}
+
+/**
+ * Checks where a kernel is entered: in a segment, and where 32-bit mode reaches.
+ *
+ * @param what The entry as the protocol calls it.
+ * @throws SpecError
+ */
+export function checkEntry(kernel: ImageFile, what: string, entry: number, segments: readonly FileSegment[]): void {
+  if (!segments.some(({ address, memoryBytes }) => entry >= address && entry < address + memoryBytes)) {
+    throw new SpecError("--kernel", `${kernel.name} is damaged: its ${what} ${hex(entry)} is in no segment`);
+  }
+  if (entry < TWO_POW_32) return;
+  const state = `its entry is at ${hex(entry)}, but kernels are entered in 32-bit mode, below ${hex(TWO_POW_32)}`;
+  throw new SpecError("--kernel", `${kernel.name} cannot be started: ${state}`);
 }
 
 /**

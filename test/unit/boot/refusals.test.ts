@@ -5,7 +5,9 @@ import {
   type ElfSegment,
   elf32,
   elf64,
+  elfNote,
   imageFile,
+  multibootHeader,
   pvhNote,
 } from "../../../guests/kernel-images.ts";
 import { SpecError } from "../../../src/base/errors.ts";
@@ -106,6 +108,19 @@ t.test("planBoot() refuses damaged ELF headers", async (t) => {
     /truncated/,
   );
   t.match(refusal(elf64([{ paddr: 0x200_0000, bytes: code }, note]).bytes), /PVH entry 0x1000000 is in no segment/);
+});
+
+t.test("planBoot() refuses an entry above 4 GiB, where 32-bit mode cannot begin", async (t) => {
+  const high = 0x1_0010_0000;
+  const wide = elfNote("Xen", 18, new ByteBuilder().u64(0, high).bytes);
+  const pvh = elf64([
+    { paddr: high, bytes: code },
+    { type: 4, paddr: 0, bytes: wide },
+  ]);
+  const wanted = "its entry is at 0x100100000, but kernels are entered in 32-bit mode, below 0x100000000";
+  t.equal(refusal(pvh.bytes, 8192), `--kernel: k cannot be started: ${wanted}`);
+  const multiboot = elf64([{ paddr: high, bytes: multibootHeader(0) }], { entry: high });
+  t.equal(refusal(multiboot.bytes, 8192), `--kernel: k cannot be started: ${wanted}`);
 });
 
 t.test("planBoot() survives notes that run out of their segment", async (t) => {
