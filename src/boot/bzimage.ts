@@ -1,6 +1,6 @@
 import { SpecError } from "../base/errors.ts";
 import type { FileSegment, ImageFile, LoadPlan } from "../base/load-plan.ts";
-import { gpa, hex, MIB } from "../base/units.ts";
+import { alignUp, gpa, hex, MIB } from "../base/units.ts";
 import { type BootRequest, commandLineBytes } from "./boot-request.ts";
 import { bytesOf, getU64, readImage, readStart, truncated } from "./bytes.ts";
 import { placeInitramfs } from "./initramfs.ts";
@@ -35,8 +35,8 @@ interface SetupHeader {
   readonly cmdlineLimit: number;
   /** Highest address an initramfs may reach, plus 1. */
   readonly initramfsLimit: number;
-  /** Where the kernel unpacks itself to, and how much it needs there; sizes of 0 where it does not say. */
-  readonly preferredAddress: number;
+  /** Where the kernel unpacks itself; a size of 0 where it does not say. */
+  readonly runtimeAddress: number;
   readonly initBytes: number;
 }
 
@@ -54,22 +54,38 @@ function readHeader(file: ImageFile, setup: DataView): SetupHeader {
   if (setupBytes + (paragraphs - 1) * 16 >= file.sizeBytes || setupBytes >= file.sizeBytes) {
     throw truncated(file, "protected-mode part", setupBytes, paragraphs * 16);
   }
+  const codeAddress = setup.getUint32(SETUP_HEADER.code32_start, true);
   return {
     version,
     setupBytes,
     codeBytes: file.sizeBytes - setupBytes,
-    codeAddress: setup.getUint32(SETUP_HEADER.code32_start, true),
+    codeAddress,
     cmdlineLimit: version >= 0x0206 ? setup.getUint32(SETUP_HEADER.cmdline_size, true) : 255,
     initramfsLimit: (version >= 0x0203 ? setup.getUint32(SETUP_HEADER.initrd_addr_max, true) : 0x37ff_ffff) + 1,
-    preferredAddress: version >= 0x020a ? (getU64(setup, SETUP_HEADER.pref_address) ?? 0) : 0,
+    runtimeAddress: version >= 0x020a ? runtimeAddress(setup, codeAddress) : codeAddress,
     initBytes: version >= 0x020a ? setup.getUint32(SETUP_HEADER.init_size, true) : 0,
   };
 }
 
-/** Everything from the load address to the end of where the kernel unpacks itself belongs to it. */
+/**
+ * Where a kernel unpacks itself: at its preferred address, or, when it can be relocated and was loaded higher, where it
+ * was loaded, at its alignment. Linux x86 boot protocol, init_size; arch/x86/boot/compressed/head_64.S
+ */
+function runtimeAddress(setup: DataView, codeAddress: number): number {
+  const preferred = getU64(setup, SETUP_HEADER.pref_address) ?? 0;
+  if (setup.getUint8(SETUP_HEADER.relocatable_kernel) === 0) return preferred;
+  const alignment = Math.max(1, setup.getUint32(SETUP_HEADER.kernel_alignment, true));
+  return Math.max(preferred, alignUp(codeAddress, alignment));
+}
+
+/**
+ * Everything from where the kernel is loaded to the end of where it unpacks itself belongs to it, whichever is lower.
+ */
 function claimKernel(placement: Placement, name: string, header: SetupHeader): void {
-  const end = Math.max(header.codeAddress + header.codeBytes, header.preferredAddress + header.initBytes);
-  placement.claim("--kernel", `${name}, which unpacks itself there,`, header.codeAddress, end - header.codeAddress);
+  const { codeAddress, codeBytes, runtimeAddress, initBytes } = header;
+  const start = initBytes === 0 ? codeAddress : Math.min(codeAddress, runtimeAddress);
+  const end = Math.max(codeAddress + codeBytes, initBytes === 0 ? 0 : runtimeAddress + initBytes);
+  placement.claim("--kernel", `${name}, which unpacks itself there,`, start, end - start);
 }
 
 /**

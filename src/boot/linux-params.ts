@@ -23,6 +23,8 @@ export const SETUP_HEADER = {
   ramdisk_size: 0x21c,
   cmd_line_ptr: 0x228,
   initrd_addr_max: 0x22c,
+  kernel_alignment: 0x230,
+  relocatable_kernel: 0x234,
   cmdline_size: 0x238,
   pref_address: 0x258,
   init_size: 0x260,

@@ -1,5 +1,5 @@
 import t from "tap";
-import { type BzImageOptions, bzImage, imageFile } from "../../../guests/kernel-images.ts";
+import { type ByteBuilder, type BzImageOptions, bzImage, imageFile } from "../../../guests/kernel-images.ts";
 import { gpa } from "../../../src/base/units.ts";
 import { planBoot } from "../../../src/boot/plan-boot.ts";
 import { bootRequest, textAt, writtenAt } from "../../support/boot-request.ts";
@@ -66,6 +66,20 @@ t.test("planBoot() keeps the initramfs below initrd_addr_max and above the kerne
   t.throws(() => planBoot(bootRequest(kernel(), { initramfs: imageFile("initrd", new Uint8Array(0)) })), {
     message: "--initramfs: initrd is empty",
   });
+});
+
+t.test("planBoot() keeps the initramfs away from where a bzImage unpacks itself, below its code too", async (t) => {
+  const low = { code32Start: 0x100_0000, prefAddress: 0x20_0000, initSize: 0x200_0000, initrdAddrMax: 0xff_ffff };
+  const initramfs = imageFile("initrd", new Uint8Array(1));
+  const placed = (kernel: ByteBuilder): number | undefined =>
+    planBoot(bootRequest(imageFile("bzImage", kernel.bytes), { initramfs })).segments[1]?.address;
+  t.equal(placed(bzImage(low)), 0x1f_f000, "it moves to pref_address first");
+  const relocatable = bzImage(low).u32(0x230, 0x20_0000).u8(0x234, 1);
+  t.equal(placed(relocatable), 0xff_f000, "it stays where it was loaded");
+  const unaligned = bzImage({ ...low, code32Start: 0x110_0000, initSize: 0x80_0000, initrdAddrMax: 0x1a0_0000 });
+  unaligned.u32(0x230, 0x100_0000).u8(0x234, 1);
+  const request = bootRequest(imageFile("bzImage", unaligned.bytes), { memoryMib: 48, initramfs });
+  t.equal(planBoot(request).segments[1]?.address, 0x10f_f000, "it moves up to its alignment, to 0x2000000");
 });
 
 t.test("planBoot() refuses a bzImage that has no room to unpack itself", async (t) => {
