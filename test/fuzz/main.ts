@@ -5,8 +5,8 @@ import type { Target } from "./engine/target.ts";
 import { TARGETS } from "./targets.ts";
 
 /*
- * The long fuzz runs: `node dist/test/fuzz/main.js --help`. It ends with status 0 when nothing was found, with 1 after printing what
- * failed, with 2 for arguments it does not know.
+ * The long fuzz runs: `node dist/test/fuzz/main.js --help`. It ends with status 0 when nothing was found, with 1 after
+ * printing what failed, with 2 for arguments it does not know.
  */
 
 const REPORT_INTERVAL_MS = 10_000;

@@ -1,6 +1,13 @@
 import { accessesTarget } from "./accesses/target.ts";
+import { bootTarget } from "./boot/target.ts";
+import { commandLineTarget } from "./command-line/target.ts";
 import type { Target } from "./engine/target.ts";
 import { platformTarget } from "./platform/target.ts";
 
 /** Everything that can be fuzzed, by the name that `--target` takes. */
-export const TARGETS: readonly (() => Target)[] = [() => accessesTarget(), platformTarget];
+export const TARGETS: readonly (() => Target)[] = [
+  () => accessesTarget(),
+  platformTarget,
+  bootTarget,
+  commandLineTarget,
+];

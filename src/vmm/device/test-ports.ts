@@ -47,8 +47,9 @@ export function attachTestDevice(parts: TestDeviceParts): void {
 }
 
 /**
- * Takes a page of guest RAM out of this process's page table, and so out of KVM's. The next access brings it back with its content, which
- * the RAM file keeps. QEMU takes the page's protection away and gives it back; another vCPU's access in between would fail.
+ * Takes a page of guest RAM out of this process's page table, and so out of KVM's. The next access brings it back with
+ * its content, which the RAM file keeps. QEMU takes the page's protection away and gives it back; another vCPU's access
+ * in between would fail.
  */
 function forgetPage(memory: Pick<GuestMemory, "hostAddress">, page: number, report: Report): void {
   const host = memory.hostAddress(gpa(page), PAGE_SIZE);

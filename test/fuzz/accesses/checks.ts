@@ -23,8 +23,8 @@ export interface Modelled {
 }
 
 /**
- * Buses agree with the base address registers: whatever is on a bus is where an enabled BAR says, inside the windows; an enabled BAR that
- * is on no bus has something in its way.
+ * Buses agree with the base address registers: whatever is on a bus is where an enabled BAR says, inside the windows;
+ * an enabled BAR that is on no bus has something in its way.
  */
 export function checkBuses(world: FuzzedWorld, all: readonly Modelled[]): string | undefined {
   const wanted = new Map<string, Decoded>();
@@ -60,7 +60,9 @@ function isInWindows(bus: "mmio" | "ports", range: Range): boolean {
 
 const describe = (mapping: LiveMapping): string => `${mapping.name} ${hex(mapping.address)}+${hex(mapping.sizeBytes)}`;
 
-/** Slots are where mapped areas of decoded BARs of waking devices are, all of them and no others; peers reach the same. */
+/**
+ * Slots are where mapped areas of decoded BARs of waking devices are, all of them and no others; peers reach the same.
+ */
 function checkSlots(world: FuzzedWorld, all: readonly Modelled[], attached: ReadonlySet<string>): string | undefined {
   const must = new Set<string>();
   const may = new Set<string>();
@@ -108,7 +110,10 @@ function checkDoorbells(
   return isSame ? undefined : `doorbells are at ${found.map(hex).join()}, not at ${expected.map(hex).join()}`;
 }
 
-/** The host has the kind of interrupt on that the guest has, armed with live routes that are masked as the guest's vectors are. */
+/**
+ * The host has the kind of interrupt on that the guest has, armed with live routes that are masked as the guest's
+ * vectors are.
+ */
 export function checkVectors(world: FuzzedWorld, { real, model }: Modelled): string | undefined {
   const { backend, line } = real;
   if (line?.isHigh === true && (model.msix?.isOn === true || (model.command & 0x400) !== 0)) {
@@ -119,7 +124,8 @@ export function checkVectors(world: FuzzedWorld, { real, model }: Modelled): str
   const kind = model.msix?.isOn === true ? "msix" : model.msi?.isOn === true ? "msi" : hasPin ? "intx" : undefined;
   for (const other of ["intx", "msi", "msix"] as const) {
     if (backend.triggers.has(other) !== (other === kind)) {
-      return `${model.name}: ${other} is ${backend.triggers.has(other) ? "on" : "off"}; the guest uses ${kind ?? "none"}`;
+      const state = backend.triggers.has(other) ? "on" : "off";
+      return `${model.name}: ${other} is ${state}; the guest uses ${kind ?? "none"}`;
     }
   }
   if (kind !== "msi" && kind !== "msix") return undefined;

@@ -1,7 +1,9 @@
 import { VectorsModel } from "./vectors-model.ts";
 import type { FuzzedFunction } from "./world.ts";
 
-/** A base address register as the specification describes it, apart from the code under test. PCI Local Bus 3.0 §6.2.5 */
+/**
+ * A base address register as the specification describes it, apart from the code under test. PCI Local Bus 3.0 §6.2.5
+ */
 interface BarModel {
   readonly index: number;
   readonly kind: "io" | "mem32" | "mem64" | "rom";
@@ -25,9 +27,10 @@ const ROM = 6;
 const registerOf = (index: number): number => (index === ROM ? 0x30 : 0x10 + 4 * index);
 
 /**
- * What must hold of one function whatever the guest writes: its configuration space byte by byte, where the registers say its BARs are,
- * its MSI-X table, its vectors. Written from the specifications, not from the code: bits a guest may change are listed, all others keep
- * what they had at the start, and bytes that a device may change itself are not judged.
+ * What must hold of one function whatever the guest writes: its configuration space byte by byte, where the registers
+ * say its BARs are, its MSI-X table, its vectors. Written from the specifications, not from the code: bits a guest may
+ * change are listed, all others keep what they had at the start, and bytes that a device may change itself are not
+ * judged.
  */
 export class FunctionModel {
   readonly name: string;
@@ -112,13 +115,17 @@ export class FunctionModel {
       const expected = this.get8(at);
       const found = Math.floor(value / 2 ** (8 * byte)) & 0xff;
       if (found !== expected) {
-        return `${this.name}: configuration byte 0x${at.toString(16)} reads 0x${found.toString(16)}, not 0x${expected.toString(16)}`;
+        const [place, read, wanted] = [at, found, expected].map((value) => `0x${value.toString(16)}`);
+        return `${this.name}: configuration byte ${place} reads ${read}, not ${wanted}`;
       }
     }
     return undefined;
   }
 
-  /** A guest write to configuration space. @returns Vectors whose pending signal is due now, and whether the function was reset. */
+  /**
+   * A guest write to configuration space. @returns Vectors whose pending signal is due now, and whether the function
+   * was reset.
+   */
   write(offset: number, width: number, value: number): { readonly isReset: boolean; readonly due: readonly number[] } {
     for (let byte = 0; byte < width; byte++) {
       const at = offset + byte;

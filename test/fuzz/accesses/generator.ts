@@ -73,7 +73,10 @@ function scene(random: Random): readonly Operation[] {
 const maybeWrite = (random: Random, value: () => number): { readonly value?: number } =>
   random.chance(60) ? { value: value() } : {};
 
-/** Any number, but none whose upper bytes are those of RAM: addresses of RAM come on purpose only, so that the model knows them. */
+/**
+ * Any number, but none whose upper bytes are those of RAM: addresses of RAM come on purpose only, so that the model
+ * knows them.
+ */
 function anyNumber(random: Random): number {
   const value = random.u32();
   return value >>> 20 === 0xcd0 ? value - 0x10_0000 : value;
@@ -145,7 +148,10 @@ function tableScene(random: Random): readonly Operation[] {
   }
 }
 
-/** Several messages with an address and data of which the low bits are the function's, masked and unmasked, and signals to them. */
+/**
+ * Several messages with an address and data of which the low bits are the function's, masked and unmasked, and signals
+ * to them.
+ */
 function msiScene(random: Random): readonly Operation[] {
   const fn = random.pick(WITH_MSI);
   const { at, dataAt, masksAt } = LAYOUTS[fn]?.msi ?? { at: 0x40, dataAt: 0x4c, masksAt: undefined };
@@ -167,7 +173,10 @@ const signal = (random: Random): Operation => ({
   vector: random.chance(70) ? random.below(4) : random.below(600),
 });
 
-/** A guest that writes at random soon has nothing decoded: awake, BARs apart from each other, decode, DMA and vectors on. */
+/**
+ * A guest that writes at random soon has nothing decoded: awake, BARs apart from each other, decode, DMA and vectors
+ * on.
+ */
 function comeToSenses(random: Random): readonly Operation[] {
   const fn = random.below(FUNCTION_COUNT);
   const write = (offset: number, width: Width, value: number): Operation => ({

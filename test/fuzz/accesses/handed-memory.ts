@@ -21,9 +21,9 @@ interface Range {
 }
 
 /**
- * Guest RAM that knows what the guest has handed to devices: ranges of descriptors with the write flag, from the moment a device loads
- * the descriptor, and used rings, from the moment a device has checked the queue. A device's store anywhere else is noted. It also counts what devices load and
- * store, as the measure of work an access causes.
+ * Guest RAM that knows what the guest has handed to devices: ranges of descriptors with the write flag, from the moment
+ * a device loads the descriptor, and used rings, from the moment a device has checked the queue. A device's store
+ * anywhere else is noted. It also counts what devices load and store, as the measure of work an access causes.
  */
 export class HandedMemory extends FakeGuestMemory {
   readonly violations: string[] = [];
@@ -51,8 +51,8 @@ export class HandedMemory extends FakeGuestMemory {
   }
 
   /**
-   * The driver has reset the device that uses this part of RAM: its rings are the driver's own again, and its buffers too unless requests
-   * are under way.
+   * The driver has reset the device that uses this part of RAM: its rings are the driver's own again, and its buffers
+   * too unless requests are under way.
    */
   takeBack(offset: number, sizeBytes: number, isBusy: boolean): void {
     const start = RAM_BASE + offset;

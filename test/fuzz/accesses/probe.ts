@@ -47,7 +47,9 @@ export function probe(
   return wrong ?? (index === 1 ? undefined : `${modelled.model.name} has not used a good driver's buffer: ${index}`);
 }
 
-/** Descriptors of one request that each kind of device completes at once: a flush, a buffer for input, one for entropy. */
+/**
+ * Descriptors of one request that each kind of device completes at once: a flush, a buffer for input, one for entropy.
+ */
 function request(fn: number, buffers: number): readonly (readonly [offset: number, width: Width, value: number])[] {
   const low = (RAM_BASE + buffers) % 2 ** 32;
   const high = Math.floor(RAM_BASE / 2 ** 32);

@@ -166,7 +166,8 @@ export class Session {
       const part = Math.floor(found / 2 ** (8 * byte)) & 0xff;
       if (expected !== undefined && part !== expected) {
         const where = range === undefined ? "nobody" : range.device.name;
-        return `byte 0x${(address + byte).toString(16)} of ${where} reads 0x${part.toString(16)}, not 0x${expected.toString(16)}`;
+        const [place, read, wanted] = [address + byte, part, expected].map((value) => `0x${value.toString(16)}`);
+        return `byte ${place} of ${where} reads ${read}, not ${wanted}`;
       }
     }
     return undefined;

@@ -64,7 +64,10 @@ export interface LiveMapping {
   readonly sizeBytes: number;
 }
 
-/** The disk, character device and entropy behind the virtio devices; block requests wait for {@link FuzzedWorld.completions}. */
+/**
+ * The disk, character device and entropy behind the virtio devices; block requests wait for {@link
+ * FuzzedWorld.completions}.
+ */
 class FuzzBlock implements BlockBackend {
   readonly sizeBytes = 64 * 1024;
   readonly isReadOnly = false;

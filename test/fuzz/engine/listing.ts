@@ -1,6 +1,6 @@
 /*
- * Operations of a fuzzed run as text: one a line, as a person reads it and `--replay` takes it. They are plain data which mean the same
- * whatever came before, so that a list of them can be stored, cut and run again.
+ * Operations of a fuzzed run as text: one a line, as a person reads it and `--replay` takes it. They are plain data
+ * which mean the same whatever came before, so that a list of them can be stored, cut and run again.
  */
 
 /** One operation a line, with its number. */

@@ -1,4 +1,7 @@
-/** Numbers that repeat from run to run: the same seed gives the same guest. Mulberry32, which passes for random and is one line. */
+/**
+ * Numbers that repeat from run to run: the same seed gives the same guest. Mulberry32, which passes for random and is
+ * one line.
+ */
 export class Random {
   #state: number;
 

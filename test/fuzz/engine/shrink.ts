@@ -8,8 +8,8 @@ export interface Shrunk<Operation> {
 }
 
 /**
- * Cuts pieces out of a failing list for as long as it fails, large ones first. What fails then may be another thing than at first; it is
- * a failure all the same.
+ * Cuts pieces out of a failing list for as long as it fails, large ones first. What fails then may be another thing
+ * than at first; it is a failure all the same.
  *
  * @param run Runs a list on fresh things and answers what is wrong, `undefined` for nothing.
  */

@@ -4,8 +4,8 @@ import { type ByteRegisters, type Events, hex } from "./device-model.ts";
 const FIFO = 16;
 
 /**
- * A 16550A on a wire that is infinitely fast, with a host that loses nothing: what waits is offered again when the receiver is empty.
- * PC16550D data sheet, §8
+ * A 16550A on a wire that is infinitely fast, with a host that loses nothing: what waits is offered again when the
+ * receiver is empty. PC16550D data sheet, §8
  */
 export class UartModel implements ByteRegisters {
   readonly #events: Events;

@@ -11,83 +11,14 @@ import { parseRun } from "../../../src/cli/options/parse.ts";
 import { describeError, styleFor } from "../../../src/cli/output.ts";
 import { projectRoot } from "../../../tools/cache.ts";
 import { fakeSurroundings } from "../../support/fake-surroundings.ts";
+import { HOSTILE_WORDS } from "../../support/hostile-words.ts";
 import { deadSocket } from "../../support/socket-pair.ts";
 
 /*
- * What people, scripts and people with bad intentions type: each is answered by one line, in characters that do nothing to a terminal,
- * and status 2, or 1 where it is the host that fails. The first test goes through all combinations in this process; the second types the
- * most telling ones into the program that is installed.
+ * What people, scripts and people with bad intentions type: each is answered by one line, in characters that do nothing
+ * to a terminal, and status 2, or 1 where it is the host that fails. The first test goes through all combinations in
+ * this process; the second types the most telling ones into the program that is installed.
  */
-
-const HOSTILE: readonly string[] = [
-  ...[
-    "",
-    " ",
-    "a b",
-    ",",
-    ",,",
-    "=",
-    '"',
-    "[",
-    "]",
-    "[]]",
-    "[0,",
-    "'",
-    "-",
-    "--",
-    "-1",
-    "--json",
-    "%s%n",
-    "$(id)",
-    "path=",
-    "path=path=",
-  ],
-  ...[
-    "..",
-    "../..",
-    "../../../etc/passwd",
-    "/",
-    ".",
-    "~",
-    "~/nothing",
-    "/sys",
-    "/dev/null",
-    "/etc/passwd",
-    "/proc/self/fd/0",
-  ],
-  ...[
-    "x".repeat(300),
-    "x".repeat(5000),
-    "ü✓𝄞",
-    "\ud800",
-    "a\nb",
-    "\r",
-    "\t",
-    "\x07",
-    "\x7f",
-    "\x1b[2J",
-    "\x9b2J",
-    "\u202eabc",
-    "\u2028",
-  ],
-  ...["0\0", "0000:01:00.0\0", "/dev/null\0.json"],
-  ...["0000:ff:1f.7", "ff:1f.7", "0000:01:00.8", "0000:01:20.0", "1:2:3:4", "0000:00:00.0.0", "10000000:00:00.0"],
-  ...[
-    "NaN",
-    "1e9",
-    "0x",
-    "0x1g",
-    "1.5",
-    "99999999999999999999",
-    "-0",
-    "+1",
-    "１",
-    "Infinity",
-    "null",
-    "undefined",
-    "__proto__",
-  ],
-];
 
 /** One line of characters that print, of a length people read, without a stack. */
 function isClearLine(text: string): boolean {
@@ -114,7 +45,7 @@ t.test("Every key and word with every hostile value is refused in one clear line
     }
   };
   const run = (...argv: string[]): unknown => parseRun(["--kernel", "~/vmlinux", ...argv], home);
-  for (const value of HOSTILE) {
+  for (const value of HOSTILE_WORDS) {
     const shown = JSON.stringify(value.slice(0, 30));
     // No function is 0000:ff:1f.7: a value that is harmless is refused for that.
     for (const { name, aliases = [] } of DEVICE_KEYS) {

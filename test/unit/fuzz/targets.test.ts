@@ -3,7 +3,7 @@ import { fuzz } from "../../fuzz/engine/run.ts";
 import { TARGETS } from "../../fuzz/targets.ts";
 
 /** Operations of each target; what `accesses` does is in a file of its own. The long run is `npm run fuzz`. */
-const OPERATIONS: Readonly<Record<string, number>> = { platform: 60_000 };
+const OPERATIONS: Readonly<Record<string, number>> = { platform: 60_000, boot: 2000, "command-line": 3000 };
 
 for (const target of TARGETS.map((make) => make()).filter(({ name }) => name !== "accesses")) {
   t.test(`Target ${target.name} finds nothing`, async (t) => {

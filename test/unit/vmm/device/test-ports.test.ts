@@ -6,7 +6,10 @@ import { GuestRam } from "../../../../src/host/memory/guest-ram.ts";
 import { attachDebugExit, attachTestDevice } from "../../../../src/vmm/device/test-ports.ts";
 import { FakeLine } from "../../../support/fake-line.ts";
 
-/** Whether a page of this process is in its page table: bit 63 of its entry. Linux Documentation/admin-guide/mm/pagemap.rst */
+/**
+ * Whether a page of this process is in its page table: bit 63 of its entry. Linux
+ * Documentation/admin-guide/mm/pagemap.rst
+ */
 function isPresent(address: number): boolean {
   const entry = new DataView(new ArrayBuffer(8));
   const file = openSync("/proc/self/pagemap", "r");
