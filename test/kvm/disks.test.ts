@@ -89,7 +89,8 @@ t.test("a start without the storage worker's file is one line", { skip }, async 
   const argv = [join(program, "main.js"), ...words(kernel, disk)];
   const { status, stdout, stderr } = spawnSync(process.execPath, argv, { encoding: "utf8", timeout: 60_000 });
   t.same({ status, stdout }, { status: 1, stdout: "" });
-  const line = /^tsvmm: Cannot start the storage worker of .*\.img: Cannot find module .*\(install tsvmm again\)\n$/;
+  const line =
+    /^tsvmm: Cannot start the storage worker of .*\.img: Cannot find module .*\(was the package replaced meanwhile\?\)\n$/;
   t.match(stderr, line);
 });
 

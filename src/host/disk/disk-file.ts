@@ -42,6 +42,10 @@ export class DiskFile implements BlockBackend {
   readonly #isDirect: boolean;
   /** See {@link flush}. */
   #hasLostData = false;
+  /** Discards and zeroes that the worker has not done. */
+  #changesUnderWay = 0;
+  /** What waits for those of a device that is gone; `undefined` when nothing has to. */
+  #held: (() => void)[] | undefined;
   #isClosed = false;
 
   /** @throws HostError with the path and what can be done about it. */
@@ -62,11 +66,12 @@ export class DiskFile implements BlockBackend {
   }
 
   read(offset: number, segments: readonly HostSegment[], done: Done): void {
-    done(this.#move("read", offset, segments));
+    this.#afterHeld(() => done(this.#move("read", offset, segments)));
   }
 
   write(offset: number, segments: readonly HostSegment[], done: Done): void {
-    done(this.isReadOnly ? "ioError" : this.#move("write", offset, segments));
+    if (this.isReadOnly) done("ioError");
+    else this.#afterHeld(() => done(this.#move("write", offset, segments)));
   }
 
   /**
@@ -99,8 +104,13 @@ export class DiskFile implements BlockBackend {
     this.#change({ kind: "writeZeroes", offset, sizeBytes, mayUnmap }, done);
   }
 
-  /** Reads and writes are over when they return, and the storage worker knows no guest memory. */
-  detach(): void {}
+  /**
+   * Reads and writes are over when they return, and the storage worker knows no guest memory. It may have discards and zeroes of the device
+   * that goes, behind a long flush: requests of the next device wait for them, since they would destroy what that one writes.
+   */
+  detach(): void {
+    this.#held = this.#changesUnderWay > 0 ? [] : undefined;
+  }
 
   /**
    * Waits for what the storage worker has in hand, delivers it, and unlocks the image. Calling it twice is harmless. An image whose worker
@@ -121,6 +131,19 @@ export class DiskFile implements BlockBackend {
     this.#report("error", `${this.#name}: ${text}`);
   }
 
+  #afterHeld(work: () => void): void {
+    if (this.#held === undefined) work();
+    else this.#held.push(work);
+  }
+
+  #changeDone(): void {
+    this.#changesUnderWay--;
+    if (this.#changesUnderWay > 0) return;
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const work of held) work();
+  }
+
   #move(direction: "read" | "write", offset: number, segments: readonly HostSegment[]): BlockStatus {
     if (this.#isClosed) return "ioError";
     const errno = this.#transfer.run(direction, offset, segments);
@@ -139,10 +162,16 @@ export class DiskFile implements BlockBackend {
   #change(job: Extract<StorageJob, { readonly sizeBytes: number }>, done: Done): void {
     if (this.isReadOnly || job.offset + job.sizeBytes > this.sizeBytes) done("ioError");
     else if (job.sizeBytes === 0) done("ok");
-    else {
-      this.#changes++;
-      this.#submit(job, done);
-    }
+    else this.#afterHeld(() => this.#submitChange(job, done));
+  }
+
+  #submitChange(job: StorageJob, done: Done): void {
+    this.#changes++;
+    this.#changesUnderWay++;
+    this.#submit(job, (status) => {
+      done(status);
+      this.#changeDone();
+    });
   }
 
   #submit(job: StorageJob, done: Done): void {

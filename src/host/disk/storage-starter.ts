@@ -1,5 +1,5 @@
 import { SHARE_ENV, type Worker } from "node:worker_threads";
-import { adviceForAnyCall, errnoOf, HostError } from "../../base/errors.ts";
+import { HostError } from "../../base/errors.ts";
 import { EventFd } from "../eventfd.ts";
 import { startWorker, workerError } from "../worker.ts";
 import { STORAGE_STAGE, type StoragePort, StorageRing } from "./storage-ring.ts";
@@ -38,7 +38,7 @@ export class StorageWorker {
     }
     this.#serving = new Promise((resolve, reject) => {
       worker.once("message", () => resolve());
-      worker.on("error", (error) => reject(this.#startError(error)));
+      worker.on("error", (error) => reject(workerError(name, error)));
     });
     this.#serving.catch(() => undefined); // whoever awaits it later still gets it
     this.ended = new Promise((resolve) => {
@@ -92,16 +92,5 @@ export class StorageWorker {
   waitForEnd(timeoutMs: number): boolean {
     this.#ring.stop();
     return this.#ring.waitForEnd(timeoutMs);
-  }
-
-  /** The files of the package may have been replaced, or the host has no descriptors to read them. Our own errors pass. */
-  #startError(thrown: Error): unknown {
-    const error = workerError(this.#name, thrown);
-    if (error !== thrown || !("code" in thrown)) return error;
-    const [text = ""] = thrown.message.split("\n");
-    return new HostError(
-      `Cannot start ${this.#name}: ${text}`,
-      adviceForAnyCall(errnoOf(thrown)) ?? "install tsvmm again",
-    );
   }
 }

@@ -51,7 +51,7 @@ t.test("StorageWorker says that its file is missing, and its jobs fail", async (
   await t.rejects(worker.ready(60_000), {
     name: "HostError",
     message:
-      /^Cannot start the storage worker of disk0: Cannot find module '.*nowhere.js'[^\n]* \(install tsvmm again\)$/,
+      /^Cannot start the storage worker of disk0: Cannot find module '.*nowhere.js'[^\n]* \(was the package replaced meanwhile\?\)$/,
   });
   await worker.ended;
   const path = bench.path("disk.img");
