@@ -1,6 +1,7 @@
 import type { LogSettings } from "./log.ts";
 import type { MachineExit } from "./machine-exit.ts";
-import type { Channel, DeviceStatistics, LogLevel } from "./shared/messages.ts";
+import type { Channel, LogLevel } from "./shared/messages.ts";
+import type { DeviceStatistics } from "./shared/statistics.ts";
 import type { ExitKind } from "./shared/vcpu-control.ts";
 
 /** Counters since start, over all resets of the guest. */

@@ -1,9 +1,7 @@
 import { HostError } from "../../base/errors.ts";
 import type { EventFd } from "../../host/eventfd.ts";
 import type {
-  BuildParts,
   Channel,
-  DeviceStatistics,
   DeviceWorkerData,
   FromDeviceThread,
   GuestEvent,
@@ -12,12 +10,15 @@ import type {
 } from "../shared/messages.ts";
 import { fromPlainError } from "../shared/plain-error.ts";
 import type { MachinePlan } from "../shared/plan.ts";
+import type { BuildParts } from "../shared/requests.ts";
+import type { DeviceStatistics } from "../shared/statistics.ts";
 import { giveTraceCredit, makeTraceCredit } from "../shared/trace-credit.ts";
-import { OutputCredit } from "./output-credit.ts";
 import type { DiskSpec } from "../spec/spec.ts";
+import { OutputCredit } from "./output-credit.ts";
+import { PendingRequests } from "./pending-requests.ts";
 import { StorageWorkers } from "./storage-workers.ts";
 import type { EndingThread } from "./thread-ends.ts";
-import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
+import { WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
   readonly data: Omit<DeviceWorkerData, "traceCredit" | "outputCredit">;
@@ -44,16 +45,16 @@ export class DeviceThread {
   readonly #parts: DeviceThreadParts;
   /** They do the disks' slow calls for the device thread. */
   readonly #storage: StorageWorkers;
-  readonly #statistics = new Map<number, Deferred<DeviceStatistics>>();
+  readonly #requests = new PendingRequests((message) => this.send(message));
   readonly #traceCredit: Int32Array | undefined;
   /** `undefined` until {@link launch}, and when the thread has ended. */
   #link: WorkerLink<ToDeviceThread, FromDeviceThread> | undefined;
   readonly #outputCredit = new OutputCredit(() => {
     if (this.#link !== undefined) this.#parts.doorbell.signal();
   });
-  #built: Deferred<MachinePlan> | undefined;
-  #dismantled: Deferred<DeviceStatistics> | undefined;
-  #nextToken = 0;
+  /** Whether devices were asked for that have not been taken apart again. */
+  #isBuilt = false;
+  #dismantled: Promise<DeviceStatistics> | undefined;
 
   constructor(parts: DeviceThreadParts) {
     this.#parts = parts;
@@ -77,21 +78,20 @@ export class DeviceThread {
         outputCredit: this.#outputCredit.words,
       } satisfies DeviceWorkerData,
       (message) => this.#receive(message),
-      (error) => this.#fail(error instanceof Error ? error : new Error(String(error))),
+      (error) => this.#crashed(error instanceof Error ? error : new Error(String(error))),
     );
-    // Whoever waits for a thread that is gone waits in vain.
     this.#link.ended.then(() => {
       this.#link = undefined;
-      this.#rejectAll(new HostError(`Cannot ask ${NAME}: it has ended`));
+      this.#requests.rejectAll(new HostError(`Cannot ask ${NAME}: it has ended`));
     });
     this.#storage.start();
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
   async build(parts: BuildParts): Promise<MachinePlan> {
-    this.#built = defer();
-    this.send({ kind: "build", ...parts, storage: this.#storage.ports });
-    const [plan] = await Promise.all([this.#built.promise, this.#storage.ready()]);
+    this.#isBuilt = true;
+    const building = this.#requests.ask("build", { ...parts, storage: this.#storage.ports });
+    const [plan] = await Promise.all([building, this.#storage.ready()]);
     return plan;
   }
 
@@ -104,25 +104,19 @@ export class DeviceThread {
   async dismantle(timeoutMs: number): Promise<DeviceStatistics> {
     // Nothing was asked for, or nobody is there: a thread that only now begins to run should not be waited for.
     if (this.#link === undefined) return NO_STATISTICS;
-    if (this.#built !== undefined) {
-      this.#built = undefined;
-      this.#dismantled = defer();
-      this.send({ kind: "dismantle" });
+    if (this.#isBuilt) {
+      this.#isBuilt = false;
+      this.#dismantled = this.#requests.ask("dismantle", undefined);
     }
     const going = this.#dismantled;
     if (going === undefined) return NO_STATISTICS;
-    const last = await withDeadline(going.promise, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);
+    const last = await withDeadline(going, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);
     this.#dismantled = undefined;
     return last;
   }
 
   async statistics(): Promise<DeviceStatistics> {
-    if (this.#link === undefined) return NO_STATISTICS;
-    const token = this.#nextToken++;
-    const answer = defer<DeviceStatistics>();
-    this.#statistics.set(token, answer);
-    this.send({ kind: "statistics", token });
-    return answer.promise;
+    return this.#link === undefined ? NO_STATISTICS : this.#requests.ask("statistics", undefined);
   }
 
   /** Asks the thread to end, then those of its disks. Of the latter one may stay inside a call: it uses no guest RAM. */
@@ -162,12 +156,11 @@ export class DeviceThread {
         this.#parts.onLog(message);
         if (this.#traceCredit !== undefined && message.level === "trace") giveTraceCredit(this.#traceCredit);
         return undefined;
-      case "built":
-        return this.#built?.resolve(message.plan);
-      case "dismantled":
-        return this.#dismantled?.resolve(message.statistics);
-      case "failed":
-        return this.#fail(fromPlainError(message.error));
+      case "reply":
+      case "refusal":
+        return this.#requests.take(message);
+      case "failed": // it goes on, and answers what it was asked
+        return this.#parts.onFailure(fromPlainError(message.error));
       case "guest":
         return this.#parts.onGuestEvent(message.event);
       case "pty":
@@ -175,21 +168,13 @@ export class DeviceThread {
       case "output":
         this.#outputCredit.took(message.channel);
         return this.#parts.onOutput(message.channel, message.bytes, message.droppedBytes);
-      case "statistics":
-        this.#statistics.get(message.token)?.resolve(message.statistics);
-        this.#statistics.delete(message.token);
-        return undefined;
       default:
         return message satisfies never;
     }
   }
 
-  #fail(error: Error): void {
-    this.#rejectAll(error);
+  #crashed(error: Error): void {
+    this.#requests.rejectAll(error);
     this.#parts.onFailure(error);
-  }
-
-  #rejectAll(error: Error): void {
-    for (const deferred of [...this.#statistics.values(), this.#built, this.#dismantled]) deferred?.reject(error);
   }
 }

@@ -1,6 +1,6 @@
 import type { StoragePort } from "../../host/disk/storage-ring.ts";
 import { StorageWorker } from "../../host/disk/storage-starter.ts";
-import type { StoragePorts } from "../shared/messages.ts";
+import type { StoragePorts } from "../shared/requests.ts";
 import type { DiskSpec } from "../spec/spec.ts";
 
 /** How long a storage worker may take to start. */

@@ -40,9 +40,11 @@ import {
   PORTS,
   pciPortWindows,
 } from "../shared/memory-map.ts";
-import type { DeviceStatistics, GuestEvent, MachineFiles } from "../shared/messages.ts";
+import type { GuestEvent } from "../shared/messages.ts";
 import type { MachinePlan, PlanDma } from "../shared/plan.ts";
+import type { MachineFiles } from "../shared/requests.ts";
 import type { ResolvedMachine } from "../shared/resolved-machine.ts";
+import type { DeviceStatistics } from "../shared/statistics.ts";
 import { describeBoard } from "./board-plan.ts";
 import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
@@ -51,9 +53,9 @@ import { HostFunctions, type PassthroughGroup } from "./passed/host-functions.ts
 import { PassedFunctions } from "./passed/passed-functions.ts";
 import { plugPassthrough } from "./passed/passthrough-slots.ts";
 import { Removals } from "./passed/removals.ts";
+import { openUserDevice, reopenUserDevice, type UserDeviceParts } from "./passed/user-devices.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import type { Trace } from "./trace.ts";
-import { openUserDevice, reopenUserDevice, type UserDeviceParts } from "./passed/user-devices.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
 export interface BoardParts extends MachineFiles {

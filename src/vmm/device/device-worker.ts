@@ -11,7 +11,6 @@ import { setThreadName } from "../../host/thread.ts";
 import { ACCESS, type AccessHandler, MailboxServer } from "../shared/mailbox.ts";
 import {
   announceStage,
-  type DeviceStatistics,
   type DeviceWorkerData,
   type FromDeviceThread,
   type LoadingWorker,
@@ -19,12 +18,15 @@ import {
   type ToDeviceThread,
 } from "../shared/messages.ts";
 import { toPlainError } from "../shared/plain-error.ts";
+import type { RequestHandlers } from "../shared/requests.ts";
+import type { DeviceStatistics } from "../shared/statistics.ts";
 import { traceGate } from "../shared/trace-credit.ts";
 import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
 import { runDeviceLoop } from "./device-loop.ts";
 import { Disks } from "./disks.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
+import { answerRequest } from "./request-server.ts";
 import { type Trace, traceAccesses } from "./trace.ts";
 
 /*
@@ -75,22 +77,20 @@ function makeTrace(waitForTurn: () => void): Trace {
 
 epoll.watchRings(doorbell.fd, () => {
   for (let envelope = receiveMessageOnPort(port); envelope !== undefined; envelope = receiveMessageOnPort(port)) {
-    // Cast: the control thread sends nothing else.
-    take(envelope.message as ToDeviceThread);
+    try {
+      // Cast: the control thread sends nothing else.
+      take(envelope.message as ToDeviceThread);
+    } catch (error) {
+      fail(error); // the other messages are taken all the same
+    }
   }
   characters?.resumeOutput();
 });
 
 function take(message: ToDeviceThread): void {
   switch (message.kind) {
-    case "build":
-      return build(message);
-    case "dismantle": {
-      const statistics = board?.statistics() ?? NO_STATISTICS;
-      closeBoard();
-      characters?.flush();
-      return post({ kind: "dismantled", statistics });
-    }
+    case "request":
+      return post(answerRequest(handlers, message));
     case "stop":
       isDone = true;
       return undefined;
@@ -100,15 +100,13 @@ function take(message: ToDeviceThread): void {
       return board?.pressPowerButton();
     case "resize":
       return board?.resizeConsole(message.columns, message.rows);
-    case "statistics":
-      return post({ kind: "statistics", token: message.token, statistics: board?.statistics() ?? NO_STATISTICS });
     default:
       return message satisfies never;
   }
 }
 
-function build({ machine, files, ram, layout, storage }: Extract<ToDeviceThread, { kind: "build" }>): void {
-  try {
+const handlers: RequestHandlers = {
+  build: ({ machine, files, ram, layout, storage }) => {
     characters ??= new CharDevices(machine, epoll, report, post, data.outputCredit);
     disks ??= new Disks(machine.disks, storage, epoll, report);
     entropy ??= openEntropySource(machine.rng.source, epoll, report);
@@ -127,10 +125,24 @@ function build({ machine, files, ram, layout, storage }: Extract<ToDeviceThread,
       isRestart,
     });
     isRestart = true;
-    post({ kind: "built", plan: board.plan });
-  } catch (error) {
-    post({ kind: "failed", error: toPlainError(error) });
-  }
+    return board.plan;
+  },
+  dismantle: () => {
+    let last = NO_STATISTICS;
+    try {
+      last = statistics();
+    } catch (error) {
+      fail(error); // the devices go all the same
+    }
+    closeBoard();
+    characters?.flush();
+    return last;
+  },
+  statistics,
+};
+
+function statistics(): DeviceStatistics {
+  return board?.statistics() ?? NO_STATISTICS;
 }
 
 function closeBoard(): void {
@@ -165,14 +177,19 @@ const access = trace === undefined ? doAccess : traceAccesses(doAccess, () => bo
 
 /** An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the same way. */
 let hasFailed = false;
+/** Reported once: the thread keeps serving, so that the vCPUs can be stopped in order. */
+function fail(error: unknown): void {
+  if (!hasFailed) post({ kind: "failed", error: toPlainError(error) });
+  hasFailed = true;
+}
+
 const handle: AccessHandler = (vcpu, kind, address, width, value) => {
   if (board === undefined || hasFailed) return allOnes(width);
   try {
     board.catchUp();
     return access(vcpu, kind, address, width, value);
   } catch (error) {
-    hasFailed = true;
-    post({ kind: "failed", error: toPlainError(error) });
+    fail(error);
     return allOnes(width);
   }
 };
@@ -207,9 +224,7 @@ for (;;) {
     });
     break;
   } catch (error) {
-    // A callback of epoll or a flush threw: report it once, and keep serving, so that the vCPUs can be stopped in order.
-    if (!hasFailed) post({ kind: "failed", error: toPlainError(error) });
-    hasFailed = true;
+    fail(error); // a callback of epoll or a flush threw
   }
 }
 

@@ -2,7 +2,7 @@ import type { Report } from "../../base/backends.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { DiskFile } from "../../host/disk/disk-file.ts";
-import type { StoragePorts } from "../shared/messages.ts";
+import type { StoragePorts } from "../shared/requests.ts";
 import type { DiskSpec } from "../spec/spec.ts";
 
 /** How long {@link Disks.close} waits for the storage workers, all together. */

@@ -1,26 +1,11 @@
 import type { CpuStart } from "../../base/cpu-state.ts";
 import type { Fd } from "../../base/units.ts";
-import type { StoragePort } from "../../host/disk/storage-ring.ts";
-import type { GuestRamAttachment } from "../../host/memory/guest-ram.ts";
 import type { CpuidEntry } from "../../kvm/cpuid.ts";
 import type { SpinLimits } from "./mailbox.ts";
-import type { MemoryLayout } from "./memory-map.ts";
-import type { MachinePlan } from "./plan.ts";
-import type { ResolvedMachine } from "./resolved-machine.ts";
+import type { PlainError } from "./plain-error.ts";
+import type { ReplyMessage, RequestMessage } from "./requests.ts";
 
 /* Everything that crosses threads, apart from the shared words of mailbox.ts and vcpu-control.ts. Plain data only. */
-
-/** An error on its way to the control thread. */
-export interface PlainError {
-  readonly name: string;
-  readonly message: string;
-  /** SpecError's path. */
-  readonly path?: string;
-  /** HostError's lines for who looks into it. */
-  readonly details?: string;
-  /** Only for errors of our own. */
-  readonly stack?: string;
-}
 
 export type LogLevel = "trace" | "debug" | "info" | "warn" | "error";
 
@@ -70,34 +55,13 @@ export interface VcpuWorkerData {
   readonly spins: SpinLimits;
 }
 
-/** KVM's descriptors of a power cycle; the control thread owns them. */
-export interface MachineFiles {
-  readonly kvm: Fd;
-  readonly vm: Fd;
-  /** The boot processor's; its own thread runs it. */
-  readonly vcpu: Fd;
-}
-
-/** Storage workers of the writable disks, by the disk's id. */
-export type StoragePorts = Readonly<Record<string, StoragePort>>;
-
-/** What a power cycle's devices are made of. */
-export interface BuildParts {
-  readonly machine: ResolvedMachine;
-  readonly files: MachineFiles;
-  readonly ram: GuestRamAttachment;
-  readonly layout: MemoryLayout;
-}
-
 /** Control → device thread. Each is followed by a ring of the doorbell. */
 export type ToDeviceThread =
-  | ({ readonly kind: "build"; readonly storage: StoragePorts } & BuildParts)
-  | { readonly kind: "dismantle" } // vCPUs have stopped: take the devices apart, keep the host's ends
-  | { readonly kind: "stop" } // the same, and end the thread
+  | RequestMessage
+  | { readonly kind: "stop" } // take the devices apart and end the thread
   | { readonly kind: "input"; readonly channel: Channel; readonly bytes: Uint8Array }
   | { readonly kind: "powerButton" }
-  | { readonly kind: "resize"; readonly columns: number; readonly rows: number }
-  | { readonly kind: "statistics"; readonly token: number };
+  | { readonly kind: "resize"; readonly columns: number; readonly rows: number };
 
 /** A character device that the typed API talks to. */
 export type Channel = "serial" | "console";
@@ -105,8 +69,7 @@ export type Channel = "serial" | "console";
 /** Device thread → control. */
 export type FromDeviceThread =
   | LogMessage
-  | { readonly kind: "built"; readonly plan: MachinePlan }
-  | { readonly kind: "dismantled"; readonly statistics: DeviceStatistics }
+  | ReplyMessage
   | { readonly kind: "failed"; readonly error: PlainError }
   | { readonly kind: "guest"; readonly event: GuestEvent }
   | { readonly kind: "pty"; readonly channel: Channel; readonly path: string }
@@ -116,8 +79,7 @@ export type FromDeviceThread =
       readonly bytes: Uint8Array;
       /** Lost between these bytes and the last ones. */
       readonly droppedBytes: number;
-    }
-  | { readonly kind: "statistics"; readonly token: number; readonly statistics: DeviceStatistics };
+    };
 
 /** What the guest, the person at its terminal or the host asked of the machine as a whole. */
 export type GuestEvent =
@@ -150,16 +112,3 @@ export type VcpuStop =
   | { readonly kind: "asked" }
   | { readonly kind: "tripleFault" }
   | { readonly kind: "failed"; readonly error: PlainError };
-
-/** Counters of the device thread. */
-export interface DeviceStatistics {
-  /** Trapped accesses by the name of what answered; `(unclaimed)` for nobody. */
-  readonly accesses: Readonly<Record<string, number>>;
-  readonly functions: readonly FunctionStatistics[];
-}
-
-/** What a function tells about itself: for passed-through ones, interrupts and mappings. */
-export interface FunctionStatistics {
-  readonly name: string;
-  readonly counters: Readonly<Record<string, number | string>>;
-}

@@ -1,5 +1,16 @@
 import { HostError, hostErrorOf, SpecError } from "../../base/errors.ts";
-import type { PlainError } from "./messages.ts";
+
+/** An error on its way to the control thread. */
+export interface PlainError {
+  readonly name: string;
+  readonly message: string;
+  /** SpecError's path. */
+  readonly path?: string;
+  /** HostError's lines for who looks into it. */
+  readonly details?: string;
+  /** Only for errors of our own. */
+  readonly stack?: string;
+}
 
 /** Makes an error plain data, so that it can cross threads. */
 export function toPlainError(error: unknown): PlainError {

@@ -4,8 +4,8 @@ import { hostInterrupts } from "../../../host-pci/interrupt-counts.ts";
 import type { PassthroughFunction } from "../../../passthrough/function.ts";
 import { MemoryFaults } from "../../../passthrough/memory-faults.ts";
 import type { PciFunction } from "../../../pci/function.ts";
-import type { FunctionStatistics } from "../../shared/messages.ts";
 import type { PlanBarPart } from "../../shared/plan.ts";
+import type { FunctionStatistics } from "../../shared/statistics.ts";
 import { barParts } from "./function-facts.ts";
 
 /** What a passed-through function knows besides what its configuration space shows. */
