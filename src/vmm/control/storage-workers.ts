@@ -40,9 +40,14 @@ export class StorageWorkers {
 
   /** Ends those that are not inside a call; the others end with it, whenever that is. The device thread must be gone. */
   async end(): Promise<void> {
-    const workers = [...this.#workers.values()];
-    for (const worker of workers) worker.stop();
-    await Promise.all(workers.filter(({ isBusy }) => !isBusy).map(({ ended }) => ended));
+    const workers = [...this.#workers];
+    for (const [, worker] of workers) worker.stop();
+    const ends = workers.map(async ([id, worker]) => {
+      if (worker.isBusy) return;
+      await worker.ended;
+      this.#workers.delete(id);
+    });
+    await Promise.all(ends);
   }
 
   /** Resolves when all have ended, also those that were inside a call. */
