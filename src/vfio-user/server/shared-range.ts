@@ -1,4 +1,4 @@
-import { fstatSync } from "node:fs";
+import { fstatSync, readlinkSync } from "node:fs";
 import { HostError } from "../../base/errors.ts";
 import { type Fd, fd, gpa, PAGE_SIZE } from "../../base/units.ts";
 import { FCNTL, MMAN } from "../../host/constants.ts";
@@ -35,7 +35,8 @@ export interface SharedFile {
  * - Other files of memory (tmpfs, a memfd without the seal, huge pages, which can run out) are mapped and copied by the kernel: 2.5 µs up
  *   to a page, where a touch takes 0.4 to 0.8. NVMe reads of 4 KiB, 80 µs each, show no difference; those of 128 KiB in 32 pages take
  *   103 µs instead of 79.
- * - Files of file systems are not touched at all, since their pages come from a disk, a network, or a program that may never give them.
+ * - Files of file systems are not touched at all, not even by fstat: what is asked of them comes from a disk, a network, or a program that
+ *   may never answer.
  *
  * The file may be closed afterwards.
  *
@@ -46,17 +47,29 @@ export function openSharedRange(shared: SharedFile): SharedRange | undefined {
   const { file, fileOffset, sizeBytes, isWritable } = shared;
   // First the seals, then the size: what is sealed then does not change any more.
   const seals = libc.fcntl(file, FCNTL.F_GET_SEALS, 0);
+  if (seals < 0) {
+    if (!isNamed(file)) throw new HostError("Cannot map the client's memory: its file is none");
+    return undefined;
+  }
   const found = fstatSync(file);
-  if (!found.isFile() || fileOffset + sizeBytes > found.size) {
+  if (fileOffset + sizeBytes > found.size) {
     throw new HostError("Cannot map the client's memory: its file is too short");
   }
-  if (seals < 0) return undefined;
   const protection = MMAN.PROT_READ | (isWritable ? MMAN.PROT_WRITE : 0);
   const isTouched = (seals & FCNTL.F_SEAL_SHRINK) !== 0 && found.blksize <= PAGE_SIZE;
   // Without a reservation huge pages that are short fail the copy, not the mapping.
   const flags = isTouched ? 0 : MMAN.MAP_NORESERVE;
   const mapping = HostMapping.ofFile("client memory", file, fileOffset, sizeBytes, { protection, flags });
   return isTouched ? new TouchedRange(mapping) : new CopiedRange(new CheckedMapping(mapping));
+}
+
+/** Whether a descriptor is of something with a path; the kernel tells without asking a file system. */
+function isNamed(file: Fd): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${file}`).startsWith("/");
+  } catch {
+    return true; // without /proc
+  }
 }
 
 class TouchedRange implements SharedRange {

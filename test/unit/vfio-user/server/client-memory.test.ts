@@ -5,6 +5,7 @@ import t, { type Test } from "tap";
 import { type Fd, fd } from "../../../../src/base/units.ts";
 import { FCNTL, MMAN } from "../../../../src/host/constants.ts";
 import { libc } from "../../../../src/host/libc.ts";
+import { socketPair } from "../../../support/socket-pair.ts";
 import { fields, RawClient } from "../../../support/user-client.ts";
 import { startServer } from "../../../support/user-server.ts";
 
@@ -165,7 +166,10 @@ t.test("DeviceServer refuses a DMA_MAP that cannot be", async (t) => {
   const client = new DmaClient(t, (await startServer(t, "edu")).socket);
   const file = memfd(t, 2, FCNTL.F_SEAL_SHRINK);
   t.equal(client.map(0, 3, file), EINVAL, "a file that is too short");
-  t.equal(client.map(0, 1, fd(0)), EINVAL, "no file at all");
+  const [socket, peer] = socketPair(t);
+  t.equal(client.map(0, 1, socket), EINVAL, "no file at all");
+  libc.close(socket);
+  libc.close(peer);
   t.equal(client.map(0, 1, file, 0), EINVAL, "neither readable nor writable");
   t.equal(client.map(0, 1, file, 7), EINVAL, "flags that there are not");
   t.equal(client.map(PAGE, 1, file), 0);
