@@ -130,6 +130,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "test/fuzz": [
     "test/fuzz/engine",
     "test/fuzz/accesses",
+    "test/fuzz/removals",
     "test/fuzz/platform",
     "test/fuzz/boot",
     "test/fuzz/command-line",
@@ -145,6 +146,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "test/support",
     "test/fuzz/engine",
   ],
+  "test/fuzz/removals": ["src/**", "test/support", "test/fuzz/engine", "test/fuzz/accesses"],
   "test/fuzz/platform": ["src/base", "src/platform", "test/support", "test/fuzz/engine"],
   "test/kvm": ["src/**", "guests", "tools", "guest-images", "test/support"],
   "test/lab": ["src/**", "guests", "tools", "guest-images", "lab"],

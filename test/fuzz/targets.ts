@@ -3,10 +3,12 @@ import { bootTarget } from "./boot/target.ts";
 import { commandLineTarget } from "./command-line/target.ts";
 import type { Target } from "./engine/target.ts";
 import { platformTarget } from "./platform/target.ts";
+import { removalsTarget } from "./removals/target.ts";
 
 /** Everything that can be fuzzed, by the name that `--target` takes. */
 export const TARGETS: readonly (() => Target)[] = [
   () => accessesTarget(),
+  removalsTarget,
   platformTarget,
   bootTarget,
   commandLineTarget,
