@@ -2,7 +2,8 @@ import type { BlockBackend, BlockStatus } from "../base/backends.ts";
 import { RegisterBank, type RegisterHandler } from "../base/registers.ts";
 import { alignDown, gpa, highHalf, lowHalf, u64FromHalves, type Width } from "../base/units.ts";
 import { type Chain, gather, type Segment, scatter, sliceSegments } from "./chain.ts";
-import type { VirtioDevice } from "./device.ts";
+import type { VirtioDevice, VirtioTransport } from "./device.ts";
+import { type LongTransfer, LongTransfers, SLICE_BYTES } from "./long-transfers.ts";
 import type { Virtqueue } from "./queue.ts";
 
 // Feature bits, as masks. VIRTIO 1.2 §5.2.3
@@ -31,6 +32,8 @@ const RANGE_BYTES = 16;
 const RANGE_FLAG_UNMAP = 1;
 const ID_BYTES = 20;
 const QUEUE_SIZE = 256;
+/** Bytes that requests of ordinary size move in one turn of the device thread. */
+const BYTES_PER_TURN: number = 2 * SLICE_BYTES;
 /** Punching a hole is quick: 1 GiB a request. */
 const MAX_DISCARD_SECTORS = 1 << 21;
 /** Zeroes may have to be written: 16 MiB a request. */
@@ -98,6 +101,8 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
   readonly #serial: Uint8Array;
   readonly #header = new Uint8Array(HEADER_BYTES);
   readonly #headerView = new DataView(this.#header.buffer);
+  readonly #long = new LongTransfers((work) => this.#transport?.defer(work));
+  #transport: VirtioTransport | undefined;
   #queue: Virtqueue | undefined;
   #features = 0n;
   #inFlight = 0;
@@ -122,7 +127,9 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     return this.#inFlight > 0;
   }
 
-  attach(): void {}
+  attach(transport: VirtioTransport): void {
+    this.#transport = transport;
+  }
 
   readConfig(offset: number, width: Width): number {
     return BLOCK_CONFIG.read(this, offset, width);
@@ -175,11 +182,12 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
 
   queueNotified(): void {
     const queue = this.#queue;
-    queue?.drain((chain) => this.#start(queue, chain));
+    queue?.drain(BYTES_PER_TURN, (chain) => this.#start(queue, chain));
   }
 
   reset(): void {
     this.#queue = undefined;
+    this.#long.drop();
   }
 
   close(): void {
@@ -187,14 +195,15 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     this.#backend.detach();
   }
 
-  #start(queue: Virtqueue, chain: Chain): void {
+  /** Answers how many bytes it has moved now. */
+  #start(queue: Virtqueue, chain: Chain): number {
     if (chain.writableBytes === 0) {
       queue.fail("a block request has no room for its status");
-      return;
+      return 0;
     }
     if (gather(queue.memory, chain.readable, this.#header) < HEADER_BYTES) {
       queue.fail("a block request is shorter than its header");
-      return;
+      return 0;
     }
     const type = this.#headerView.getUint32(0, true);
     const sector = u64FromHalves(this.#headerView.getUint32(8, true), this.#headerView.getUint32(12, true));
@@ -208,6 +217,8 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     this.#inFlight++;
     const refusal = this.#perform(type, request);
     if (refusal !== undefined) this.#finish(request, refusal);
+    const dataBytes = request.dataInBytes + request.dataOutBytes;
+    return dataBytes > SLICE_BYTES ? 0 : dataBytes; // a long one has turns of its own
   }
 
   /**
@@ -237,7 +248,12 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     const { chain, offset, dataInBytes } = request;
     if (offset === undefined || !this.#isInside(offset, dataInBytes)) return "ioError";
     const segments = sliceSegments(chain.writable, 0, dataInBytes);
-    this.#backend.read(offset, segments, (status) => this.#finish(request, status, dataInBytes));
+    const finished = (status: BlockStatus): void => this.#finish(request, status, dataInBytes);
+    if (dataInBytes <= SLICE_BYTES) this.#backend.read(offset, segments, finished);
+    else {
+      const move: LongTransfer["move"] = (start, part, done) => this.#backend.read(offset + start, part, done);
+      this.#long.add({ queue: request.queue, segments, sizeBytes: dataInBytes, move, finished });
+    }
     return undefined;
   }
 
@@ -246,7 +262,12 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
     if (this.#backend.isReadOnly) return "ioError"; // and not "unsupported": §5.2.6.2
     if (offset === undefined || !this.#isInside(offset, dataOutBytes)) return "ioError";
     const segments = sliceSegments(chain.readable, HEADER_BYTES, dataOutBytes);
-    this.#backend.write(offset, segments, (status) => this.#finishChange(request, status));
+    const finished = (status: BlockStatus): void => this.#finishChange(request, status);
+    if (dataOutBytes <= SLICE_BYTES) this.#backend.write(offset, segments, finished);
+    else {
+      const move: LongTransfer["move"] = (start, part, done) => this.#backend.write(offset + start, part, done);
+      this.#long.add({ queue: request.queue, segments, sizeBytes: dataOutBytes, move, finished });
+    }
     return undefined;
   }
 

@@ -151,6 +151,11 @@ export class CommonConfig implements RegisterHandler<CommonRegister>, VirtioTran
     this.#options.misbehaved(text, details);
   }
 
+  defer(work: () => void): void {
+    if (this.#options.defer === undefined) work();
+    else this.#options.defer(work);
+  }
+
   /** What the driver's write of 0 to the status does, and the function's own reset. VIRTIO 1.2 §2.4 */
   reset(): void {
     if (this.#status !== 0) this.#statusBeforeReset = this.#status;

@@ -13,6 +13,8 @@ const TRANSMIT_QUEUE = 1;
 
 /** Bytes copied out at a time. */
 const PIECE_BYTES = 4096;
+/** Bytes sent in one turn of the device thread. */
+const TRANSMIT_BYTES_PER_TURN = 1 << 20;
 /**
  * Most bytes of one transmit request; Linux sends 32 KiB at most. The rest is dropped, so that a request cannot keep us
  * for seconds.
@@ -105,7 +107,7 @@ export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegis
   queueNotified(index: number): void {
     if (index === TRANSMIT_QUEUE) {
       const queue = this.#transmit;
-      queue?.drain((chain) => this.#send(queue, chain));
+      queue?.drain(TRANSMIT_BYTES_PER_TURN, (chain) => this.#send(queue, chain));
     } else if (this.#isStarved) {
       this.#isStarved = false;
       this.#backend.inputReady();
@@ -123,7 +125,8 @@ export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegis
     this.#backend.close();
   }
 
-  #send(queue: Virtqueue, chain: Chain): void {
+  /** Answers how many bytes it has sent. */
+  #send(queue: Virtqueue, chain: Chain): number {
     if (chain.readableBytes > MAX_TRANSMIT_BYTES) {
       this.#transport?.misbehaved("a console request was cut", {
         bytes: chain.readableBytes,
@@ -138,6 +141,7 @@ export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegis
       this.#backend.write(piece);
     }
     queue.complete(chain, 0);
+    return total;
   }
 
   /** Puts input in the driver's buffers, one after another; how much found room. */

@@ -18,6 +18,8 @@ export interface VirtioTransport {
    * `details`.
    */
   misbehaved(text: string, details?: Readonly<Record<string, unknown>>): void;
+  /** Runs work in the device thread's next turn, in order; at once where there are no turns. */
+  defer(work: () => void): void;
 }
 
 /**

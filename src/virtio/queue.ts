@@ -8,6 +8,8 @@ const VIRTQ_USED_F_NO_NOTIFY = 1;
 
 /** Rounds of one drain before it lets the rest of the device thread run. */
 const ROUNDS_PER_TURN = 8;
+/** Buffers of one drain, likewise: finding one takes some 100 ns, and a chain may have as many as the queue. */
+const BUFFERS_PER_TURN = 4096;
 
 /** Where the three parts of a split virtqueue are. VIRTIO 1.2 §2.7 */
 export interface VirtqueueAddresses {
@@ -33,7 +35,7 @@ export interface VirtqueueOptions {
   readonly interrupt: () => void;
   /** The driver broke the rules; called once, the queue is dead when it is. `reason` holds no numbers. */
   readonly failed: (reason: string) => void;
-  /** Runs `work` on the device thread's next turn. Without it a drain goes on until the queue is empty. */
+  /** Runs `work` in the device thread's next turn. Without it a drain goes on until the queue is empty. */
   readonly defer?: ((work: () => void) => void) | undefined;
 }
 
@@ -78,6 +80,7 @@ export class Virtqueue {
   #inFlight = 0;
   #isLive = true;
   #isDraining = false;
+  #isPutOff = false; // a drain waits for the next turn
 
   /** The addresses must have passed {@link checkQueueAddresses}. */
   constructor(options: VirtqueueOptions) {
@@ -192,26 +195,41 @@ export class Virtqueue {
    * Takes chains until there are none, with notifications off meanwhile and on afterwards, and publishes what was
    * completed once a round.
    *
-   * A round takes at most `size` chains. A guest that refills the queue as fast as we empty it gets
-   * {@link ROUNDS_PER_TURN} rounds, then other devices have their turn.
+   * A round takes at most `size` chains. A turn of the device thread takes at most {@link ROUNDS_PER_TURN} rounds,
+   * {@link BUFFERS_PER_TURN} buffers and the bytes given here. It may exceed the last two by one chain. Then other devices
+   * have their turn. One further turn at most is asked for, however often the guest notifies meanwhile: it finds what was
+   * made available until then.
+   *
+   * @param bytesPerTurn How many bytes chains may move in one turn.
+   * @param handle Answers how many bytes it has moved now.
    */
-  drain(handle: (chain: Chain) => void): void {
-    for (let round = 0; this.#isLive; round++) {
-      if (round >= ROUNDS_PER_TURN && this.#options.defer !== undefined) {
-        this.#options.defer(() => this.drain(handle));
-        return;
-      }
+  drain(bytesPerTurn: number, handle: (chain: Chain) => number): void {
+    if (this.#isPutOff) return;
+    const { defer } = this.#options;
+    let bytes = bytesPerTurn;
+    let buffers = BUFFERS_PER_TURN;
+    for (let round = 1; this.#isLive; round++) {
       // With EVENT_IDX the flag must stay 0; an avail_event that we leave behind has the same effect (§2.7.10.1).
       if (!this.#options.hasEventIndex) this.#memory.writeU16(gpa(this.#used), VIRTQ_USED_F_NO_NOTIFY);
       this.#isDraining = true;
       for (let taken = 0; taken < this.size; taken++) {
         const chain = this.pop();
         if (chain === undefined) break;
-        handle(chain);
+        bytes -= handle(chain);
+        buffers -= chain.readable.length + chain.writable.length;
+        if ((bytes <= 0 || buffers <= 0) && defer !== undefined) break;
       }
       this.#isDraining = false;
       this.publish();
       if (!this.requestNotification()) return;
+      if (defer !== undefined && (round >= ROUNDS_PER_TURN || bytes <= 0 || buffers <= 0)) {
+        this.#isPutOff = true;
+        defer(() => {
+          this.#isPutOff = false;
+          this.drain(bytesPerTurn, handle);
+        });
+        return;
+      }
     }
   }
 

@@ -8,6 +8,8 @@ import type { Virtqueue } from "./queue.ts";
  * millisecond.
  */
 const MAX_REQUEST_BYTES = 4096;
+/** Bytes given in one turn of the device thread: the kernel makes them in a millisecond. */
+const BYTES_PER_TURN = 1 << 18;
 
 /**
  * An entropy device: fills what the driver puts in its only queue. VIRTIO 1.2 §5.4
@@ -31,7 +33,7 @@ export class VirtioRng implements VirtioDevice {
   constructor(name: string, backend: EntropyBackend) {
     this.name = name;
     this.#backend = backend;
-    backend.onReady(() => this.#answer());
+    backend.onReady(() => void this.#answer());
   }
 
   attach(): void {}
@@ -48,7 +50,7 @@ export class VirtioRng implements VirtioDevice {
 
   queueNotified(): void {
     const queue = this.#queue;
-    queue?.drain((chain) => this.#accept(queue, chain));
+    queue?.drain(BYTES_PER_TURN, (chain) => this.#accept(queue, chain));
   }
 
   reset(): void {
@@ -60,22 +62,26 @@ export class VirtioRng implements VirtioDevice {
     this.reset();
   }
 
-  #accept(queue: Virtqueue, chain: Chain): void {
+  #accept(queue: Virtqueue, chain: Chain): number {
     if (chain.writableBytes === 0) {
       queue.fail("an entropy request has no room for an answer");
-      return;
+      return 0;
     }
     this.#waiting.push(chain);
-    this.#answer();
+    return this.#answer();
   }
 
-  #answer(): void {
+  /** Answers requests as long as there are bytes; returns how many those were. */
+  #answer(): number {
     const queue = this.#queue;
+    let total = 0;
     for (let chain = this.#waiting[0]; queue !== undefined && chain !== undefined; chain = this.#waiting[0]) {
       const count = this.#backend.take(this.#bytes.subarray(0, Math.min(chain.writableBytes, MAX_REQUEST_BYTES)));
-      if (count === 0) return;
+      if (count === 0) break;
+      total += count;
       this.#waiting.shift();
       queue.complete(chain, scatter(queue.memory, chain.writable, this.#bytes.subarray(0, count)));
     }
+    return total;
   }
 }

@@ -12,6 +12,7 @@ export class EchoDevice implements VirtioDevice {
   readonly queueSizes: readonly number[];
   readonly configSizeBytes = 8;
   isBusy = false;
+  bytesPerTurn: number = Number.POSITIVE_INFINITY;
   readonly chains: Chain[] = [];
   /** "activate 0x…", "notified 1", "reset", "close". */
   readonly log: string[] = [];
@@ -48,10 +49,11 @@ export class EchoDevice implements VirtioDevice {
   queueNotified(index: number): void {
     this.log.push(`notified ${index}`);
     const queue = this.queues[index];
-    queue?.drain((chain) => {
+    queue?.drain(this.bytesPerTurn, (chain) => {
       this.chains.push(chain);
       this.onChain?.(chain);
       queue.complete(chain, chain.writableBytes);
+      return chain.readableBytes + chain.writableBytes;
     });
   }
 

@@ -18,6 +18,8 @@ export interface VirtioBench {
   readonly deferred: (() => void)[];
   readonly pci: VirtioPciFunction;
   readonly driver: GuestDriver;
+  /** The device thread's next turn: what was put off until now, and nothing that it puts off itself. */
+  turn(): void;
 }
 
 /** Plugs a device into fakes: 16 MiB of RAM at 0, a doorbell for each queue, a driver that has not said a word yet. */
@@ -39,5 +41,8 @@ export function plugVirtio(makeDevice: (memory: FakeGuestMemory) => VirtioDevice
     defer: (work) => deferred.push(work),
   });
   const driver = new GuestDriver(pci, { memory, router, doorbells });
-  return { memory, router, doorbells, line, reports, deferred, pci, driver };
+  const turn = (): void => {
+    for (const work of deferred.splice(0)) work();
+  };
+  return { memory, router, doorbells, line, reports, deferred, pci, driver, turn };
 }

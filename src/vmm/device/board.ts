@@ -63,6 +63,8 @@ export interface BoardParts extends MachineFiles {
   readonly memory: GuestRam;
   readonly layout: MemoryLayout;
   readonly watcher: FdWatcher & RingWatcher & TurnCounter;
+  /** Runs work in the device thread's next turn. */
+  readonly defer: (work: () => void) => void;
   readonly characters: CharDevices;
   readonly disks: Disks;
   readonly entropy: EntropyBackend;
@@ -116,7 +118,7 @@ export class Board {
     const { watcher, report, trace } = parts;
     const wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, trace, buses: this });
     this.#wires = this.#own(wires, ({ kept }) => kept?.close());
-    this.#deferral = this.#own(new Deferral(parts.watcher), (deferral) => deferral.close());
+    this.#deferral = this.#own(new Deferral(parts.defer), (deferral) => deferral.close());
     const { layout } = parts;
     this.#root = new PciRoot({
       ports: this.ports,

@@ -1,29 +1,50 @@
-import type { FdWatch, FdWatcher } from "../../base/signals.ts";
-import { EventFd } from "../../host/eventfd.ts";
+import type { Waiter } from "./device-loop.ts";
 
-/** Runs work on the device thread's next turn, in order: for what must not keep the thread now. */
+/**
+ * Waits for descriptors as its waiter does, and then runs work that was put off to the next turn: what must not keep the
+ * device thread now. It makes no system call of its own.
+ */
+export class Turns implements Waiter {
+  readonly #waiter: Waiter;
+  readonly #work: (() => void)[] = [];
+
+  constructor(waiter: Waiter) {
+    this.#waiter = waiter;
+  }
+
+  /** Runs work after the next wait, in order; what is put off from there waits for the turn after. */
+  defer(work: () => void): void {
+    this.#work.push(work);
+  }
+
+  /** Does not wait while there is work. */
+  wait(timeoutMs: number): number {
+    const due = this.#work.length;
+    const dispatched = this.#waiter.wait(due === 0 ? timeoutMs : 0);
+    // One by one: an exception leaves the rest to the next turn.
+    for (let index = 0; index < due; index++) this.#work.shift()?.();
+    return dispatched + due;
+  }
+}
+
+/** What a board puts off; it does not outlive the board. */
 export class Deferral {
-  readonly #wake = EventFd.create();
-  readonly #watch: FdWatch;
-  #work: (() => void)[] = [];
+  readonly #defer: Turns["defer"];
+  #isClosed = false;
 
-  constructor(watcher: FdWatcher) {
-    this.#watch = watcher.watch(this.#wake.fd, "input", () => {
-      this.#wake.drain();
-      const work = this.#work;
-      this.#work = []; // what is deferred from here on waits for the turn after
-      for (const item of work) item();
-    });
+  /** @param defer That of the device thread's turns. */
+  constructor(defer: Turns["defer"]) {
+    this.#defer = defer;
   }
 
   defer(work: () => void): void {
-    if (this.#work.push(work) === 1) this.#wake.signal();
+    this.#defer(() => {
+      if (!this.#isClosed) work();
+    });
   }
 
   /** Drops what has not run. */
   close(): void {
-    this.#work = [];
-    this.#watch.close();
-    this.#wake.close();
+    this.#isClosed = true;
   }
 }

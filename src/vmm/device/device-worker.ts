@@ -23,6 +23,7 @@ import type { DeviceStatistics } from "../shared/statistics.ts";
 import { traceGate } from "../shared/trace-credit.ts";
 import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
+import { Turns } from "./deferral.ts";
 import { runDeviceLoop } from "./device-loop.ts";
 import { Disks } from "./disks.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
@@ -53,6 +54,7 @@ const trace = traceCredit === undefined ? undefined : makeTrace(traceGate(traceC
 
 setThreadName("devices");
 const epoll = new EpollLoop();
+const turns = new Turns(epoll);
 const doorbell = EventFd.attach(data.doorbell);
 const mailboxes = new MailboxServer(data.mailboxes);
 let characters: CharDevices | undefined;
@@ -116,6 +118,7 @@ const handlers: RequestHandlers = {
       memory: GuestRam.attach(ram),
       layout,
       watcher: epoll,
+      defer: (work) => turns.defer(work),
       characters,
       disks,
       entropy,
@@ -212,7 +215,7 @@ for (;;) {
   try {
     runDeviceLoop({
       mailboxes,
-      waiter: epoll,
+      waiter: turns,
       handle,
       flush: () => {
         if (!hasFailed) board?.flush();

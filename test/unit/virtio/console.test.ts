@@ -75,11 +75,13 @@ t.test("VirtioConsole sends what the driver transmits, in order", async (t) => {
 });
 
 t.test("VirtioConsole cuts a transmit request of many megabytes, once reported", async (t) => {
-  const { backend, transmit, reports } = start();
+  const { backend, transmit, reports, turn } = start();
   const huge = [0, 1, 2, 3].map(() => ({ address: 0x40_0000, sizeBytes: 8 << 20 }));
   transmit.add(huge);
   transmit.add(huge);
   transmit.notify();
+  t.equal(backend.text.length, 1 << 20, "one turn moves no more");
+  turn();
   t.equal(transmit.usedIndex, 2);
   t.equal(backend.text.length, 2 << 20);
   t.equal(reports.length, 1);

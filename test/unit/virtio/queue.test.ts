@@ -168,6 +168,68 @@ t.test("Virtqueue puts a refilled queue off to the next turn after some rounds",
   t.ok(device.chains.length > served);
 });
 
+t.test("Virtqueue asks for one further turn, however often the guest notifies before it comes", async (t) => {
+  const { queue, device, deferred, turn } = start();
+  queue.describe(0, { ...readable, flags: 0 });
+  device.onChain = () => queue.offer(0);
+  queue.offer(0);
+  for (let turns = 0; turns < 50; turns++) {
+    queue.notify();
+    queue.notify();
+    t.equal(deferred.length, 1);
+    const served = device.chains.length;
+    turn();
+    t.ok(device.chains.length > served);
+  }
+});
+
+t.test("Virtqueue takes what was made available before its further turn, without a notification", async (t) => {
+  const { queue, device, turn } = start();
+  device.bytesPerTurn = 1;
+  queue.add([readable]);
+  queue.add([readable]);
+  queue.notify();
+  t.equal(queue.usedIndex, 1);
+  queue.add([readable]);
+  turn();
+  turn();
+  t.equal(queue.usedIndex, 3);
+});
+
+t.test("Virtqueue ends its turn when chains have moved the bytes of one", async (t) => {
+  const { queue, driver, device, deferred, turn } = start();
+  device.bytesPerTurn = 128; // two chains
+  for (let i = 0; i < 5; i++) queue.add([readable]);
+  queue.notify();
+  t.equal(queue.usedIndex, 2);
+  turn();
+  t.equal(queue.usedIndex, 4);
+  turn();
+  t.equal(queue.usedIndex, 5);
+  t.equal(deferred.length, 0);
+  t.equal(driver.interrupts(1), 3, "each turn shows what it has done");
+});
+
+t.test("Virtqueue asks for no further turn when the last chain of its turn was the last of all", async (t) => {
+  const { queue, device, deferred } = start();
+  device.bytesPerTurn = 64;
+  queue.add([readable]);
+  queue.notify();
+  t.equal(queue.usedIndex, 1);
+  t.equal(deferred.length, 0);
+});
+
+t.test("Virtqueue ends its turn when chains have had the buffers of one", async (t) => {
+  const device = new EchoDevice(0n, [256]);
+  const { driver, deferred } = plugVirtio(() => device);
+  const [queue] = driver.start(INDIRECT_DESC, { size: 256 });
+  const many = Array.from({ length: 250 }, () => ({ address: 0x10_0000, sizeBytes: 1 }));
+  for (let i = 0; i < 20; i++) queue?.addIndirect(many);
+  queue?.notify();
+  t.equal(device.chains.length, 17, "4096 buffers, and the rest of the chain");
+  t.equal(deferred.length, 1);
+});
+
 t.test("Work that was put off does nothing after a reset", async (t) => {
   const { queue, device, deferred, driver } = start();
   queue.describe(0, { ...readable, flags: 0 });
@@ -248,7 +310,10 @@ t.test("A completion outside of a drain is published and interrupts at once", as
   const late: (() => void)[] = [];
   device.queueNotified = (index) => {
     const queue = device.queues[index];
-    queue?.drain((chain) => late.push(() => queue.complete(chain, 7)));
+    queue?.drain(1, (chain) => {
+      late.push(() => queue.complete(chain, 7));
+      return 0;
+    });
   };
   const { driver } = plugVirtio(() => device);
   const [queue] = driver.start();
