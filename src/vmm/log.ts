@@ -45,7 +45,7 @@ const LOAD_DELAY = 100;
 /**
  * A pino logger. Importing pino takes 30 ms and most runs log nothing, so the first line does that, or a timer when the
  * machine has run for a moment. Later the package may have been replaced, or descriptors have run out. A log that
- * cannot be loaded is lost, which is said once.
+ * cannot be loaded is lost, which is said with the first line that is.
  *
  * Lines are written synchronously, so that the last one before a crash is there.
  *
@@ -77,11 +77,14 @@ function tryToLoad(load: LogLoader, settings: LogSettings, output: LogOutput): P
     return load(settings, output);
   } catch (error) {
     const [reason = ""] = (error instanceof Error ? error.message : String(error)).split("\n", 1);
-    new LogOutput(undefined).write(
-      `tsvmm: ${printable(`Cannot load the log's package: ${reason}: the log is lost`)}\n`,
-    );
-    const drop = (): void => undefined;
-    return { trace: drop, debug: drop, info: drop, warn: drop, error: drop };
+    let isTold = false;
+    const lose = (): void => {
+      if (isTold) return;
+      isTold = true;
+      const text = printable(`Cannot load the log's package: ${reason}: the log is lost`);
+      new LogOutput(undefined).write(`tsvmm: ${text}\n`);
+    };
+    return { trace: lose, debug: lose, info: lose, warn: lose, error: lose };
   }
 }
 

@@ -262,3 +262,17 @@ t.test("A guest that resets itself again and again makes few lines in the log, w
     resets - 1,
   );
 });
+
+t.test("Machine.start() rejects once where several threads refuse", async (t) => {
+  const kernel = join(folder, "text.elf");
+  writeFileSync(kernel, "no kernel");
+  // Found by the device thread, a moment after the kernel was refused here.
+  const serial = { kind: "file", path: join(folder, "nowhere", "serial.log") } as const;
+  const unhandled: unknown[] = [];
+  const note = (reason: unknown): void => void unhandled.push(reason);
+  process.on("unhandledRejection", note);
+  t.teardown(() => process.off("unhandledRejection", note));
+  await t.rejects(Machine.start({ kernel, memory: { sizeBytes: 16 << 20 }, serial }), { name: "SpecError" });
+  await new Promise(setImmediate);
+  t.same(unhandled, []);
+});

@@ -88,11 +88,13 @@ export class DeviceThread {
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
-  async build(parts: BuildParts): Promise<MachinePlan> {
+  build(parts: BuildParts): Promise<MachinePlan> {
     this.#isBuilt = true;
     const building = this.#requests.ask("build", { ...parts, storage: this.#storage.ports });
-    const [plan] = await Promise.all([building, this.#storage.ready()]);
-    return plan;
+    const built = Promise.all([building, this.#storage.ready()]).then(([plan]) => plan);
+    // The caller does other things before it awaits this, which may fail too.
+    built.catch(() => undefined);
+    return built;
   }
 
   /**
