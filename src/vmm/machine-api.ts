@@ -4,6 +4,8 @@ import type { Channel, LogLevel } from "./shared/messages.ts";
 import type { DeviceStatistics } from "./shared/statistics.ts";
 import type { ExitKind } from "./shared/vcpu-control.ts";
 
+export type { MachineTrace, TraceOptions } from "./control/traces.ts";
+
 /** Counters since start, over all resets of the guest. */
 export interface MachineStatistics extends DeviceStatistics {
   /** Userspace exits by kind, all vCPUs together. */

@@ -12,6 +12,7 @@ import { DeviceThread } from "./control/device-thread.ts";
 import { ProcessExit } from "./control/process-exit.ts";
 import { RemovalDeadlines } from "./control/removal-deadlines.ts";
 import { closeBehind } from "./control/thread-ends.ts";
+import type { MachineTrace, TraceOptions } from "./control/traces.ts";
 import { defer } from "./control/worker-link.ts";
 import { createLogger, type Logger } from "./log.ts";
 import type { MachineEvents, MachineOptions, MachineStatistics } from "./machine-api.ts";
@@ -20,6 +21,7 @@ import { createMailboxes } from "./shared/mailbox.ts";
 import type { Channel, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
 import type { MachinePlan } from "./shared/plan.ts";
 import type { DeviceStatistics } from "./shared/statistics.ts";
+import { formatTrace, type TraceEvent } from "./shared/trace-event.ts";
 import type { MachineSpec } from "./spec/spec.ts";
 import { completeSpec, type MachineInput } from "./spec/spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
@@ -102,7 +104,6 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#devices = new DeviceThread({
       data: { mailboxes, doorbell: this.#doorbell.fd, pollMicroseconds },
       disks: spec.disks,
-      isTraced: options.log?.level === "trace",
       doorbell: this.#doorbell,
       onLog: (message) => this.#tell(message.level, message.text, message.details), // limited by the thread itself
       onGuestEvent: (event) => this.#guestEvent(event),
@@ -113,6 +114,7 @@ export class Machine extends EventEmitter<MachineEvents> {
       onOutput: (channel, bytes, dropped) => this.#channel(channel).receive(bytes, dropped),
       onFailure: (error) => this.#fail(error),
     });
+    if (options.log?.level === "trace") this.#logTrace();
     this.#cpus = new CpuThreads({
       count: spec.cpus.count,
       mailboxes,
@@ -200,6 +202,20 @@ export class Machine extends EventEmitter<MachineEvents> {
       exits: this.#cpus.counts(),
       resets: this.#resets,
     };
+  }
+
+  /**
+   * Tells `listener` of every step of guest and devices from now on, over resets of the guest: trapped accesses, doorbells, interrupts' routes,
+   * memory slots, pins. The listener is called on this thread, soon after the step.
+   *
+   * ```ts
+   * await using trace = await machine.trace((event) => console.log(formatTrace(event)));
+   * ```
+   *
+   * @throws HostError when the machine has ended.
+   */
+  trace(listener: (event: TraceEvent) => void, options?: TraceOptions): Promise<MachineTrace> {
+    return this.#devices.trace(listener, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -338,6 +354,13 @@ export class Machine extends EventEmitter<MachineEvents> {
     const result = this.#work.then(step);
     this.#work = result.catch(() => undefined);
     return result;
+  }
+
+  /** Level `trace` of the log: every step is a line, and none is lost. */
+  #logTrace(): void {
+    const tell = (event: TraceEvent): void => this.#tell("trace", formatTrace(event), { trace: event });
+    // Never refused: the thread is not there yet.
+    void this.#devices.trace(tell, { whenBehind: "wait" });
   }
 
   #channel(channel: Channel): TextChannel {

@@ -1,4 +1,5 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
@@ -7,6 +8,7 @@ import { blockGuest, VIRTIO_BLK_T_IN } from "../../guests/block.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
 import type { LogSettings, LogThreshold } from "../../src/vmm/log.ts";
 import { Machine } from "../../src/vmm/machine.ts";
+import type { TraceEvent } from "../../src/vmm/shared/trace-event.ts";
 import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
@@ -107,3 +109,78 @@ t.test("Below that level nobody is told of accesses", { skip }, async (t) => {
   const { logged, told } = await run("quiet.elf", bytes, "debug");
   t.same([...logged, ...told], []);
 });
+
+/** Writes dots to COM1 until it is sent something, then leaves. */
+const dotting = (a: Assembler): unknown => {
+  a.label("again").mov("edx", 0x3f8).mov("al", 0x2e).out("dx", "al");
+  a.mov("edx", 0x3fd).in("al", "dx").test("al", 1).j("e", "again");
+  return leaves(a);
+};
+
+t.test("Machine.trace() tells the steps of a running guest from its call to its stop", { skip }, async (t) => {
+  const path = join(folder, "dots.elf");
+  writeFileSync(path, multibootImage(dotting, 0x4000).bytes);
+  const machine = await Machine.start({ kernel: path, memory: { sizeBytes: 16 << 20 }, debugExitPort: 0xf4 });
+  await machine.serial.waitFor("....");
+  const seen: TraceEvent[] = [];
+  let tellEnough = (): void => undefined;
+  const enough = new Promise<void>((resolve) => {
+    tellEnough = resolve;
+  });
+  const trace = await machine.trace((event) => {
+    if (seen.push(event) === 100) tellEnough();
+  });
+  await enough;
+  await trace.stop();
+  const count = seen.length;
+  t.ok(
+    seen.some((event) => event.kind === "access" && event.what === "COM1 data" && event.value === 0x2e),
+    "the dots are among them",
+  );
+  machine.serial.write("x");
+  await machine.exited;
+  t.equal(seen.length, count, "nothing is told after the stop");
+  await t.rejects(
+    machine.trace(() => undefined),
+    { name: "HostError", message: "Cannot trace the machine: it has ended" },
+  );
+});
+
+t.test(
+  "Machine.trace() drops what a slow listener cannot take, counts it, and loses nothing where it waits",
+  { skip },
+  async (t) => {
+    const count = 5000;
+    const { bytes } = multibootImage((a) => {
+      a.label("idle").mov("edx", 0x3fd).in("al", "dx").test("al", 1).j("e", "idle");
+      a.mov("esi", 0x10_0000).mov("ecx", count).mov("edx", 0x3f8).cld().rep().outs(8);
+      leaves(a);
+    }, 0x4000);
+    const path = join(folder, "burst.elf");
+    writeFileSync(path, bytes);
+    for (const whenBehind of ["drop", "wait"] as const) {
+      const machine = await Machine.start({
+        kernel: path,
+        memory: { sizeBytes: 16 << 20 },
+        debugExitPort: 0xf4,
+        serial: { kind: "socket", path: join(folder, `${whenBehind}.sock`) },
+      });
+      let [data, lost] = [0, 0];
+      const trace = await machine.trace(
+        (event) => {
+          if (event.kind === "access" && event.what === "COM1 data") data++;
+          if (event.kind === "lost") lost += event.count;
+        },
+        { whenBehind },
+      );
+      const client = connect(join(folder, `${whenBehind}.sock`));
+      client.resume();
+      client.write("x");
+      await machine.exited;
+      client.destroy();
+      t.equal(trace.lost, lost);
+      if (whenBehind === "wait") t.same([data, lost], [count, 0]);
+      else t.ok(data + lost >= count, `${data} told and ${lost} lost of ${count}`);
+    }
+  },
+);

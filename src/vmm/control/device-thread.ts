@@ -10,22 +10,21 @@ import type {
 } from "../shared/messages.ts";
 import { fromPlainError } from "../shared/plain-error.ts";
 import type { MachinePlan } from "../shared/plan.ts";
-import type { BuildParts } from "../shared/requests.ts";
+import type { BuildParts, TraceSettings } from "../shared/requests.ts";
 import type { DeviceStatistics } from "../shared/statistics.ts";
-import { giveTraceCredit, makeTraceCredit } from "../shared/trace-credit.ts";
+import type { TraceEvent } from "../shared/trace-event.ts";
 import type { DiskSpec } from "../spec/spec.ts";
 import { OutputCredit } from "./output-credit.ts";
 import { PendingRequests } from "./pending-requests.ts";
 import { StorageWorkers } from "./storage-workers.ts";
 import type { EndingThread } from "./thread-ends.ts";
+import { type MachineTrace, type TraceOptions, Traces } from "./traces.ts";
 import { WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
-  readonly data: Omit<DeviceWorkerData, "traceCredit" | "outputCredit">;
+  readonly data: Omit<DeviceWorkerData, "outputCredit">;
   /** Each writable one has a storage worker. */
   readonly disks: readonly DiskSpec[];
-  /** Whether {@link onLog} is told of every step of guest and devices, at level `trace`. */
-  readonly isTraced: boolean;
   readonly doorbell: EventFd;
   readonly onLog: (message: LogMessage) => void;
   readonly onGuestEvent: (event: GuestEvent) => void;
@@ -46,12 +45,13 @@ export class DeviceThread {
   /** They do the disks' slow calls for the device thread. */
   readonly #storage: StorageWorkers;
   readonly #requests = new PendingRequests((message) => this.send(message));
-  readonly #traceCredit: Int32Array | undefined;
+  readonly #traces = new Traces((settings) => this.#switchTrace(settings));
   /** `undefined` until {@link launch}, and when the thread has ended. */
   #link: WorkerLink<ToDeviceThread, FromDeviceThread> | undefined;
   readonly #outputCredit = new OutputCredit(() => {
     if (this.#link !== undefined) this.#parts.doorbell.signal();
   });
+  #hasEnded = false;
   /** Whether devices were asked for that have not been taken apart again. */
   #isBuilt = false;
   #dismantled: Promise<DeviceStatistics> | undefined;
@@ -59,7 +59,6 @@ export class DeviceThread {
   constructor(parts: DeviceThreadParts) {
     this.#parts = parts;
     this.#storage = new StorageWorkers(parts.disks);
-    this.#traceCredit = parts.isTraced ? makeTraceCredit() : undefined;
   }
 
   /**
@@ -74,7 +73,6 @@ export class DeviceThread {
       "../device/device-worker.js",
       {
         ...this.#parts.data,
-        traceCredit: this.#traceCredit,
         outputCredit: this.#outputCredit.words,
       } satisfies DeviceWorkerData,
       (message) => this.#receive(message),
@@ -82,9 +80,22 @@ export class DeviceThread {
     );
     this.#link.ended.then(() => {
       this.#link = undefined;
+      this.#hasEnded = true;
       this.#requests.rejectAll(new HostError(`Cannot ask ${NAME}: it has ended`));
     });
     this.#storage.start();
+    // Before the first build, so that a trace that listens from the start has all of it.
+    const { settings } = this.#traces;
+    if (settings !== undefined) this.#requests.ask("trace", settings).catch(() => undefined); // its end is told elsewhere
+  }
+
+  /**
+   * Tells `listener` of every step of guest and devices, over resets. Before {@link launch} it listens from the first step on.
+   *
+   * @throws HostError when the thread has ended.
+   */
+  trace(listener: (event: TraceEvent) => void, options?: TraceOptions): Promise<MachineTrace> {
+    return this.#traces.listen(listener, options);
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
@@ -155,9 +166,9 @@ export class DeviceThread {
   #receive(message: FromDeviceThread): void {
     switch (message.kind) {
       case "log":
-        this.#parts.onLog(message);
-        if (this.#traceCredit !== undefined && message.level === "trace") giveTraceCredit(this.#traceCredit);
-        return undefined;
+        return this.#parts.onLog(message);
+      case "trace":
+        return this.#traces.receive(message.event);
       case "reply":
       case "refusal":
         return this.#requests.take(message);
@@ -173,6 +184,11 @@ export class DeviceThread {
       default:
         return message satisfies never;
     }
+  }
+
+  async #switchTrace(settings: TraceSettings | undefined): Promise<void> {
+    if (this.#hasEnded) throw new HostError("Cannot trace the machine: it has ended");
+    if (this.#link !== undefined) await this.#requests.ask("trace", settings);
   }
 
   #crashed(error: Error): void {

@@ -3,7 +3,7 @@ import { Bus, type BusDevice } from "../../base/bus.ts";
 import { SpecError } from "../../base/errors.ts";
 import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher, RingWatcher, TurnCounter } from "../../base/signals.ts";
-import { hex, type Width } from "../../base/units.ts";
+import { hex } from "../../base/units.ts";
 import { EventFd } from "../../host/eventfd.ts";
 import { libc } from "../../host/libc.ts";
 import type { GuestRam } from "../../host/memory/guest-ram.ts";
@@ -55,7 +55,8 @@ import { plugPassthrough } from "./passed/passthrough-slots.ts";
 import { Removals } from "./passed/removals.ts";
 import { openUserDevice, reopenUserDevice, type UserDeviceParts } from "./passed/user-devices.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
-import type { Trace } from "./trace.ts";
+import { type PortWrite, traceKeptWrite } from "./trace.ts";
+import type { Tracer } from "./tracer.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
 export interface BoardParts extends MachineFiles {
@@ -69,7 +70,7 @@ export interface BoardParts extends MachineFiles {
   readonly disks: Disks;
   readonly entropy: EntropyBackend;
   readonly report: Report;
-  readonly trace?: Trace | undefined;
+  readonly tracer: Tracer;
   readonly onGuestEvent: (event: GuestEvent) => void;
   /** The guest was reset: it is owed a machine, with what can still be had of it. */
   readonly isRestart: boolean;
@@ -102,7 +103,7 @@ export class Board {
   #console: VirtioConsole | undefined;
   readonly #dirty = new Set<SerialPort>();
   readonly #unclaimed = { count: 0 };
-  readonly #write = (port: number, width: Width, value: number): void => this.ports.write(port, width, value);
+  readonly #write: PortWrite;
   /** What to undo, in the order it was done. */
   readonly #undo: (() => void)[] = [];
 
@@ -115,8 +116,9 @@ export class Board {
     const unclaimed = (bus: string, address: number, width: number): void => this.#reportUnclaimed(bus, address, width);
     this.ports = new Bus("port", unclaimed);
     this.mmio = new Bus("MMIO", unclaimed);
-    const { watcher, report, trace } = parts;
-    const wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, trace, buses: this });
+    const { watcher, report, tracer } = parts;
+    const wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, tracer, buses: this });
+    this.#write = traceKeptWrite((port, width, value) => this.ports.write(port, width, value), this.ports, tracer);
     this.#wires = this.#own(wires, ({ kept }) => kept?.close());
     this.#deferral = this.#own(new Deferral(parts.defer), (deferral) => deferral.close());
     const { layout } = parts;

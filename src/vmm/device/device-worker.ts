@@ -20,7 +20,6 @@ import {
 import { toPlainError } from "../shared/plain-error.ts";
 import type { RequestHandlers } from "../shared/requests.ts";
 import type { DeviceStatistics } from "../shared/statistics.ts";
-import { traceGate } from "../shared/trace-credit.ts";
 import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
 import { Turns } from "./deferral.ts";
@@ -28,7 +27,8 @@ import { runDeviceLoop } from "./device-loop.ts";
 import { Disks } from "./disks.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
 import { answerRequest } from "./request-server.ts";
-import { type Trace, traceAccesses } from "./trace.ts";
+import { traceAccesses } from "./trace.ts";
+import { Tracer } from "./tracer.ts";
 
 /*
  * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in epoll. Messages of
@@ -49,8 +49,7 @@ const limit = new ReportLimit((level, text, details) =>
 );
 const { report } = limit;
 
-const { traceCredit } = data;
-const trace = traceCredit === undefined ? undefined : makeTrace(traceGate(traceCredit));
+const tracer = new Tracer((event) => post({ kind: "trace", event }));
 
 setThreadName("devices");
 const epoll = new EpollLoop();
@@ -69,13 +68,6 @@ let isRestart = false;
 const ENTROPY_CLOSE_MS = 10_000;
 
 const NO_STATISTICS: DeviceStatistics = { accesses: {}, functions: [] };
-
-function makeTrace(waitForTurn: () => void): Trace {
-  return (text, details) => {
-    waitForTurn();
-    post({ kind: "log", level: "trace", text, ...(details === undefined ? {} : { details: { trace: details } }) });
-  };
-}
 
 epoll.watchRings(doorbell.fd, () => {
   for (let envelope = receiveMessageOnPort(port); envelope !== undefined; envelope = receiveMessageOnPort(port)) {
@@ -123,7 +115,7 @@ const handlers: RequestHandlers = {
       disks,
       entropy,
       report,
-      trace,
+      tracer,
       onGuestEvent: (event) => post({ kind: "guest", event }),
       isRestart,
     });
@@ -142,6 +134,11 @@ const handlers: RequestHandlers = {
     return last;
   },
   statistics,
+  trace: (settings) => {
+    tracer.set(settings);
+    access = settings === undefined ? doAccess : tracedAccess;
+    return undefined;
+  },
 };
 
 function statistics(): DeviceStatistics {
@@ -176,7 +173,8 @@ const doAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
       return kind satisfies never;
   }
 };
-const access = trace === undefined ? doAccess : traceAccesses(doAccess, () => board, trace);
+const tracedAccess = traceAccesses(doAccess, () => board, tracer);
+let access = doAccess;
 
 /** An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the same way. */
 let hasFailed = false;

@@ -1,17 +1,18 @@
 import type { Bus } from "../../base/bus.ts";
 import type { Mapping, SlotMapper } from "../../base/mappings.ts";
 import type { Doorbells, InterruptLine, MsiMessage, MsiRoute, MsiRouter, ResampledLines } from "../../base/signals.ts";
-import { type Gpa, hex, type Width } from "../../base/units.ts";
-import type { PostponedWrites } from "../../kvm/kept-writes.ts";
+import type { Gpa, Width } from "../../base/units.ts";
 import { ACCESS, type Access, type AccessHandler } from "../shared/mailbox.ts";
+import type { TraceAccess } from "../shared/trace-event.ts";
+import type { Tracer } from "./tracer.ts";
 
 /*
- * What the guest and its devices do to each other, a line for each step, in the order it happens: the log's level `trace`. Everything here
- * wraps an interface that devices are wired to, so that neither they nor KVM's side know of it, and it costs nothing where it is off.
+ * What the guest and its devices do to each other, an event for each step, in the order it happens. Everything here wraps an interface that
+ * devices are wired to, so that neither they nor KVM's side know of it. While the trace is off a step costs one look at the tracer.
  */
 
-/** Takes a line. `details` are the same for programs. */
-export type Trace = (text: string, details?: Readonly<Record<string, unknown>>) => void;
+/** What events are told to, while there is anybody. */
+export type TraceSink = Pick<Tracer, "emit">;
 
 /** The buses, for the names of what answers. */
 export interface Buses {
@@ -19,7 +20,7 @@ export interface Buses {
   readonly mmio: Bus;
 }
 
-const KINDS: Readonly<Record<Access, string>> = {
+const KINDS: Readonly<Record<Access, TraceAccess>> = {
   [ACCESS.portRead]: "port read",
   [ACCESS.portWrite]: "port write",
   [ACCESS.mmioRead]: "MMIO read",
@@ -27,16 +28,14 @@ const KINDS: Readonly<Record<Access, string>> = {
   [ACCESS.memoryFault]: "memory fault",
 };
 
-/** `cpu0 port read 0x3fd/1 = 0x60: COM1 LSR`. A write is told before what it causes, a read when its value is known. */
-export function traceAccesses(handle: AccessHandler, buses: () => Buses | undefined, trace: Trace): AccessHandler {
+/** A write is told before what it causes, a read when its value is known. To be used while the trace is on: it names what answers first. */
+export function traceAccesses(handle: AccessHandler, buses: () => Buses | undefined, tracer: TraceSink): AccessHandler {
   return (vcpu, kind, address, width, value) => {
     // First: a write may move what lies there.
     const what = kind === ACCESS.memoryFault ? "device memory" : describe(buses(), kind, address);
     const access = KINDS[kind];
     const tell = (seen: number): void =>
-      trace(`cpu${vcpu} ${access} ${hex(address)}/${width} = ${hex(seen)}: ${what}`, {
-        ...{ vcpu, access, address, width, value: seen, what },
-      });
+      tracer.emit?.({ kind: "access", vcpu, access, address, width, value: seen, what });
     const isWrite = kind === ACCESS.portWrite || kind === ACCESS.mmioWrite;
     if (isWrite) tell(value);
     const result = handle(vcpu, kind, address, width, value);
@@ -51,44 +50,39 @@ function describe(buses: Buses | undefined, kind: Access, address: number): stri
   return (isPort ? buses.ports : buses.mmio).describe(address);
 }
 
-/** `kept port write 0xcf8/4 = 0x80000800: PCI configuration ports address`: made before, without an exit, by some vCPU. */
-export function traceKeptWrites(kept: PostponedWrites, ports: Bus, trace: Trace): PostponedWrites {
-  return {
-    keep: (port, sizeBytes) => kept.keep(port, sizeBytes),
-    drain: (write) =>
-      kept.drain((port, width, value) => {
-        trace(`kept port write ${hex(port)}/${width} = ${hex(value)}: ${ports.describe(port)}`, {
-          ...{ access: "port write", address: port, width, value, what: ports.describe(port) },
-        });
-        write(port, width, value);
-      }),
-    close: () => kept.close(),
+/** A port write, as a bus takes it. */
+export type PortWrite = (port: number, width: Width, value: number) => void;
+
+/** Told before it is done: it was made before the access that waits now, without an exit, by some vCPU. */
+export function traceKeptWrite(write: PortWrite, ports: Bus, tracer: TraceSink): PortWrite {
+  return (port, width, value) => {
+    tracer.emit?.({ kind: "keptWrite", address: port, width, value, what: ports.describe(port) });
+    write(port, width, value);
   };
 }
 
-/** `line COM1 (GSI 4) up`. */
-export function traceLine(line: InterruptLine, trace: Trace): InterruptLine {
+export function traceLine(line: InterruptLine, tracer: TraceSink): InterruptLine {
   let isUp = false;
   return {
     name: line.name,
     gsi: line.gsi,
     setLevel: (isHigh) => {
-      if (isHigh !== isUp) trace(`line ${line.name} (GSI ${line.gsi}) ${isHigh ? "up" : "down"}`);
+      if (isHigh !== isUp) tracer.emit?.({ kind: "line", name: line.name, gsi: line.gsi, isUp: isHigh });
       isUp = isHigh;
       line.setLevel(isHigh);
     },
   };
 }
 
-/** `line GSI 21 driven by its device`: from here on device and interrupt controller go without this program. */
-export function traceResampledLines(lines: ResampledLines, trace: Trace): ResampledLines {
+/** From `isDriven` on device and interrupt controller go without this program. */
+export function traceResampledLines(lines: ResampledLines, tracer: TraceSink): ResampledLines {
   return {
     connect: (line, trigger, resample) => {
       const connected = lines.connect(line, trigger, resample);
-      trace(`line GSI ${line} driven by its device`);
+      tracer.emit?.({ kind: "pin", gsi: line, isDriven: true });
       return {
         disconnect: () => {
-          trace(`line GSI ${line} let go of`);
+          tracer.emit?.({ kind: "pin", gsi: line, isDriven: false });
           connected.disconnect();
         },
       };
@@ -96,28 +90,28 @@ export function traceResampledLines(lines: ResampledLines, trace: Trace): Resamp
   };
 }
 
-/** `doorbell 0xfe003000: disk0 BAR 0 notification of queue 0`. */
-export function traceDoorbells(doorbells: Doorbells, mmio: Bus, trace: Trace): Doorbells {
+export function traceDoorbells(doorbells: Doorbells, mmio: Bus, tracer: TraceSink): Doorbells {
   return {
     register: (address: Gpa, width: Width | 0, onRing) =>
       doorbells.register(address, width, () => {
-        trace(`doorbell ${hex(address)}: ${mmio.describe(address)}`);
+        tracer.emit?.({ kind: "doorbell", address, what: mmio.describe(address) });
         onRing();
       }),
   };
 }
 
-/** `slot nvme0 BAR 0 at 0xc0000000+0x2000: mapped`: the guest reaches it without an exit. */
-export function traceSlots(slots: SlotMapper, trace: Trace): SlotMapper {
+/** The guest reaches what is mapped without an exit. */
+export function traceSlots(slots: SlotMapper, tracer: TraceSink): SlotMapper {
   return {
     mapSlot: (name, address, host, sizeBytes, isReadOnly): Mapping => {
       const mapping = slots.mapSlot(name, address, host, sizeBytes, isReadOnly);
-      const place = `slot ${name} at ${hex(address)}+${hex(sizeBytes)}`;
-      trace(`${place}: mapped${isReadOnly ? " read-only" : ""}`);
+      const tell = (step: "mapped" | "unmapped"): void =>
+        tracer.emit?.({ kind: "slot", name, step, address, sizeBytes, isReadOnly });
+      tell("mapped");
       let isMapped = true;
       return {
         unmap: () => {
-          if (isMapped) trace(`${place}: unmapped`);
+          if (isMapped) tell("unmapped");
           isMapped = false;
           mapping.unmap();
         },
@@ -126,21 +120,21 @@ export function traceSlots(slots: SlotMapper, trace: Trace): SlotMapper {
   };
 }
 
-/** `message disk0 msix 1: vector 0x24 to APIC 2`, then `unmasked`, `masked`, `signalled` (by a device of this program), `released`. */
-export function traceRouter(router: MsiRouter, trace: Trace): MsiRouter {
+/** A message, then `unmasked`, `masked`, `signalled` (by a device of this program), `released`. */
+export function traceRouter(router: MsiRouter, tracer: TraceSink): MsiRouter {
   return {
-    allocate: (name) => new TracedRoute(router.allocate(name), trace),
+    allocate: (name) => new TracedRoute(router.allocate(name), tracer),
     batch: (work) => router.batch(work),
   };
 }
 
 class TracedRoute implements MsiRoute {
   readonly #route: MsiRoute;
-  readonly #trace: Trace;
+  readonly #tracer: TraceSink;
 
-  constructor(route: MsiRoute, trace: Trace) {
+  constructor(route: MsiRoute, tracer: TraceSink) {
     this.#route = route;
-    this.#trace = trace;
+    this.#tracer = tracer;
   }
 
   get name(): string {
@@ -160,7 +154,7 @@ class TracedRoute implements MsiRoute {
   }
 
   setMessage(message: MsiMessage): void {
-    this.#tell(describeMessage(message));
+    this.#tracer.emit?.({ kind: "route", name: this.name, step: "message", message });
     this.#route.setMessage(message);
   }
 
@@ -189,14 +183,7 @@ class TracedRoute implements MsiRoute {
     this.#route.release();
   }
 
-  #tell(text: string): void {
-    this.#trace(`message ${this.name}: ${text}`);
+  #tell(step: "masked" | "unmasked" | "signalled" | "released"): void {
+    this.#tracer.emit?.({ kind: "route", name: this.name, step });
   }
-}
-
-/** What a local APIC makes of a message. Intel SDM volume 3, §11.11 */
-function describeMessage({ addressLow, addressHigh, data }: MsiMessage): string {
-  const destination = (((addressLow >>> 12) & 0xff) | (addressHigh & 0xffff_ff00)) >>> 0;
-  const mode = addressLow & 0x4 ? " (logical)" : "";
-  return `vector ${hex(data & 0xff)} to APIC ${destination}${mode}`;
 }

@@ -8,16 +8,8 @@ import { IrqRouting } from "../../kvm/irq-routing.ts";
 import { KeptWrites, type PostponedWrites } from "../../kvm/kept-writes.ts";
 import { MemorySlots } from "../../kvm/memory-slots.ts";
 import type { Vm } from "../../kvm/vm.ts";
-import {
-  type Buses,
-  type Trace,
-  traceDoorbells,
-  traceKeptWrites,
-  traceLine,
-  traceResampledLines,
-  traceRouter,
-  traceSlots,
-} from "./trace.ts";
+import { type Buses, traceDoorbells, traceLine, traceResampledLines, traceRouter, traceSlots } from "./trace.ts";
+import type { Tracer } from "./tracer.ts";
 
 /** What devices are wired to, all of it KVM's: memory, interrupts and doorbells of one power cycle. */
 export interface Wires {
@@ -37,29 +29,20 @@ export interface WireParts {
   readonly vcpu: Fd;
   readonly watcher: RingWatcher;
   readonly report: Report;
-  /** Told of everything that goes over the wires. */
-  readonly trace?: Trace | undefined;
+  /** Told of everything that goes over the wires, while it is on. */
+  readonly tracer: Tracer;
   readonly buses: Buses;
 }
 
 /** @throws SyscallError */
-export function makeWires({ vm, vcpu, watcher, report, trace, buses }: WireParts): Wires {
+export function makeWires({ vm, vcpu, watcher, report, tracer, buses }: WireParts): Wires {
   const lines = new IrqLines(vm);
-  const wires: Wires = {
-    slots: new MemorySlots(vm, vm.checkExtension("NR_MEMSLOTS")),
-    router: new IrqRouting(vm, vm.checkExtension("IRQ_ROUTING"), report),
-    doorbells: new IoEventFds(vm, watcher),
-    resampled: new ResampledIrqLines(vm),
-    line: (gsi, name) => lines.line(gsi, name),
-    kept: vm.checkExtension("COALESCED_PIO") > 0 ? new KeptWrites(vm, vcpu) : undefined,
-  };
-  if (trace === undefined) return wires;
   return {
-    slots: traceSlots(wires.slots, trace),
-    router: traceRouter(wires.router, trace),
-    doorbells: traceDoorbells(wires.doorbells, buses.mmio, trace),
-    resampled: traceResampledLines(wires.resampled, trace),
-    line: (gsi, name) => traceLine(wires.line(gsi, name), trace),
-    kept: wires.kept === undefined ? undefined : traceKeptWrites(wires.kept, buses.ports, trace),
+    slots: traceSlots(new MemorySlots(vm, vm.checkExtension("NR_MEMSLOTS")), tracer),
+    router: traceRouter(new IrqRouting(vm, vm.checkExtension("IRQ_ROUTING"), report), tracer),
+    doorbells: traceDoorbells(new IoEventFds(vm, watcher), buses.mmio, tracer),
+    resampled: traceResampledLines(new ResampledIrqLines(vm), tracer),
+    line: (gsi, name) => traceLine(lines.line(gsi, name), tracer),
+    kept: vm.checkExtension("COALESCED_PIO") > 0 ? new KeptWrites(vm, vcpu) : undefined,
   };
 }

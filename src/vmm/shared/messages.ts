@@ -4,6 +4,7 @@ import type { CpuidEntry } from "../../kvm/cpuid.ts";
 import type { SpinLimits } from "./mailbox.ts";
 import type { PlainError } from "./plain-error.ts";
 import type { ReplyMessage, RequestMessage } from "./requests.ts";
+import type { TraceEvent } from "./trace-event.ts";
 
 /* Everything that crosses threads, apart from the shared words of mailbox.ts and vcpu-control.ts. Plain data only. */
 
@@ -43,8 +44,6 @@ export interface DeviceWorkerData {
   readonly pollMicroseconds: number | "auto" | "never";
   /** Words of credit.ts: messages of output that may be on their way. */
   readonly outputCredit: Readonly<Record<Channel, Int32Array>>;
-  /** Log every step of guest and devices; absent where nobody looks at it. */
-  readonly traceCredit?: Int32Array | undefined;
 }
 
 export interface VcpuWorkerData {
@@ -70,6 +69,7 @@ export type Channel = "serial" | "console";
 export type FromDeviceThread =
   | LogMessage
   | ReplyMessage
+  | { readonly kind: "trace"; readonly event: TraceEvent }
   | { readonly kind: "failed"; readonly error: PlainError }
   | { readonly kind: "guest"; readonly event: GuestEvent }
   | { readonly kind: "pty"; readonly channel: Channel; readonly path: string }

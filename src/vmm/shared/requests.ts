@@ -6,6 +6,7 @@ import type { PlainError } from "./plain-error.ts";
 import type { MachinePlan } from "./plan.ts";
 import type { ResolvedMachine } from "./resolved-machine.ts";
 import type { DeviceStatistics } from "./statistics.ts";
+import type { WhenBehind } from "./trace-credit.ts";
 
 /*
  * What the control thread asks of the device thread, each with its answer. A request carries a token, and its reply the same: requests are
@@ -31,6 +32,13 @@ export interface BuildParts {
   readonly layout: MemoryLayout;
 }
 
+/** How events of the trace are sent. */
+export interface TraceSettings {
+  /** See trace-credit.ts. */
+  readonly credit: Int32Array;
+  readonly whenBehind: WhenBehind;
+}
+
 /** Requests by name: what is asked, and what is answered. */
 export interface DeviceRequests {
   /** Makes the devices of one power cycle; refused with a SpecError or HostError, and nothing is left then. */
@@ -38,6 +46,8 @@ export interface DeviceRequests {
   /** Takes the devices apart, keeps the host's ends. The vCPUs have stopped. Answers the counters of the cycle. */
   readonly dismantle: { readonly asks: undefined; readonly answer: DeviceStatistics };
   readonly statistics: { readonly asks: undefined; readonly answer: DeviceStatistics };
+  /** Switches the trace on, over or, without settings, off; it outlives the power cycle. What was traced until then is sent before the reply. */
+  readonly trace: { readonly asks: TraceSettings | undefined; readonly answer: undefined };
 }
 
 export type RequestName = keyof DeviceRequests;

@@ -1,5 +1,5 @@
-import type { FdWatcher, TurnCounter } from "../../../base/signals.ts";
 import { HostError } from "../../../base/errors.ts";
+import type { FdWatcher, TurnCounter } from "../../../base/signals.ts";
 import { PassthroughFunction, type PassthroughHost } from "../../../passthrough/function.ts";
 import { UserDevice } from "../../../vfio-user/client/device.ts";
 import type { SharedMemory } from "../../../vfio-user/client/memory.ts";

@@ -10,6 +10,7 @@ const handlers: RequestHandlers = {
   },
   dismantle: () => ({ accesses: {}, functions: [] }),
   statistics: () => COUNTERS,
+  trace: () => undefined,
 };
 
 t.test("answerRequest() answers by name, with the request's token", async (t) => {

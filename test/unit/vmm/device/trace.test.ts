@@ -1,18 +1,19 @@
 import t from "tap";
 import { Bus, type BusDevice } from "../../../../src/base/bus.ts";
 import { fd, gpa, gsi, hva } from "../../../../src/base/units.ts";
-import type { PostponedWrites } from "../../../../src/kvm/kept-writes.ts";
 import {
+  type TraceSink,
   traceAccesses,
   traceDoorbells,
-  traceKeptWrites,
+  traceKeptWrite,
   traceLine,
   traceResampledLines,
   traceRouter,
   traceSlots,
 } from "../../../../src/vmm/device/trace.ts";
+import { Tracer } from "../../../../src/vmm/device/tracer.ts";
 import { ACCESS, type AccessHandler } from "../../../../src/vmm/shared/mailbox.ts";
-import { giveTraceCredit, makeTraceCredit, traceGate } from "../../../../src/vmm/shared/trace-credit.ts";
+import { formatTrace, type TraceEvent } from "../../../../src/vmm/shared/trace-event.ts";
 import { FakeDoorbells } from "../../../support/fake-doorbells.ts";
 import { FakeLine } from "../../../support/fake-line.ts";
 import { FakeMsiRouter } from "../../../support/fake-msi-router.ts";
@@ -26,26 +27,29 @@ const registers: BusDevice = {
 
 function setUp() {
   const lines: string[] = [];
-  const details: unknown[] = [];
-  const trace = (text: string, more?: object): void => {
-    lines.push(text);
-    details.push(more);
+  const events: TraceEvent[] = [];
+  const tracer = {
+    emit: (event: TraceEvent): void => {
+      lines.push(formatTrace(event));
+      events.push(event);
+    },
   };
+  const note = (text: string): void => void lines.push(text);
   const ports = new Bus("port");
   const mmio = new Bus("MMIO");
   ports.attach(0x3f8, 8, registers);
-  return { ports, mmio, trace, details, take: () => lines.splice(0) };
+  return { ports, mmio, tracer, note, events, take: () => lines.splice(0) };
 }
 
 t.test("traceAccesses() tells each access with its value and what answers, and passes the answer on", async (t) => {
-  const { ports, mmio, trace, take, details } = setUp();
+  const { ports, mmio, tracer, note, take, events } = setUp();
   const handle: AccessHandler = (_vcpu, kind, address, width, value) => {
     if (kind === ACCESS.portRead) return ports.read(address, width);
-    if (kind === ACCESS.mmioWrite) trace("BAR moved");
+    if (kind === ACCESS.mmioWrite) note("BAR moved");
     if (kind === ACCESS.mmioWrite) mmio.attach(0x1000, 16, { ...registers, name: "moved" });
     return value;
   };
-  const traced = traceAccesses(handle, () => ({ ports, mmio }), trace);
+  const traced = traceAccesses(handle, () => ({ ports, mmio }), tracer);
   t.equal(traced(0, ACCESS.portRead, 0x3fd, 1, 0), 0x60);
   t.equal(traced(1, ACCESS.portWrite, 0x3f9, 1, 7), 7);
   traced(0, ACCESS.portWrite, 0x80, 1, 7);
@@ -59,16 +63,18 @@ t.test("traceAccesses() tells each access with its value and what answers, and p
     "BAR moved",
     "cpu0 memory fault 0x0/4 = 0x0: device memory",
   ]);
-  t.same(details[0], { vcpu: 0, access: "port read", address: 0x3fd, width: 1, value: 0x60, what: "COM1 LSR" });
-  const early = traceAccesses(handle, () => undefined, trace);
+  t.same(events[0], {
+    ...{ kind: "access", vcpu: 0, access: "port read", address: 0x3fd, width: 1, value: 0x60, what: "COM1 LSR" },
+  });
+  const early = traceAccesses(handle, () => undefined, tracer);
   early(0, ACCESS.portWrite, 0x80, 1, 1);
   t.match(take(), [/nobody$/], "before there are buses");
 });
 
 t.test("traceRouter() tells what becomes of a message, and leaves the route as it is", async (t) => {
-  const { trace, take } = setUp();
+  const { tracer, take } = setUp();
   const router = new FakeMsiRouter();
-  const traced = traceRouter(router, trace);
+  const traced = traceRouter(router, tracer);
   let route = traced.allocate("disk0 msix 1");
   t.ok(route.isMasked);
   traced.batch(() => {
@@ -96,9 +102,9 @@ t.test("traceRouter() tells what becomes of a message, and leaves the route as i
 });
 
 t.test("Lines, doorbells and slots are told when they change, and work as before", async (t) => {
-  const { mmio, trace, take } = setUp();
+  const { mmio, tracer, take } = setUp();
   const fake = new FakeLine();
-  const line = traceLine(fake, trace);
+  const line = traceLine(fake, tracer);
   for (const level of [true, true, false]) line.setLevel(level);
   t.equal(fake.rises, 1);
   t.same(take(), [`line ${fake.name} (GSI ${fake.gsi}) up`, `line ${fake.name} (GSI ${fake.gsi}) down`]);
@@ -106,7 +112,7 @@ t.test("Lines, doorbells and slots are told when they change, and work as before
   mmio.attach(0xfe00_0000, 0x4000, { ...registers, name: "disk0 BAR 0", describe: () => "notification of queue 0" });
   const doorbells = new FakeDoorbells();
   let rings = 0;
-  const doorbell = traceDoorbells(doorbells, mmio, trace).register(gpa(0xfe00_3000), 0, () => rings++);
+  const doorbell = traceDoorbells(doorbells, mmio, tracer).register(gpa(0xfe00_3000), 0, () => rings++);
   doorbells.ring(0xfe00_3000, 2);
   doorbell.unregister();
   t.equal(doorbells.ring(0xfe00_3000, 2), false);
@@ -118,7 +124,7 @@ t.test("Lines, doorbells and slots are told when they change, and work as before
     mapped++;
     return { unmap: () => void mapped-- };
   };
-  const slot = traceSlots({ mapSlot }, trace).mapSlot("ROM", gpa(0x1000), hva(0), 0x2000, true);
+  const slot = traceSlots({ mapSlot }, tracer).mapSlot("ROM", gpa(0x1000), hva(0), 0x2000, true);
   t.equal(mapped, 1);
   slot.unmap();
   t.equal(mapped, 0);
@@ -126,37 +132,38 @@ t.test("Lines, doorbells and slots are told when they change, and work as before
 
   const disconnected: string[] = [];
   const connect = () => ({ disconnect: () => void disconnected.push("once") });
-  traceResampledLines({ connect }, trace).connect(gsi(21), fd(3), fd(4)).disconnect();
+  traceResampledLines({ connect }, tracer).connect(gsi(21), fd(3), fd(4)).disconnect();
   t.same(disconnected, ["once"]);
   t.same(take(), ["line GSI 21 driven by its device", "line GSI 21 let go of"]);
 });
 
-t.test("traceKeptWrites() tells what was written without an exit, before it is done", async (t) => {
-  const { ports, trace, take } = setUp();
-  const kept: unknown[] = [];
-  const inner: PostponedWrites = {
-    keep: (port, sizeBytes) => kept.push([port, sizeBytes]),
-    drain: (write) => write(0x3fd, 1, 7),
-    close: () => kept.push("closed"),
-  };
-  const traced = traceKeptWrites(inner, ports, trace);
-  traced.keep(0x3f8, 8);
-  traced.drain((port, width, value) => trace(`written: ${port} ${width} ${value}`));
-  traced.close();
+t.test("traceKeptWrite() tells what was written without an exit, before it is done", async (t) => {
+  const { ports, tracer, note, take } = setUp();
+  const write = traceKeptWrite((port, width, value) => note(`written: ${port} ${width} ${value}`), ports, tracer);
+  write(0x3fd, 1, 7);
   t.same(take(), ["kept port write 0x3fd/1 = 0x7: COM1 LSR", "written: 1021 1 7"]);
-  t.same(kept, [[0x3f8, 8], "closed"]);
 });
 
-t.test("A trace is at most so many lines ahead of who shows it, and goes on where nobody does", async (t) => {
-  const credit = makeTraceCredit();
-  const most = credit[0] ?? 0;
-  t.ok(most > 100);
-  const waitForTurn = traceGate(credit);
-  for (let line = 0; line < most; line++) waitForTurn();
-  t.equal(credit[0], 0);
-  giveTraceCredit(credit);
-  waitForTurn(); // has a place, does not wait
-  t.equal(credit[0], 0);
-  for (let line = 0; line < 10_000; line++) waitForTurn(); // waits in vain once, then goes on
-  t.equal(credit[0], -10_000);
-});
+t.test(
+  "Everything that is wired through the trace works as before while it is off, and when it is switched on later",
+  async (t) => {
+    const { ports, take } = setUp();
+    const tracer = new Tracer(() => t.fail("nothing is told"));
+    const written: number[] = [];
+    const write = traceKeptWrite((port) => written.push(port), ports, tracer);
+    const fake = new FakeLine();
+    const line = traceLine(fake, tracer);
+    write(0x3fd, 1, 7);
+    line.setLevel(true);
+    t.same(written, [0x3fd]);
+    t.equal(fake.rises, 1);
+    const told: string[] = [];
+    const on = { emit: undefined as TraceSink["emit"] };
+    const later = traceLine(new FakeLine(), on);
+    later.setLevel(true);
+    on.emit = (event) => void told.push(formatTrace(event));
+    later.setLevel(false);
+    t.same(told, ["line fake line (GSI 11) down"]);
+    t.same(take(), []);
+  },
+);
