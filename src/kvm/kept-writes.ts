@@ -48,11 +48,13 @@ export class KeptWrites {
     this.#vm.keepPortWrites(port, sizeBytes);
   }
 
-  /** Hands over what was kept, oldest first; nothing to do costs two loads. */
+  /**
+   * Hands over what was kept until now, oldest first; nothing to do costs two loads. What other vCPUs write meanwhile
+   * waits: together they may be as fast as this.
+   */
   drain(write: (port: number, width: Width, value: number) => void): void {
-    for (;;) {
-      const first = Atomics.load(this.#counters, 0);
-      if (first === Atomics.load(this.#counters, 1)) return;
+    const last = Atomics.load(this.#counters, 1);
+    for (let first = Atomics.load(this.#counters, 0); first !== last; first = (first + 1) % CAPACITY) {
       const at = COALESCED_RING.coalesced_mmio + (first % CAPACITY) * COALESCED_WRITE.size;
       const port = this.#ring.getUint32(at + COALESCED_WRITE.phys_addr, true);
       // Cast: KVM decodes port accesses of 1, 2 and 4 bytes; there are no others.
