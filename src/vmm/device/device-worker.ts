@@ -130,6 +130,7 @@ const handlers: RequestHandlers = {
       fail(error); // the devices go all the same
     }
     closeBoard();
+    mailboxes.serve(handle); // what a vCPU has given up waiting for is not for the next board
     characters?.flush();
     return last;
   },

@@ -102,6 +102,8 @@ export class MailboxClient {
   readonly #onSlow: SlowAccess;
   readonly #awake: SpinBudget;
   readonly #asleep: SpinBudget;
+  /** The last access was given up, and nothing has been asked since. */
+  #hasGivenUp = false;
 
   /**
    * @param spins Loads of `reply` before this thread sleeps.
@@ -126,6 +128,11 @@ export class MailboxClient {
 
   /** Does one access; answers what was read, unsigned (for a write, the value written). */
   access(kind: Access, address: number, width: Width, value: number): number {
+    if (this.#hasGivenUp) {
+      // A string instruction has thousands of accesses: each would wait as long as the last.
+      if (this.#isStopping()) return allOnes(width);
+      this.#hasGivenUp = false;
+    }
     const words = this.#words;
     const base = this.#base;
     words[base + KIND] = kind;
@@ -157,6 +164,7 @@ export class MailboxClient {
       }
       if (this.#isStopping()) {
         Atomics.store(words, base + WAITS, 0);
+        this.#hasGivenUp = true;
         return allOnes(width);
       }
       this.#onSlow(kind, address, width, seconds);

@@ -1,6 +1,6 @@
 import { Worker } from "node:worker_threads";
 import t from "tap";
-import { ACCESS, createMailboxes, MailboxServer } from "../../../../src/vmm/shared/mailbox.ts";
+import { ACCESS, createMailboxes, MailboxClient, MailboxServer } from "../../../../src/vmm/shared/mailbox.ts";
 
 /** A vCPU thread's part: does `count` reads through the mailbox and posts their sum. */
 function client(shared: SharedArrayBuffer, vcpu: number, spinLimit: number, count: number): Promise<number> {
@@ -81,4 +81,37 @@ t.test("MailboxServer.serve() gives back all 32 bits unsigned", async (t) => {
   }
   t.equal(await answer, 0xffff_fffe);
   t.equal(ACCESS.mmioWrite, 3);
+});
+
+t.test("MailboxClient.access() gives up on a stop, and then asks for nothing more until the next start", async (t) => {
+  const shared = createMailboxes(1);
+  let isStopping = true;
+  const limits = { awake: 0, asleep: 0 };
+  const ring = (): void => undefined;
+  const slow = (): void => undefined;
+  const mailbox = new MailboxClient(shared, 0, limits, ring, () => isStopping, slow);
+  const server = new MailboxServer(shared);
+  t.equal(mailbox.access(ACCESS.portRead, 0x3fd, 1, 0), 0xff, "nobody answers");
+  // All elements of a string instruction; each would take a second.
+  const elements = Array.from({ length: 1000 }, () => mailbox.access(ACCESS.portWrite, 0x3f8, 2, 1));
+  t.same(new Set(elements), new Set([0xffff]));
+  const asked: number[] = [];
+  const serve = (): number =>
+    server.serve((_vcpu, _kind, address) => {
+      asked.push(address);
+      isStopping = false;
+      return 7;
+    });
+  serve();
+  t.same(asked, [0x3fd], "the one access that was given up");
+  const answered = client(shared, 0, 0, 1);
+  let sum: number | undefined;
+  void answered.then((value) => {
+    sum = value;
+  });
+  while (sum === undefined) {
+    serve();
+    await new Promise(setImmediate);
+  }
+  t.equal(sum, 7, "a later access is answered");
 });
