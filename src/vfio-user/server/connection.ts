@@ -1,6 +1,6 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
-import { MIB } from "../../base/units.ts";
+import { KIB, MIB } from "../../base/units.ts";
 import { closeAll } from "../../host/descriptor-socket.ts";
 import { setU64 } from "../../vfio/calls.ts";
 import {
@@ -31,6 +31,8 @@ const MESSAGES_PER_PUMP = 64;
 /** What a client may send while it owes an answer. QEMU posts a guest's writes meanwhile. */
 const MAX_DEFERRED = 1024;
 const MAX_DEFERRED_BYTES: number = 16 * MIB;
+/** What a descriptor counts as: the process may have some thousand. */
+const DESCRIPTOR_BYTES: number = 64 * KIB;
 
 /**
  * One client: its commands in their order, each answered before the next is looked at. A client that breaks the protocol is refused with
@@ -142,13 +144,13 @@ export class Connection implements RemoteMemory {
 
   #takeDeferred(): UserMessage | undefined {
     const message = this.#deferred.shift();
-    this.#deferredBytes -= message?.payload.length ?? 0;
+    if (message !== undefined) this.#deferredBytes -= weight(message);
     return message;
   }
 
   /** @throws HostError when there are too many. */
   #defer(message: UserMessage): void {
-    this.#deferredBytes += message.payload.length;
+    this.#deferredBytes += weight(message);
     // With nothing on its way into the machine, the client's next message may be all that wakes us.
     if (this.#deferred.push(message) === 1) setImmediate(() => this.pump());
     if (this.#deferred.length > MAX_DEFERRED || this.#deferredBytes > MAX_DEFERRED_BYTES) {
@@ -188,6 +190,9 @@ export class Connection implements RemoteMemory {
     }
   }
 }
+
+const weight = ({ payload, descriptors }: UserMessage): number =>
+  payload.length + descriptors.length * DESCRIPTOR_BYTES;
 
 function dmaAccess(address: number, count: number, data?: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(USER_DMA_ACCESS.size + (data?.length ?? 0));

@@ -1,5 +1,6 @@
 import { setImmediate as turn } from "node:timers/promises";
 import t, { type Test } from "tap";
+import { type Fd, fd } from "../../../../src/base/units.ts";
 import { EventSignals } from "../../../../src/host/event-signals.ts";
 import type { Arrival, OutgoingMessage, UserMessage } from "../../../../src/vfio-user/protocol/wire.ts";
 import { ClientMemory } from "../../../../src/vfio-user/server/client-memory.ts";
@@ -125,15 +126,22 @@ t.test("Connection serves commands that cross an answer, and hangs up on a clien
 });
 
 t.test("Connection hangs up on a client that sends much and does not answer", async (t) => {
-  const client = new PlayedClient(t);
-  client.send(VERSION, version(0, 1));
-  const large = message(9, 10, false, new Uint8Array(1 << 20));
-  let count = 0;
-  t.notOk(
-    client.read(() => {
-      count++;
-      return { takesMs: 0, arrival: large };
-    }),
-  );
-  t.equal(count, 17);
+  const descriptors = new Array<Fd>(100).fill(fd(-1));
+  for (const [what, arrival, most] of [
+    ["bytes", message(9, 10, false, new Uint8Array(1 << 20)), 17],
+    ["descriptors", { ...message(9, 10, false, new Uint8Array(0)), descriptors }, 3],
+  ] as const) {
+    const client = new PlayedClient(t);
+    client.send(VERSION, version(0, 1));
+    let count = 0;
+    t.notOk(
+      client.read(() => {
+        count++;
+        return { takesMs: 0, arrival };
+      }),
+    );
+    t.equal(count, most, what);
+    await turn();
+    t.ok(client.isClosed);
+  }
 });
