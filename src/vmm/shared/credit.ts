@@ -3,7 +3,7 @@
  * queue of messages between the two is as long as its credit, and no longer.
  *
  * The device thread takes credit for each message and the control thread gives it back. One that has none left either
- * waits for it (trace lines) or keeps what it has and asks to be told of new credit (output). In the second case it
+ * waits for it (a trace that loses nothing) or keeps what it has and asks to be told of new credit (output). In the second case it
  * sets the word of the wish and then looks at the credit once more; the control thread gives credit and then looks at
  * the wish. Whichever comes first, one of the two sees what the other has done.
  */
@@ -22,6 +22,9 @@ export function makeCredit(messages: number): Int32Array {
 
 /** Device thread: takes credit for one message, which may go below nothing. @returns What was left before. */
 export const takeCredit = (words: Int32Array): number => Atomics.sub(words, LEFT, 1);
+
+/** What is left now; the control thread may add to it at any time. */
+export const creditLeft = (words: Int32Array): number => Atomics.load(words, LEFT);
 
 /** Device thread: whether credit is left. If not, the doorbell rings when there is. */
 export function hasCredit(words: Int32Array): boolean {
