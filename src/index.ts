@@ -11,12 +11,39 @@
  * @module
  */
 export { HostError, SpecError } from "./base/errors.ts";
-export type { LogSettings } from "./vmm/log.ts";
+export type { MsiMessage } from "./base/signals.ts";
+export type { LogSettings, LogThreshold } from "./vmm/log.ts";
 export { Machine } from "./vmm/machine.ts";
-export type { MachineOptions, MachineStatistics, MachineTrace, TraceOptions } from "./vmm/machine-api.ts";
+export type {
+  MachineEvents,
+  MachineOptions,
+  MachineStatistics,
+  MachineTrace,
+  TraceOptions,
+} from "./vmm/machine-api.ts";
 export type { MachineExit } from "./vmm/machine-exit.ts";
-export type { MachinePlan } from "./vmm/shared/plan.ts";
+export type { Channel, LogLevel } from "./vmm/shared/messages.ts";
+export type {
+  MachinePlan,
+  PlanBar,
+  PlanBarPart,
+  PlanDma,
+  PlanFunction,
+  PlanInterrupt,
+  PlanRange,
+} from "./vmm/shared/plan.ts";
+export type { DeviceStatistics, FunctionStatistics } from "./vmm/shared/statistics.ts";
+export type { WhenBehind } from "./vmm/shared/trace-credit.ts";
 export { formatTrace, type TraceAccess, type TraceEvent } from "./vmm/shared/trace-event.ts";
-export type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec, UserDeviceSpec } from "./vmm/spec/spec.ts";
+export type { ExitKind } from "./vmm/shared/vcpu-control.ts";
+export type {
+  CharSpec,
+  DeviceSpec,
+  DiskSpec,
+  MachineSpec,
+  MemorySpec,
+  RomSpec,
+  UserDeviceSpec,
+} from "./vmm/spec/spec.ts";
 export type { DeviceInput, DiskInput, MachineInput, UserDeviceInput } from "./vmm/spec/spec-check.ts";
 export { type TextChannel, WaitError, type WaitOptions } from "./vmm/text-channel.ts";

@@ -3,7 +3,7 @@
  * Addresses and sizes are plain numbers: 2^53 covers every guest-physical space, and every user mapping lies under 2^47.
  */
 declare const kindOfNumber: unique symbol;
-type Branded<Kind extends string> = number & { readonly [kindOfNumber]: Kind };
+export type Branded<Kind extends string> = number & { readonly [kindOfNumber]: Kind };
 
 /** Guest-physical address, in bytes. */
 export type Gpa = Branded<"gpa">;

@@ -12,11 +12,12 @@
 export type { Report } from "../base/backends.ts";
 export { HostError } from "../base/errors.ts";
 export { type RegisterAccess, RegisterBank, type RegisterHandler, type RegisterRow } from "../base/registers.ts";
-export { type Gpa, gpa, type Width } from "../base/units.ts";
+export { type Branded, type Fd, type Gpa, gpa, type Width } from "../base/units.ts";
 export type { PciIdentity } from "../pci/config-space.ts";
-export type { BarIndex, BarRequest } from "../pci/function.ts";
-export { EduDevice } from "./devices/edu.ts";
-export { NvmeDevice } from "./devices/nvme.ts";
+export { type BarIndex, type BarRequest, ROM_BAR } from "../pci/function.ts";
+export type { BarOffset } from "../pci/msix.ts";
+export { EduDevice, type EduRegister } from "./devices/edu.ts";
+export { NvmeDevice, type NvmeRegister } from "./devices/nvme.ts";
 export { NvmeStore } from "./devices/nvme-store.ts";
 export type {
   BarRegisters,

@@ -3,7 +3,8 @@ import { gpa, hex, MIB, TWO_POW_32, type Width } from "../../base/units.ts";
 import type { PciIdentity } from "../../pci/config-space.ts";
 import type { DeviceBar, DeviceHost, DeviceInterrupts, UserPciDevice } from "../server/device.ts";
 
-type EduRegister =
+/** Names of the registers of QEMU's edu device. */
+export type EduRegister =
   | "identification"
   | "liveness"
   | "factorial"

@@ -8,7 +8,8 @@ import { NvmeIo } from "./nvme-io.ts";
 import { type Completion, CompletionQueue, SubmissionQueue } from "./nvme-queues.ts";
 import type { NvmeStore } from "./nvme-store.ts";
 
-type NvmeRegister =
+/** Names of the controller registers. NVM Express 1.4 §3.1 */
+export type NvmeRegister =
   | "capLow"
   | "capHigh"
   | "vs"

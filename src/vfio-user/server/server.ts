@@ -1,6 +1,6 @@
 import type { Report } from "../../base/backends.ts";
-import { ReportLimit } from "../../base/report-limit.ts";
 import { HostError } from "../../base/errors.ts";
+import { ReportLimit } from "../../base/report-limit.ts";
 import type { FdWatch } from "../../base/signals.ts";
 import type { Fd } from "../../base/units.ts";
 import { DescriptorSocket } from "../../host/descriptor-socket.ts";
