@@ -6,7 +6,10 @@ import type { DeviceHost } from "../../src/vfio-user/server/device.ts";
 import { FakeGuestMemory } from "./fake-memory.ts";
 import { NvmeDriver } from "./nvme-driver.ts";
 
-/** An NVMe controller in the test's own process, without server and socket: its system calls can be recorded. */
+/**
+ * An NVMe controller in the test's own process, without server and socket: its system calls can be recorded. Its clock
+ * stands still: the driver waits without letting the event loop turn, so no command may be put off to the next turn.
+ */
 export class LocalNvme {
   readonly memory: FakeGuestMemory = new FakeGuestMemory();
   readonly reports: string[] = [];
@@ -22,7 +25,7 @@ export class LocalNvme {
     };
     const store = new NvmeStore(image, false, host.report);
     t.teardown(() => store.close());
-    const device = new NvmeDevice(host, store, "TS1");
+    const device = new NvmeDevice(host, store, "TS1", () => 0);
     this.driver = new NvmeDriver(
       {
         readRegion: (region: number, offset: number, width: Width) => (region === 0 ? device.read(offset, width) : 0),

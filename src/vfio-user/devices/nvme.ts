@@ -77,10 +77,15 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
   /** Queues whose commands go on in the next turn of the event loop. */
   readonly #paused: Set<SubmissionQueue> = new Set();
   #turnEnd: number | undefined;
+  readonly #now: () => number;
 
-  /** @param serial At most 20 ASCII characters; it names the namespace too. */
-  constructor(host: DeviceHost, store: NvmeStore, serial: string) {
+  /**
+   * @param serial At most 20 ASCII characters; it names the namespace too.
+   * @param now The clock that bounds a turn of the event loop, in milliseconds.
+   */
+  constructor(host: DeviceHost, store: NvmeStore, serial: string, now: () => number = () => performance.now()) {
     this.#host = host;
+    this.#now = now;
     this.#io = new NvmeIo(host.memory, store, host.report, () => this.#admin.isWriteCacheOn);
     this.#admin = new NvmeAdmin({
       memory: host.memory,
@@ -225,12 +230,12 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
   /** Whether the commands of this turn of the event loop, of all queues, have taken their time. A paused queue has one more then. */
   #isTurnOver(): boolean {
     if (this.#turnEnd === undefined) {
-      this.#turnEnd = performance.now() + TURN_MS;
+      this.#turnEnd = this.#now() + TURN_MS;
       setImmediate(() => {
         this.#turnEnd = undefined;
       });
     }
-    return performance.now() > this.#turnEnd;
+    return this.#now() > this.#turnEnd;
   }
 
   #pause(queue: SubmissionQueue): void {
