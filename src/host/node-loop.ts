@@ -7,13 +7,15 @@ import { pollInBackground } from "./libc.ts";
  * Watched descriptors on Node's event loop, for programs whose main thread is theirs: servers of devices, not the machine's device thread.
  *
  * A background thread sleeps in poll on the epoll descriptor; what it finds is dispatched by Node's loop, so timers, promises and
- * descriptors take turns. That costs some 40 µs an event. The process stays alive until {@link close}.
+ * descriptors take turns. That costs some 40 µs an event. The process stays alive until {@link close}. One that exits without it wakes the
+ * background thread first: Node waits for its threads, and would wait for this one until the next event.
  */
 export class NodeLoop {
   readonly epoll: EpollLoop = new EpollLoop();
   readonly #wake: EventFd = EventFd.create();
   readonly #descriptors: Uint8Array = new Uint8Array(new ArrayBuffer(POLLFD.size));
   readonly #onError: (error: unknown) => void;
+  readonly #onExit: () => void = () => this.close();
   #isClosed = false;
   /** Resolves when nothing is dispatched any more and all is given back. */
   readonly closed: Promise<void>;
@@ -25,6 +27,7 @@ export class NodeLoop {
     const view = new DataView(this.#descriptors.buffer);
     view.setInt32(POLLFD.fd, this.epoll.fd, true);
     view.setInt16(POLLFD.events, POLL.POLLIN, true);
+    process.once("exit", this.#onExit);
     this.closed = this.#run();
   }
 
@@ -45,6 +48,7 @@ export class NodeLoop {
         this.#onError(error);
       }
     }
+    process.off("exit", this.#onExit);
     this.epoll.close();
     this.#wake.close();
   }

@@ -33,6 +33,9 @@ const report: Report = (level, text) => {
   if (level !== "debug") process.stderr.write(`${level}: ${printable(text)}\n`);
 };
 
+// A line that cannot be written, since its reader has gone or a disk is full, is lost; the device goes on.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => undefined);
+
 function serve(): DeviceServer | undefined {
   const { values, positionals } = readArguments();
   if (values.help) {

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import t from "tap";
 import { EventFd } from "../../../src/host/eventfd.ts";
 import { NodeLoop } from "../../../src/host/node-loop.ts";
@@ -39,3 +41,16 @@ t.test("NodeLoop hands an exception of a callback on and goes on", async (t) => 
   await loop.closed;
   event.close();
 });
+
+for (const [how, status] of [
+  ["process.exit(7)", 7],
+  ["throw new Error('broken')", 1],
+] as const) {
+  t.test(`NodeLoop keeps no process from ending: ${how}`, async (t) => {
+    const module = new URL("../../../src/host/node-loop.js", import.meta.url);
+    const program = `import { NodeLoop } from "${module}"; new NodeLoop(() => undefined); setTimeout(() => { ${how} }, 10);`;
+    const child = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "ignore" });
+    t.teardown(() => child.kill("SIGKILL"));
+    t.same(await once(child, "exit"), [status, null]);
+  });
+}

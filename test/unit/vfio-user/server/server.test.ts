@@ -157,6 +157,22 @@ t.test("DeviceServer hangs up on a client that sends what is no message, and ser
   t.equal(client.negotiate().error, 0);
 });
 
+t.test("tsvmm-device goes on when its standard error has lost its reader, and ends in order", async (t) => {
+  const { socket, process: server } = await startServer(t, "edu");
+  const first = new RawClient(t, socket);
+  first.negotiate();
+  server.stderr?.destroy();
+  server.stdout?.destroy();
+  first.wire.close(); // which is reported
+  for (let round = 0; round < 3; round++) {
+    const next = new RawClient(t, socket);
+    t.equal(next.negotiate().error, 0);
+    next.wire.close();
+  }
+  server.kill("SIGTERM");
+  t.same(await once(server, "exit"), [0, null]);
+});
+
 for (const kind of ["edu", "nvme"] as const) {
   t.test(`DeviceServer with ${kind} survives 200 clients that send nonsense`, async (t) => {
     const image = `${t.testdir({ "disk.raw": Buffer.alloc(65_536) })}/disk.raw`;
