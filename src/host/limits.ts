@@ -21,6 +21,15 @@ export function openFilesLimit(): ResourceLimit {
   return resourceLimit(RESOURCE.RLIMIT_NOFILE, "RLIMIT_NOFILE");
 }
 
+/** Bytes of address space that this process may still map; `Infinity` without a limit. */
+export function addressSpaceLeft(): number {
+  const { current } = resourceLimit(RESOURCE.RLIMIT_AS, "RLIMIT_AS");
+  if (current === Number.POSITIVE_INFINITY) return current;
+  // Its first word counts pages of 4 KiB. proc_pid_statm(5)
+  const pages = Number(readFileSync("/proc/self/statm", "utf8").split(" ", 1)[0]);
+  return Math.max(0, current - pages * 4 * KIB);
+}
+
 function resourceLimit(resource: number, name: string): ResourceLimit {
   const limit = new DataView(new ArrayBuffer(RLIMIT.size));
   check(libc.getrlimit(resource, new Uint8Array(limit.buffer)), `read ${name}`, "getrlimit");

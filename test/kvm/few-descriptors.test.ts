@@ -63,3 +63,32 @@ t.test(
     t.ok(refusals > 10, `${refusals} starts were refused`);
   },
 );
+
+t.test("tsvmm says in one line which thread has no address space", { skip: missingKvm() }, async (t) => {
+  const command = fileURLToPath(new URL("../../bundle/main.js", import.meta.url));
+  const machine = ["--kernel", kernel, "--memory", "16M", "--disk", `path=${disk}`];
+  const used = Number(/VmSize:\s*(\d+) kB/.exec(statusOf("-p", "fs.readFileSync('/proc/self/status', 'utf8')"))?.[1]);
+  const runs = [0.5, 1.5, 2.5, 3.5].map((threads) => {
+    const bytes = used * 1024 + threads * 800 * 2 ** 20;
+    const { status, stdout, stderr } = spawnSync("prlimit", [`--as=${bytes}`, process.execPath, command, ...machine], {
+      ...{ encoding: "utf8", timeout: 30_000 },
+    });
+    return { status, out: stdout, errors: stderr };
+  });
+  const refused = (name: string): object => ({
+    ...{ status: 1, out: "" },
+    errors: new RegExp(
+      `^tsvmm: Cannot start ${name}: \\d+ MiB of address space are left, .* \\(raise ulimit -v\\)\\n$`,
+    ),
+  });
+  t.match(runs, [
+    refused("the device thread"),
+    refused(`the storage worker of ${disk}`),
+    refused("the thread of vCPU 0"),
+    { status: 0, out: OUTPUT, errors: "" },
+  ]);
+});
+
+function statusOf(...args: readonly string[]): string {
+  return spawnSync(process.execPath, args, { encoding: "utf8" }).stdout;
+}

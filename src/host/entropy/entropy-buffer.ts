@@ -4,7 +4,7 @@ export type EntropyBufferMemory = SharedArrayBuffer;
 /** Most bytes that are asked for at a time. */
 export const ENTROPY_BUFFER_BYTES = 4096;
 /** Words before the bytes. */
-const HEADER = { state: 0, count: 1, errno: 2, stop: 3, done: 4, words: 8 } as const;
+const HEADER = { state: 0, count: 1, errno: 2, stop: 3, done: 4, serving: 5, words: 8 } as const;
 /**
  * Who owns count and bytes. Only the owner changes the state: the device thread makes `wanted` of `empty` and `empty` of `full`, the worker
  * makes `full` or `ended` of `wanted`.
@@ -55,15 +55,29 @@ export class EntropyBuffer {
     Atomics.store(this.#words, HEADER.stop, 1);
   }
 
+  /** Device thread: blocks until the worker's code runs. @returns False after `timeoutMs`. */
+  waitUntilServing(timeoutMs: number): boolean {
+    return this.#waitFor(HEADER.serving, timeoutMs);
+  }
+
   /** Device thread: blocks until the worker uses no descriptor any more. @returns False after `timeoutMs`. */
   waitUntilDone(timeoutMs: number): boolean {
+    return this.#waitFor(HEADER.done, timeoutMs);
+  }
+
+  #waitFor(word: number, timeoutMs: number): boolean {
     const deadline = performance.now() + timeoutMs;
-    while (Atomics.load(this.#words, HEADER.done) === 0) {
+    while (Atomics.load(this.#words, word) === 0) {
       const left = deadline - performance.now();
       if (left <= 0) return false;
-      Atomics.wait(this.#words, HEADER.done, 0, left);
+      Atomics.wait(this.#words, word, 0, left);
     }
     return true;
+  }
+
+  /** Worker: the first thing it does. */
+  begin(): void {
+    this.#announce(HEADER.serving);
   }
 
   /** Worker: how many bytes are asked for; 0 for none. */
@@ -90,7 +104,11 @@ export class EntropyBuffer {
 
   /** Worker: the last thing it does. */
   finish(): void {
-    Atomics.store(this.#words, HEADER.done, 1);
-    Atomics.notify(this.#words, HEADER.done);
+    this.#announce(HEADER.done);
+  }
+
+  #announce(word: number): void {
+    Atomics.store(this.#words, word, 1);
+    Atomics.notify(this.#words, word);
   }
 }

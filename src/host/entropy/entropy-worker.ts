@@ -24,6 +24,7 @@ const RETRY_MS = 20;
 function serve(data: EntropyWorkerData): void {
   setThreadName("tsvmm-entropy");
   const buffer = new EntropyBuffer(data.memory);
+  buffer.begin();
   const wake = EventFd.attach(fd(data.wake));
   const ready = EventFd.attach(fd(data.ready));
   // A buffer of its own: small typed arrays without one can be moved by V8, and the kernel writes to an address.

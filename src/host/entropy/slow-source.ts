@@ -1,12 +1,22 @@
-import { Worker } from "node:worker_threads";
 import type { EntropyBackend, Report } from "../../base/backends.ts";
+import { HostError } from "../../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../../base/signals.ts";
 import type { Fd } from "../../base/units.ts";
 import { errnoName } from "../errors.ts";
 import { EventFd } from "../eventfd.ts";
 import { libc } from "../libc.ts";
+import { startWorker } from "../worker.ts";
 import { EntropyBuffer } from "./entropy-buffer.ts";
 import type { EntropyWorkerData } from "./entropy-worker.ts";
+
+/** The worker's program, and how long it may take until it runs, in milliseconds. Tests have others. */
+interface WorkerStart {
+  readonly entry: URL;
+  readonly timeoutMs: number;
+}
+
+const WORKER: WorkerStart = { entry: new URL("./entropy-worker.js", import.meta.url), timeoutMs: 10_000 };
+const START_ADVICE = "raise ulimit -n, or install tsvmm again if its files are gone";
 
 /**
  * A source of random bytes that may make its reader wait: a hardware generator, a pipe, a terminal. A worker waits for it, and reads no
@@ -23,18 +33,19 @@ export class SlowSource implements EntropyBackend {
   #onReady: () => void = () => undefined;
   #isEndTold = false;
 
-  /** @param file A nonblocking descriptor, owned from now on, also when this throws. @throws SyscallError */
-  constructor(path: string, file: Fd, watcher: FdWatcher, report: Report) {
+  /** @param file A nonblocking descriptor, owned from now on, also when this throws. @throws HostError */
+  constructor(path: string, file: Fd, watcher: FdWatcher, report: Report, worker: WorkerStart = WORKER) {
     this.#path = path;
     this.#file = file;
     this.#report = report;
-    const made: EventFd[] = [];
+    const made: { close(): void }[] = [];
     try {
       this.#wake = EventFd.create();
       made.push(this.#wake);
       this.#ready = EventFd.create();
       made.push(this.#ready);
       this.#watch = watcher.watch(this.#ready.fd, "input", () => this.#take());
+      made.unshift(this.#watch);
       const workerData: EntropyWorkerData = {
         memory: this.#buffer.memory,
         source: file,
@@ -42,9 +53,17 @@ export class SlowSource implements EntropyBackend {
         ready: this.#ready.fd,
       };
       // It never keeps the process alive, and starts although this thread's event loop may never turn.
-      new Worker(new URL("./entropy-worker.js", import.meta.url), { workerData }).unref();
+      const name = `the thread that reads ${path}`;
+      const thread = startWorker(name, worker.entry, { workerData });
+      thread.unref();
+      // It cannot say why it does not run: its errors need an event loop that turns. Where one does, it is said below.
+      thread.on("error", () => undefined);
+      if (!this.#buffer.waitUntilServing(worker.timeoutMs)) {
+        throw new HostError(`Cannot start ${name}: it does not run after ${worker.timeoutMs / 1000} s`, START_ADVICE);
+      }
     } catch (error) {
-      for (const event of made) event.close();
+      this.#buffer.stop(); // a late one looks at that before it uses a descriptor
+      for (const thing of made) thing.close();
       libc.close(file);
       throw error;
     }

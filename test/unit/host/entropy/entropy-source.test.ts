@@ -2,7 +2,9 @@ import { execFileSync } from "node:child_process";
 import { closeSync, constants, openSync, readdirSync, readSync, writeFileSync, writeSync } from "node:fs";
 import t, { type Test } from "tap";
 import { errnoOf } from "../../../../src/base/errors.ts";
+import { fd } from "../../../../src/base/units.ts";
 import { type EntropySource, openEntropySource } from "../../../../src/host/entropy/entropy-source.ts";
+import { SlowSource } from "../../../../src/host/entropy/slow-source.ts";
 import { HostBench, text } from "../../../support/host-bench.ts";
 
 /** A source, and what it has given each time its reader was told or asked. */
@@ -122,4 +124,26 @@ t.test("EntropySource.close() ends a worker that waits, and gives all descriptor
   for (let turns = 0; turns < 1000 && count() > before; turns++) await new Promise((resolve) => setImmediate(resolve));
   t.ok(count() <= before, `${count()} of ${before}`);
   t.same(bench.reported, []);
+});
+
+t.test("SlowSource is refused in one line when its thread does not run, and leaves no descriptor", async (t) => {
+  const bench = new HostBench(t);
+  const path = fifo(bench);
+  const descriptors = (): number => readdirSync("/proc/self/fd").length;
+  const before = descriptors();
+  const entry = new URL("file:///nowhere.js");
+  const start = (): unknown =>
+    new SlowSource(path, fd(openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)), bench.loop, bench.report, {
+      ...{ entry, timeoutMs: 1 },
+    });
+  t.throws(start, {
+    name: "HostError",
+    message: /^Cannot start the thread that reads .*: it does not run after .* \(raise/,
+  });
+  const isBack = async (): Promise<boolean> => {
+    await new Promise(setImmediate); // the thread's own go some turns after its end
+    return descriptors() <= before;
+  };
+  while (!(await isBack()));
+  t.equal(descriptors(), before);
 });
