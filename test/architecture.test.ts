@@ -134,6 +134,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "test/fuzz/platform",
     "test/fuzz/boot",
     "test/fuzz/command-line",
+    "test/fuzz/vfio-user",
   ],
   "test/fuzz/accesses": ["src/**", "test/support", "test/fuzz/engine"],
   "test/fuzz/boot": ["src/base", "src/boot", "src/vmm/control", "guests", "test/support", "test/fuzz/engine"],
@@ -148,6 +149,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   "test/fuzz/removals": ["src/**", "test/support", "test/fuzz/engine", "test/fuzz/accesses"],
   "test/fuzz/platform": ["src/base", "src/platform", "test/support", "test/fuzz/engine"],
+  "test/fuzz/vfio-user": ["src/**", "test/support", "test/fuzz/engine"],
   "test/kvm": ["src/**", "guests", "tools", "guest-images", "test/support"],
   "test/lab": ["src/**", "guests", "tools", "guest-images", "lab"],
   "test/unit/**": [

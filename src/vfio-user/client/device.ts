@@ -37,8 +37,8 @@ import { WaitBudget } from "./wait-budget.ts";
 export interface UserDeviceOptions {
   /** As messages call it. */
   readonly name: string;
-  /** Where its server listens. */
-  readonly socket: string;
+  /** Where its server listens, or a connection to it, which is the device's from then on. */
+  readonly socket: string | DescriptorSocket;
   /** What the device reaches by DMA. */
   readonly memory: SharedMemory;
   readonly watcher: FdWatcher;
@@ -85,7 +85,9 @@ export class UserDevice implements DeviceBackend {
     const { name, memory } = options;
     this.name = name;
     this.#memory = memory;
-    const wire = new UserWire(new DescriptorSocket(connectTo(options.socket)), options.cutOff);
+    const { socket } = options;
+    const connection = typeof socket === "string" ? new DescriptorSocket(connectTo(socket)) : socket;
+    const wire = new UserWire(connection, options.cutOff);
     const watch = options.watcher.watch(wire.fd, "input", () => this.#channel.pump());
     this.#watch = watch;
     this.#channel = new UserChannel({

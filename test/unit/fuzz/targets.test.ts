@@ -7,7 +7,9 @@ const OPERATIONS: Readonly<Record<string, number>> = {
   removals: 6000,
   platform: 60_000,
   boot: 2000,
-  "command-line": 3000,
+  "command-line": 2000,
+  "vfio-user-server": 3000,
+  "vfio-user-client": 2000,
 };
 
 for (const target of TARGETS.map((make) => make()).filter(({ name }) => name !== "accesses")) {
