@@ -16,11 +16,16 @@ export class FakeGuestMemory implements GuestMemory {
   /** Called at every fence: where a test plays the guest that runs at the worst moment. */
   onFence: (() => void) | undefined;
   readonly #bytes: Uint8Array;
+  readonly #hostBase: number;
   readonly #view: DataView;
 
-  /** @param regions Sizes in bytes, addresses guest-physical; by default 1 MiB at 0. */
+  /**
+   * @param regions Sizes in bytes, addresses guest-physical; by default 1 MiB at 0.
+   * @param host Memory of this process and its address, for backends that make system calls; by default an address that is nobody's.
+   */
   constructor(
     regions: readonly { readonly gpa: number; readonly sizeBytes: number }[] = [{ gpa: 0, sizeBytes: 1 << 20 }],
+    host?: { readonly bytes: Uint8Array; readonly address: number },
   ) {
     let fileOffset = 0;
     const placed: RamRegion[] = [];
@@ -30,8 +35,9 @@ export class FakeGuestMemory implements GuestMemory {
     }
     this.regions = placed;
     this.sizeBytes = fileOffset;
-    this.#bytes = new Uint8Array(fileOffset);
-    this.#view = new DataView(this.#bytes.buffer);
+    this.#bytes = host?.bytes ?? new Uint8Array(fileOffset);
+    this.#hostBase = host?.address ?? FAKE_HOST_BASE;
+    this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, fileOffset);
   }
 
   /** The bytes of a range, shared, not copied. @throws RangeError when it is not RAM: the test is wrong. */
@@ -43,7 +49,7 @@ export class FakeGuestMemory implements GuestMemory {
 
   /** The bytes a host segment names, shared, not copied. @throws RangeError when it reaches outside the fake's RAM. */
   atHost(segment: HostSegment): Uint8Array {
-    const offset = segment.address - FAKE_HOST_BASE;
+    const offset = segment.address - this.#hostBase;
     if (!(offset >= 0) || offset + segment.sizeBytes > this.sizeBytes) throw new RangeError("No fake RAM there");
     return this.#bytes.subarray(offset, offset + segment.sizeBytes);
   }
@@ -121,7 +127,7 @@ export class FakeGuestMemory implements GuestMemory {
 
   hostAddress(address: Gpa, sizeBytes: number): Hva | undefined {
     const offset = this.#offset(address, sizeBytes);
-    return offset === undefined ? undefined : hva(FAKE_HOST_BASE + offset);
+    return offset === undefined ? undefined : hva(this.#hostBase + offset);
   }
 
   contains(address: Gpa, sizeBytes: number): boolean {

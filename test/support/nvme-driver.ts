@@ -26,7 +26,7 @@ export interface NvmeResult {
 const CONFIG = 7;
 
 /** A pair of queues of 16 entries each: submissions at a page, completions at the next. */
-class QueuePair {
+export class QueuePair {
   readonly id: number;
   readonly base: number;
   tail = 0;
@@ -42,6 +42,12 @@ class QueuePair {
 const ENTRIES = 16;
 const ADMIN_QUEUES = 0x1_0000;
 const IO_QUEUES = 0x1_2000;
+
+/** Admin commands that make queue pair 1, with vector 1. */
+export const CREATE_QUEUES: readonly NvmeCommand[] = [
+  { opcode: 0x05, prp1: IO_QUEUES + 0x1000, dwords: [((ENTRIES - 1) << 16) | 1, 0x0001_0003] },
+  { opcode: 0x01, prp1: IO_QUEUES, dwords: [((ENTRIES - 1) << 16) | 1, 0x0001_0001] },
+];
 
 /** Where the driver finds the controller's registers and its configuration space. */
 export type NvmeRegions = Pick<UserDevice, "readRegion" | "writeRegion">;
@@ -79,11 +85,8 @@ export class NvmeDriver {
     until("the controller is ready", () => (this.read(0x1c) & 1) === 1);
   }
 
-  /** Queue pair 1, with vector 1. */
   createQueues(): void {
-    const size = ((ENTRIES - 1) << 16) | 1;
-    this.run({ opcode: 0x05, prp1: IO_QUEUES + 0x1000, dwords: [size, 0x0001_0003] });
-    this.run({ opcode: 0x01, prp1: IO_QUEUES, dwords: [size, 0x0001_0001] });
+    for (const command of CREATE_QUEUES) this.run(command);
   }
 
   /** Carries a command of the admin queue out. */

@@ -23,8 +23,10 @@ export interface VirtioBench {
 }
 
 /** Plugs a device into fakes: 16 MiB of RAM at 0, a doorbell for each queue, a driver that has not said a word yet. */
-export function plugVirtio(makeDevice: (memory: FakeGuestMemory) => VirtioDevice): VirtioBench {
-  const memory = new FakeGuestMemory([{ gpa: 0, sizeBytes: 16 << 20 }]);
+export function plugVirtio(
+  makeDevice: (memory: FakeGuestMemory) => VirtioDevice,
+  memory: FakeGuestMemory = new FakeGuestMemory([{ gpa: 0, sizeBytes: 16 << 20 }]),
+): VirtioBench {
   const router = new FakeMsiRouter();
   const doorbells = new FakeDoorbells();
   const line = new FakeLine();
