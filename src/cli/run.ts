@@ -44,16 +44,19 @@ async function runMachine({ spec, log, isDryRun, isVerbose, summary }: RunReques
     return 0;
   }
   const report = (error: Error): void => void stderr.write(`${describeError(error, styleFor(stderr, env)).text}\n`);
-  // Before the start: a signal that comes meanwhile is kept until there is something to stop.
+  // Before the start, which a signal that comes meanwhile stops.
   const requests = new StopRequests(process, report);
   try {
     const started = performance.now();
-    const machine = await Machine.start(spec, { log });
+    const machine = await Machine.start(spec, { log, signal: requests.signal });
     requests.attach(machine);
     const exit = await machine.exited;
     if (summary !== undefined) await writeSummary(summary, machine, exit, started);
     if (exit.error !== undefined) throw exit.error;
     return requests.status ?? exit.status;
+  } catch (error) {
+    if (requests.status === undefined || error !== requests.signal.reason) throw error;
+    return requests.status;
   } finally {
     requests.close();
   }

@@ -34,6 +34,7 @@ export class StopRequests {
   readonly #report: (error: Error) => void;
   readonly #now: () => number;
   readonly #listeners: readonly [StopSignal | "uncaughtException", (argument: Error) => void][];
+  readonly #start = new AbortController();
   #machine: Stoppable | undefined;
   #signal: StopSignal | undefined;
   #signalledAt = 0;
@@ -65,6 +66,11 @@ export class StopRequests {
   attach(machine: Stoppable): void {
     this.#machine = machine;
     this.#stop();
+  }
+
+  /** Aborted by a request that comes before there is a machine. */
+  get signal(): AbortSignal {
+    return this.#start.signal;
   }
 
   /** The exit status these requests demand; `undefined` when there was none. */
@@ -101,8 +107,9 @@ export class StopRequests {
   #stop(): void {
     const text = this.#error?.message ?? this.#signal;
     if (text === undefined) return;
+    if (this.#machine === undefined) return this.#start.abort(new Error(text));
     this.#machine
-      ?.stop(text)
+      .stop(text)
       .catch((error: unknown) => this.#onError(error instanceof Error ? error : new Error(String(error))));
   }
 

@@ -129,25 +129,33 @@ export class Machine extends EventEmitter<MachineEvents> {
   /**
    * Starts a machine; resolves when its first vCPU runs.
    *
-   * @throws SpecError when the spec is wrong, HostError when the host refuses or lacks something. Nothing is left behind then.
+   * @throws SpecError when the spec is wrong, HostError when the host refuses or lacks something, the reason of `options.signal` when that
+   *   was aborted. Nothing is left behind then.
    */
   static async start(input: MachineInput, options: MachineOptions = {}): Promise<Machine> {
     const spec = completeSpec(input);
     const machine = new Machine(spec, options);
-    try {
-      await machine.#serialized(() => machine.#powerOn());
-      return machine;
-    } catch (error) {
-      return await machine.#failStart(error);
-    }
+    await machine.#begin(() => machine.#powerOn(), options.signal);
+    return machine;
   }
 
-  /** Takes apart what a failed start has left, then passes its error on. */
-  async #failStart(thrown: unknown): Promise<never> {
-    const error = thrown instanceof Error ? thrown : new Error(String(thrown));
-    this.#end(failure(error));
-    await this.exited;
-    throw error;
+  /** A start, or what is done of one. Takes apart what a failed one has left, then passes its error on. */
+  async #begin(step: () => Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+    const abort = (): void => this.#end({ status: 0, reason: "stopped", text: "stopped while it started" });
+    signal?.addEventListener("abort", abort);
+    try {
+      signal?.throwIfAborted();
+      await this.#serialized(step);
+      signal?.throwIfAborted(); // it was aborted too late to fail
+    } catch (thrown) {
+      const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+      this.#end(failure(error));
+      await this.exited;
+      signal?.throwIfAborted(); // whatever came of that on the way
+      throw error;
+    } finally {
+      signal?.removeEventListener("abort", abort);
+    }
   }
 
   /**
@@ -157,11 +165,7 @@ export class Machine extends EventEmitter<MachineEvents> {
    */
   static async describe(input: MachineInput, options: MachineOptions = {}): Promise<MachinePlan> {
     const machine = new Machine(completeSpec(input), options);
-    try {
-      await machine.#serialized(async () => void (await machine.#assemble()));
-    } catch (error) {
-      await machine.#failStart(error);
-    }
+    await machine.#begin(async () => void (await machine.#assemble()), options.signal);
     await machine.stop("described");
     if (machine.#plan === undefined) throw new HostError("Cannot describe the machine: it ended before it was made");
     return machine.#plan;
@@ -305,6 +309,7 @@ export class Machine extends EventEmitter<MachineEvents> {
   #end(exit: MachineExit): void {
     if (this.#ending !== undefined) return;
     this.#ending = exit;
+    this.#devices.hurry();
     this.#serialized(async () => {
       let final = exit;
       const deadline = performance.now() + this.#endTimeout;

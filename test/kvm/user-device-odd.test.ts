@@ -17,6 +17,7 @@ import { startOddServer, startServer, startServerAt } from "../support/user-serv
  */
 
 const skip = missingKvm();
+t.setTimeout(120_000); // 15 seconds where nothing else runs
 const COM1 = 0x3f8;
 const LINE_STATUS = 0x3fd;
 /** Slots 0 and 1 are the host bridge's and the random number generator's. */
@@ -35,13 +36,16 @@ interface Run {
   readonly lines: string[];
 }
 
-async function start(t: Test, devices: readonly UserDeviceInput[], write: (a: Assembler) => void): Promise<Run> {
+async function start(
+  t: Test,
+  devices: readonly UserDeviceInput[],
+  write: (a: Assembler) => void,
+  signal?: AbortSignal,
+): Promise<Run> {
   const kernel = join(folder, `guest${images++}.elf`);
   writeFileSync(kernel, multibootImage(write).bytes);
-  const machine = await Machine.start({
-    ...{ kernel, memory: { sizeBytes: 16 << 20 }, debugExitPort: 0xf4 },
-    userDevices: devices,
-  });
+  const input = { kernel, memory: { sizeBytes: 16 << 20 }, debugExitPort: 0xf4, userDevices: devices };
+  const machine = await Machine.start(input, signal === undefined ? {} : { signal });
   t.teardown(() => machine.stop());
   const lines: string[] = [];
   machine.on("log", (level, text) => lines.push(`${level}: ${text}`));
@@ -186,4 +190,53 @@ t.test("Machine keeps its RAM when a server tries to cut the file short", { skip
   await server.reported(/errno 1\n/);
   const exited = await machine.exited;
   t.equal(exited.status, SUCCESS, exited.text);
+});
+
+t.test("Machine.start() is ended by its signal while it waits for a server without limit", { skip }, async (t) => {
+  const server = await startOddServer(t, "silent");
+  const controller = new AbortController();
+  const devices = [{ socket: server.socket, timeoutSeconds: "off" as const }];
+  const starting = start(t, devices, (a) => a.hlt(), controller.signal);
+  starting.catch(() => undefined); // awaited below
+  await server.reported(/asked for region 3/);
+  const reason = new Error("enough");
+  controller.abort(reason);
+  await t.rejects(starting, reason);
+  await t.rejects(
+    start(t, devices, (a) => a.hlt(), controller.signal),
+    reason,
+    "and by one that came before it",
+  );
+});
+
+t.test(
+  "Machine.stop() ends a guest's access to a server that may take without limit, and the release",
+  { skip },
+  async (t) => {
+    const server = await startOddServer(t, "hanging");
+    const { machine } = await start(t, [{ socket: server.socket, timeoutSeconds: "off" }], (a) => {
+      openFunction(a, SLOT);
+      a.mov("eax", mem32("ebx", 0x10));
+      print(a, "r").label("again").mov("eax", mem32("ebx", 0x10)).jmp("again");
+      tables(a.label("handler"));
+    });
+    await machine.serial.waitFor("r");
+    await server.reported(/hangs/);
+    t.match(await machine.stop(), { status: 0, reason: "stopped" });
+  },
+);
+
+t.test("Machine.stop() gives servers that are slow to release one budget together", { skip }, async (t) => {
+  const first = await startOddServer(t, "hanging");
+  const second = await startOddServer(t, "hanging");
+  const devices = [first, second].map(({ socket }) => ({ socket, timeoutSeconds: 3600 }));
+  const { machine } = await start(t, devices, (a) => {
+    for (const slot of [SLOT, SLOT + 1]) {
+      writeConfig(a, slot, 0x04, 0x2);
+      readConfig(a, slot, 0x10).and("eax", -16).mov("ebx", "eax").mov("eax", mem32("ebx", 0x10));
+    }
+    print(a, "r").label("wait").hlt().jmp("wait");
+  });
+  await machine.serial.waitFor("r");
+  t.match(await machine.stop(), { status: 0, reason: "stopped" });
 });

@@ -40,6 +40,7 @@ class Slow extends PlainServer {
   }
 
   override handle(message: UserMessage): Answer {
+    if (this.#isSlow) process.stderr.write("hangs\n");
     if (this.#isSlow) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, this.#delayMs);
     return super.handle(message);
   }

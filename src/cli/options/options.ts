@@ -80,7 +80,7 @@ export const USER_DEVICE_KEYS: readonly KeyRow[] = [
   {
     name: "timeout",
     value: "off|SECONDS",
-    help: "how long its process may take in all before the device counts as lost; default: 5. off to debug it",
+    help: "what its process may take before it counts as lost; default: 5",
   },
 ];
 

@@ -22,7 +22,7 @@ import { type MachineTrace, type TraceOptions, Traces } from "./traces.ts";
 import { WorkerLink, withDeadline } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
-  readonly data: Omit<DeviceWorkerData, "outputCredit">;
+  readonly data: Omit<DeviceWorkerData, "outputCredit" | "stopping">;
   /** Each writable one has a storage worker. */
   readonly disks: readonly DiskSpec[];
   readonly doorbell: EventFd;
@@ -46,6 +46,7 @@ export class DeviceThread {
   readonly #storage: StorageWorkers;
   readonly #requests = new PendingRequests((message) => this.send(message));
   readonly #traces = new Traces((settings) => this.#switchTrace(settings));
+  readonly #stopping = new Int32Array(new SharedArrayBuffer(4));
   /** `undefined` until {@link launch}, and when the thread has ended. */
   #link: WorkerLink<ToDeviceThread, FromDeviceThread> | undefined;
   readonly #outputCredit = new OutputCredit(() => {
@@ -73,6 +74,7 @@ export class DeviceThread {
       "../device/device-worker.js",
       {
         ...this.#parts.data,
+        stopping: this.#stopping,
         outputCredit: this.#outputCredit.words,
       } satisfies DeviceWorkerData,
       (message) => this.#receive(message),
@@ -96,6 +98,11 @@ export class DeviceThread {
    */
   trace(listener: (event: TraceEvent) => void, options?: TraceOptions): Promise<MachineTrace> {
     return this.#traces.listen(listener, options);
+  }
+
+  /** The machine is on its way out: the thread waits for nobody from now on, also in the middle of a build or of a guest's access. */
+  hurry(): void {
+    Atomics.store(this.#stopping, 0, 1);
   }
 
   /** Makes the devices of one power cycle; rejects with SpecError or HostError, and nothing is left then. */
@@ -152,6 +159,7 @@ export class DeviceThread {
    * @returns False when it did not come there.
    */
   release(): boolean {
+    this.hurry();
     this.send({ kind: "stop" });
     return (this.#link?.waitFor("finished") ?? true) && this.#storage.release();
   }

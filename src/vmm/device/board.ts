@@ -74,6 +74,8 @@ export interface BoardParts extends MachineFiles {
   readonly onGuestEvent: (event: GuestEvent) => void;
   /** The guest was reset: it is owed a machine, with what can still be had of it. */
   readonly isRestart: boolean;
+  /** A time of `performance.now()` after which other processes are not waited for; it comes when the machine stops. */
+  readonly cutOff: () => number;
 }
 
 /** How many accesses that nobody answers are logged; a guest can make any number of them. */
@@ -286,11 +288,12 @@ export class Board {
   }
 
   #addUserDevices(): void {
-    const { machine, memory, watcher, isRestart } = this.#parts;
+    const { machine, memory, watcher, isRestart, cutOff } = this.#parts;
     const parts: UserDeviceParts = {
       host: this.#passthroughHost(),
       memory,
       watcher,
+      cutOff,
       // Later: it may be noticed during the guest's access to the device.
       onLost: (id, reason) => this.#deferral.defer(() => this.#removals.serverLost(id, reason)),
     };

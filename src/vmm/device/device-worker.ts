@@ -61,6 +61,15 @@ let disks: Disks | undefined;
 let entropy: EntropySource | undefined;
 let board: Board | undefined;
 let isDone = false;
+/** What all devices together may still wait for other processes once the machine stops, in milliseconds. */
+const LAST_WAITS_MS = 1000;
+let stopSeenAt: number | undefined;
+/** A time of `performance.now()` after which nothing waits for another process. */
+const cutOff = (): number => {
+  if (Atomics.load(data.stopping, 0) === 0) return Number.POSITIVE_INFINITY;
+  stopSeenAt ??= performance.now();
+  return stopSeenAt + LAST_WAITS_MS;
+};
 /** A board was made before: the next one is for a guest that was reset. */
 let isRestart = false;
 
@@ -118,6 +127,7 @@ const handlers: RequestHandlers = {
       tracer,
       onGuestEvent: (event) => post({ kind: "guest", event }),
       isRestart,
+      cutOff,
     });
     isRestart = true;
     return board.plan;

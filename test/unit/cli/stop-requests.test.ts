@@ -58,6 +58,24 @@ t.test("StopRequests keeps a signal that comes before there is a machine", async
   requests.close();
 });
 
+t.test(
+  "StopRequests.signal is aborted by a request that comes while the machine starts, not by a later one",
+  async (t) => {
+    const process = new FakeProcess();
+    const early = new StopRequests(process, () => t.fail("nothing to report"));
+    t.equal(early.signal.aborted, false);
+    process.emit("SIGINT", "SIGINT");
+    t.match(early.signal.reason, { message: "SIGINT" });
+    t.equal(early.status, 130);
+    early.close();
+    const late = new StopRequests(process, () => t.fail("nothing to report"));
+    late.attach(new FakeMachine());
+    process.emit("SIGINT", "SIGINT");
+    t.equal(late.signal.aborted, false);
+    late.close();
+  },
+);
+
 t.test("StopRequests ends the process by its signal when a second one comes, after the exit listeners", async (t) => {
   const process = new FakeProcess();
   let milliseconds = 1000;

@@ -12,6 +12,8 @@ export interface UserDeviceParts {
   readonly host: PassthroughHost;
   readonly memory: SharedMemory;
   readonly watcher: FdWatcher & TurnCounter;
+  /** A time of `performance.now()` after which no server is waited for. */
+  readonly cutOff: () => number;
   /** A device's server is of no use any more; by the device's id. May be called during a guest's access to it. */
   readonly onLost: (id: string, reason: string) => void;
 }
@@ -38,7 +40,7 @@ export function reopenUserDevice(parts: UserDeviceParts, device: UserDeviceSpec)
  * @throws HostError with the socket's path; nothing is left then.
  */
 export function openUserDevice(parts: UserDeviceParts, { id, socket, timeoutSeconds }: UserDeviceSpec): PassedFunction {
-  const { host, memory, watcher } = parts;
+  const { host, memory, watcher, cutOff } = parts;
   const timeoutMs = timeoutSeconds === "off" ? Number.POSITIVE_INFINITY : (timeoutSeconds ?? 0) * 1000;
   const backend = new UserDevice({
     name: `vfio-user ${socket}`,
@@ -47,6 +49,7 @@ export function openUserDevice(parts: UserDeviceParts, { id, socket, timeoutSeco
     watcher,
     ...(timeoutSeconds === undefined ? {} : { timeoutMs }),
     turns: () => watcher.turns,
+    cutOff,
     report: host.report,
     onLost: (reason) => parts.onLost(id, reason),
   });
