@@ -2,6 +2,7 @@ import { createRequire } from "node:module";
 import { printable } from "../base/printable.ts";
 import { LogOutput } from "./log-output.ts";
 import type { LogLevel } from "./shared/messages.ts";
+import type { NamedFile } from "./spec/outputs.ts";
 
 /**
  * Lowest level shown; `silent` shows nothing, `trace` every step of guest and devices, which are `log` events of a
@@ -15,6 +16,12 @@ export interface LogSettings {
   readonly format: "auto" | "pretty" | "json";
   /** Appends to a file instead of standard error. */
   readonly file?: string;
+}
+
+/** The file that is written with these settings, for the checks of a spec. */
+export function logFiles(settings: LogSettings | undefined): readonly NamedFile[] {
+  if (settings?.file === undefined || settings.level === "silent") return [];
+  return [{ where: "log.file", path: settings.file }];
 }
 
 /** A place for log lines. Only the control thread has one; workers send {@link LogMessage}s. */

@@ -14,7 +14,7 @@ import { RemovalDeadlines } from "./control/removal-deadlines.ts";
 import { closeBehind } from "./control/thread-ends.ts";
 import type { MachineTrace, TraceOptions } from "./control/traces.ts";
 import { defer } from "./control/worker-link.ts";
-import { createLogger, type Logger } from "./log.ts";
+import { createLogger, type Logger, logFiles } from "./log.ts";
 import type { MachineEvents, MachineOptions, MachineStatistics } from "./machine-api.ts";
 import { exitOf, failure, type MachineExit, withMore } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
@@ -133,8 +133,7 @@ export class Machine extends EventEmitter<MachineEvents> {
    *   was aborted. Nothing is left behind then.
    */
   static async start(input: MachineInput, options: MachineOptions = {}): Promise<Machine> {
-    const spec = completeSpec(input);
-    const machine = new Machine(spec, options);
+    const machine = new Machine(completeSpec(input, logFiles(options.log)), options);
     await machine.#begin(() => machine.#powerOn(), options.signal);
     return machine;
   }
@@ -164,7 +163,7 @@ export class Machine extends EventEmitter<MachineEvents> {
    * @throws SpecError, HostError as {@link Machine.start} does.
    */
   static async describe(input: MachineInput, options: MachineOptions = {}): Promise<MachinePlan> {
-    const machine = new Machine(completeSpec(input), options);
+    const machine = new Machine(completeSpec(input, logFiles(options.log)), options);
     await machine.#begin(async () => void (await machine.#assemble()), options.signal);
     await machine.stop("described");
     if (machine.#plan === undefined) throw new HostError("Cannot describe the machine: it ended before it was made");

@@ -1,5 +1,6 @@
 import { SpecError } from "../../base/errors.ts";
 import type { LogSettings } from "../../vmm/log.ts";
+import { SameFileError } from "../../vmm/spec/outputs.ts";
 import type { CharSpec, MachineSpec } from "../../vmm/spec/spec.ts";
 import { completeSpec, type DiskInput, type MachineInput, type UserDeviceInput } from "../../vmm/spec/spec-check.ts";
 import { type ArgumentValues, readArguments } from "./arguments.ts";
@@ -39,7 +40,10 @@ const OPTION_OF: Readonly<Record<string, string>> = {
   debugExitPort: "--debug-exit",
   pollMicroseconds: "--poll",
   log: "--log-file",
+  summary: "--summary",
 };
+
+const optionOf = (path: string): string | undefined => OPTION_OF[/^\w+/.exec(path)?.[0] ?? ""];
 
 /**
  * Reads the arguments of `run` and checks the machine they describe.
@@ -52,14 +56,14 @@ export function parseRun(argv: readonly string[], home: string): RunRequest {
   const log = readLogSettings(values, home);
   const input = readMachine(values, home);
   try {
-    const summary = values.get("--summary")?.[0];
-    return {
-      spec: completeSpec(input),
-      log,
-      isDryRun: values.has("--dry-run"),
-      isVerbose: values.has("--verbose"),
-      summary: summary === undefined ? undefined : readOutput("--summary", summary, home),
-    };
+    const text = values.get("--summary")?.[0];
+    const summary = text === undefined ? undefined : readOutput("--summary", text, home);
+    const outputs = [
+      ...(log.file === undefined ? [] : [{ where: "log.file", path: log.file }]),
+      ...(summary === undefined ? [] : [{ where: "summary", path: summary }]),
+    ];
+    const isDryRun = values.has("--dry-run");
+    return { spec: completeSpec(input, outputs), log, isDryRun, isVerbose: values.has("--verbose"), summary };
   } catch (error) {
     throw inOptions(error);
   }
@@ -68,8 +72,11 @@ export function parseRun(argv: readonly string[], home: string): RunRequest {
 /** A problem with the spec under the name of the option: `disks[0].path` becomes `--disk`. Other errors stay as they are. */
 export function inOptions(error: unknown): unknown {
   if (!(error instanceof SpecError)) return error;
-  const option = OPTION_OF[/^\w+/.exec(error.path)?.[0] ?? ""];
-  return option === undefined ? error : new SpecError(option, error.message.slice(error.path.length + 2));
+  const option = optionOf(error.path);
+  if (option === undefined) return error;
+  if (error instanceof SameFileError)
+    return new SameFileError(option, error.file, optionOf(error.other) ?? error.other);
+  return new SpecError(option, error.message.slice(error.path.length + 2));
 }
 
 function readMachine(values: ArgumentValues, home: string): MachineInput {

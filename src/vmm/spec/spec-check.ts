@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { SpecError } from "../../base/errors.ts";
 import { MIB, PAGE_SIZE } from "../../base/units.ts";
+import { checkOutputs, inputsOf, type NamedFile, outputsOf } from "./outputs.ts";
 import type { CharSpec, DeviceSpec, DiskSpec, MachineSpec, MemorySpec, UserDeviceSpec } from "./spec.ts";
 import { checkDisk, checkImage, checkSocket, checkSource, resolvePciFunction } from "./spec-paths.ts";
 
@@ -62,9 +63,10 @@ const MAX_ROM: number = 16 * MIB;
  *
  * Calling it with its own result changes nothing.
  *
+ * @param outputs Files that are written beside those of the spec: the log, the summary.
  * @throws SpecError with the path of the first problem: `memory.sizeBytes`, `devices[1].path`.
  */
-export function completeSpec(input: MachineInput): MachineSpec {
+export function completeSpec(input: MachineInput, outputs: readonly NamedFile[] = []): MachineSpec {
   if (input.kernel === undefined || input.kernel === "") throw new SpecError("kernel", "no kernel is given");
   checkImage("kernel", input.kernel);
   if (input.initramfs !== undefined) checkImage("initramfs", input.initramfs);
@@ -82,7 +84,7 @@ export function completeSpec(input: MachineInput): MachineSpec {
   checkCharacters(serial, console);
   if (input.debugExitPort !== undefined) checkInteger("debugExitPort", input.debugExitPort, 0, 0xffff);
   if (input.pollMicroseconds !== undefined) checkInteger("pollMicroseconds", input.pollMicroseconds, 0, MAX_POLL);
-  return {
+  const spec: MachineSpec = {
     kernel: input.kernel,
     ...(input.initramfs === undefined ? {} : { initramfs: input.initramfs }),
     cmdline: input.cmdline ?? "",
@@ -99,6 +101,8 @@ export function completeSpec(input: MachineInput): MachineSpec {
     allowReboot: input.allowReboot ?? true,
     ...(input.pollMicroseconds === undefined ? {} : { pollMicroseconds: input.pollMicroseconds }),
   };
+  checkOutputs(inputsOf(spec), [...outputsOf(spec), ...outputs]);
+  return spec;
 }
 
 function checkInteger(where: string, value: number, least: number, most: number): void {
