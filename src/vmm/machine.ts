@@ -22,7 +22,7 @@ import type { Channel, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.
 import type { MachinePlan } from "./shared/plan.ts";
 import type { DeviceStatistics } from "./shared/statistics.ts";
 import { formatTrace, type TraceEvent } from "./shared/trace-event.ts";
-import type { MachineSpec } from "./spec/spec.ts";
+import type { CharSpec, MachineSpec } from "./spec/spec.ts";
 import { completeSpec, type MachineInput } from "./spec/spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
 
@@ -228,9 +228,10 @@ export class Machine extends EventEmitter<MachineEvents> {
   /** Starts a power cycle. */
   async #powerOn(): Promise<void> {
     const { vcpus, start, mmapSize, plan } = await this.#assemble();
+    const uses = (kind: CharSpec["kind"]): boolean => this.spec.serial.kind === kind || this.spec.console.kind === kind;
+    if (uses("file") && this.#ending === undefined) await this.#devices.begin();
     if (this.#ending !== undefined) return;
-    const usesTerminal = this.spec.serial.kind === "tty" || this.spec.console.kind === "tty";
-    if (usesTerminal) this.#terminal ??= RawTerminal.enter(fd(0));
+    if (uses("tty")) this.#terminal ??= RawTerminal.enter(fd(0));
     this.#cpus.run(vcpus, mmapSize, start);
     this.#log("info", "the guest runs", { cpus: vcpus.length, protocol: plan.bootProtocol });
   }

@@ -1,14 +1,31 @@
+import { fstatSync, realpathSync, statSync, unlinkSync } from "node:fs";
 import type { CharBackend, Report } from "../../base/backends.ts";
+import { fileId } from "../../base/file-id.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { type Fd, fd } from "../../base/units.ts";
 import { FCNTL } from "../constants.ts";
-import { check } from "../errors.ts";
+import { type AdviceByErrno, check, ERRNO } from "../errors.ts";
 import { libc } from "../libc.ts";
 import { CharStream } from "./char-stream.ts";
 
-/** Output into a file, which is emptied first, or into a named pipe or another terminal. There is never input. */
+const ADVICE: AdviceByErrno = {
+  ENOENT: "its directory does not exist",
+  EACCES: "this user may not write there",
+  EISDIR: "it is a directory: give a file",
+  ENXIO: "nobody reads this pipe: start the reader first",
+};
+
+/**
+ * Output into a file, or into a named pipe or another terminal. There is never input.
+ *
+ * What a file has is cut off by {@link begin}. Until then it is as it was found: one that was made here goes with {@link close}.
+ */
 export class CharFile implements CharBackend {
+  readonly #path: string;
+  readonly #action: string;
   readonly #stream: CharStream;
+  readonly #isNew: boolean;
+  #hasBegun = false;
   #file: Fd;
 
   /** @throws SyscallError with advice. */
@@ -19,20 +36,33 @@ export class CharFile implements CharBackend {
     readonly report: Report;
   }) {
     const { name, path, watcher, report } = options;
-    const { O_WRONLY, O_CREAT, O_TRUNC, O_NONBLOCK, O_NOCTTY, O_CLOEXEC } = FCNTL;
-    const flags = O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-    this.#file = fd(
-      check(libc.open(path, flags, 0o644), `open ${path} for ${name} output`, "open", {
-        ENOENT: "its directory does not exist",
-        EACCES: "this user may not write there",
-        EISDIR: "it is a directory: give a file",
-        ENXIO: "nobody reads this pipe: start the reader first",
-      }),
-    );
+    this.#path = path;
+    this.#action = `open ${path} for ${name} output`;
+    const { O_WRONLY, O_CREAT, O_NONBLOCK, O_NOCTTY, O_CLOEXEC } = FCNTL;
+    const flags = O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    let file = libc.open(path, flags, 0);
+    this.#isNew = file < 0 && libc.errno() === ERRNO.ENOENT;
+    if (this.#isNew) file = libc.open(path, flags | O_CREAT, 0o644);
+    this.#file = fd(check(file, this.#action, "open", ADVICE));
     this.#stream = new CharStream({ name, watcher, report, output: this.#file });
   }
 
+  /** For checks of what is open; -1 after {@link close}. */
+  get fd(): Fd {
+    return this.#file;
+  }
+
+  /** The guest starts, or writes: a regular file is emptied, once. @throws SyscallError */
+  begin(): void {
+    if (this.#hasBegun) return;
+    this.#hasBegun = true;
+    if (!fstatSync(this.#file).isFile()) return;
+    check(libc.ftruncate(this.#file, 0), `empty ${this.#path}`, "ftruncate", { EPERM: "it may only be appended to" });
+  }
+
   write(bytes: Uint8Array): void {
+    if (this.#file < 0) return;
+    this.begin();
     this.#stream.write(bytes);
   }
 
@@ -41,8 +71,22 @@ export class CharFile implements CharBackend {
   inputReady(): void {}
 
   close(): void {
+    if (this.#file < 0) return;
     this.#stream.close();
-    if (this.#file >= 0) libc.close(this.#file);
+    if (this.#isNew && !this.#hasBegun) this.#remove();
+    libc.close(this.#file);
     this.#file = fd(-1);
+  }
+
+  /** Nobody else may have put something into it, or another file in its place. */
+  #remove(): void {
+    try {
+      const path = realpathSync(this.#path); // of a symbolic link it is the target that was made
+      const found = statSync(path, { bigint: true });
+      const ours = fstatSync(this.#file, { bigint: true });
+      if (fileId(found) === fileId(ours) && ours.size === 0n) unlinkSync(path);
+    } catch {
+      // it is gone already
+    }
   }
 }

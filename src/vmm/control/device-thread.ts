@@ -115,6 +115,11 @@ export class DeviceThread {
     return built;
   }
 
+  /** Says that the guest starts; rejects with SpecError or HostError when a file for its output cannot be emptied. */
+  async begin(): Promise<void> {
+    await this.#requests.ask("begin", undefined);
+  }
+
   /**
    * Takes the devices apart; the vCPUs must have stopped. A further call after the deadline waits for the same end.
    *

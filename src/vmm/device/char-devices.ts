@@ -6,6 +6,7 @@ import { CharPty } from "../../host/char/char-pty.ts";
 import { CharSocket } from "../../host/char/char-socket.ts";
 import { CharTty } from "../../host/char/char-tty.ts";
 import type { Channel, DeviceWorkerData, FromDeviceThread } from "../shared/messages.ts";
+import { checkOutputs, inputsOf } from "../spec/outputs.ts";
 import type { CharSpec, MachineSpec } from "../spec/spec.ts";
 import { ApiOutput } from "./api-output.ts";
 
@@ -24,6 +25,8 @@ export class CharDevices {
   consoleSize: { readonly columns: number; readonly rows: number } = UNKNOWN_SIZE;
   readonly #inputs = new Map<Channel, CharApi>();
   readonly #outputs: ApiOutput[] = [];
+  readonly #files = new Map<Channel, CharFile>();
+  readonly #spec: MachineSpec;
 
   /**
    * @param credit Of the output that goes to the typed API.
@@ -36,6 +39,7 @@ export class CharDevices {
     post: (message: FromDeviceThread) => void,
     credit: DeviceWorkerData["outputCredit"],
   ) {
+    this.#spec = spec;
     const open = (channel: Channel, choice: CharSpec): CharBackend | undefined => {
       const common = { name: channel, watcher, report };
       switch (choice.kind) {
@@ -49,8 +53,11 @@ export class CharDevices {
             onQuit: () => post({ kind: "guest", event: { kind: "quit" } }),
             onOutputClosed: () => post({ kind: "guest", event: { kind: "outputClosed", channel } }),
           });
-        case "file":
-          return new CharFile({ ...common, path: choice.path });
+        case "file": {
+          const file = new CharFile({ ...common, path: choice.path });
+          this.#files.set(channel, file);
+          return file;
+        }
         case "socket":
           return new CharSocket({ ...common, path: choice.path });
         case "pty": {
@@ -81,6 +88,24 @@ export class CharDevices {
       this.serial?.close();
       throw error;
     }
+  }
+
+  /**
+   * The guest starts: files that output goes to are emptied.
+   *
+   * @throws SpecError when one of them is, by now, a file that the machine uses: nothing is emptied then. SyscallError when one cannot be.
+   */
+  begin(): void {
+    const opened = [...this.#files].map(([channel, file]) => {
+      const choice = this.#spec[channel];
+      return {
+        where: channel,
+        path: `/proc/self/fd/${file.fd}`,
+        ...(choice.kind === "file" ? { shown: choice.path } : {}),
+      };
+    });
+    checkOutputs(inputsOf(this.#spec), opened);
+    for (const file of this.#files.values()) file.begin();
   }
 
   /** Types bytes that came through the typed API. */

@@ -132,6 +132,7 @@ const handlers: RequestHandlers = {
     isRestart = true;
     return board.plan;
   },
+  begin: () => void characters?.begin(),
   dismantle: () => {
     let last = NO_STATISTICS;
     try {

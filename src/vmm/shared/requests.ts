@@ -43,6 +43,8 @@ export interface TraceSettings {
 export interface DeviceRequests {
   /** Makes the devices of one power cycle; refused with a SpecError or HostError, and nothing is left then. */
   readonly build: { readonly asks: BuildParts & { readonly storage: StoragePorts }; readonly answer: MachinePlan };
+  /** The guest starts: files that its output goes to are emptied. Refused with nothing emptied when one is another file's. */
+  readonly begin: { readonly asks: undefined; readonly answer: undefined };
   /** Takes the devices apart, keeps the host's ends. The vCPUs have stopped. Answers the counters of the cycle. */
   readonly dismantle: { readonly asks: undefined; readonly answer: DeviceStatistics };
   readonly statistics: { readonly asks: undefined; readonly answer: DeviceStatistics };

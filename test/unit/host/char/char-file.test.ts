@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { closeSync, constants, openSync, readFileSync, writeFileSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import t from "tap";
 import type { CharBackend } from "../../../../src/base/backends.ts";
 import { fd } from "../../../../src/base/units.ts";
@@ -21,6 +21,49 @@ t.test("CharFile empties the file and writes output to it", async (t) => {
   file.close();
   file.write(bytes("late"));
   t.equal(readFileSync(path, "latin1"), "boot\ndone\n");
+});
+
+t.test("CharFile leaves a file as it is until the guest begins", async (t) => {
+  const bench = new HostBench(t);
+  const path = bench.path("log");
+  const open = (name: string): CharFile =>
+    new CharFile({ name: "serial", path: bench.path(name), watcher: bench.loop, report: bench.report });
+  writeFileSync(path, "old content");
+  const unused = open("log");
+  unused.close();
+  unused.write(bytes("late"));
+  t.equal(readFileSync(path, "latin1"), "old content");
+  const silent = open("log");
+  t.equal(readFileSync(path, "latin1"), "old content");
+  silent.begin();
+  t.equal(readFileSync(path, "latin1"), "", "a guest that says nothing leaves an empty file");
+  silent.write(bytes("boot\n"));
+  silent.begin();
+  t.equal(readFileSync(path, "latin1"), "boot\n", "it is emptied once");
+  silent.close();
+});
+
+t.test("CharFile takes away the file it has made when no guest has begun, and no other", async (t) => {
+  const bench = new HostBench(t);
+  const open = (name: string): CharFile =>
+    new CharFile({ name: "serial", path: bench.path(name), watcher: bench.loop, report: bench.report });
+  open("new").close();
+  symlinkSync("target", bench.path("link"));
+  open("link").close();
+  t.same(readdirSync(bench.directory), ["link"]);
+  writeFileSync(bench.path("empty"), "");
+  open("empty").close();
+  const begun = open("begun");
+  begun.begin();
+  begun.close();
+  const filled = open("filled");
+  writeFileSync(bench.path("filled"), "of another process");
+  filled.close();
+  const replaced = open("replaced");
+  rmSync(bench.path("replaced"));
+  writeFileSync(bench.path("replaced"), "");
+  replaced.close();
+  t.same(readdirSync(bench.directory).sort(), ["begun", "empty", "filled", "link", "replaced"]);
 });
 
 t.test("CharFile says what is wrong with its path", async (t) => {

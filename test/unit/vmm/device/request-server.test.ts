@@ -8,6 +8,7 @@ const handlers: RequestHandlers = {
   build: () => {
     throw new SpecError("disks[0].path", "is taken");
   },
+  begin: () => undefined,
   dismantle: () => ({ accesses: {}, functions: [] }),
   statistics: () => COUNTERS,
   trace: () => undefined,
