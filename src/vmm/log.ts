@@ -67,6 +67,7 @@ export function createLogger(settings: LogSettings, load: LogLoader = loadPino):
     pino ??= tryToLoad(load, settings, output);
     return pino;
   };
+  output.onLost = (count) => loaded().warn({}, `${count} lines of the log were lost: nobody reads it fast enough`);
   const timer = setTimeout(loaded, LOAD_DELAY).unref();
   return {
     log(level, text, details = {}) {
@@ -89,7 +90,9 @@ function tryToLoad(load: LogLoader, settings: LogSettings, output: LogOutput): P
       if (isTold) return;
       isTold = true;
       const text = printable(`Cannot load the log's package: ${reason}: the log is lost`);
-      new LogOutput(undefined).write(`tsvmm: ${text}\n`);
+      const stderr = new LogOutput(undefined);
+      stderr.write(`tsvmm: ${text}\n`);
+      stderr.close();
     };
     return { trace: lose, debug: lose, info: lose, warn: lose, error: lose };
   }
