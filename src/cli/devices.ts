@@ -1,5 +1,4 @@
-import { writeFileSync } from "node:fs";
-import { HostError, SpecError } from "../base/errors.ts";
+import { SpecError } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
 import { describeGroup, type HostFunction, isVfioDriver, listFunctions } from "../host-pci/functions.ts";
 import { DeviceUsage } from "../host-pci/usage.ts";
@@ -9,6 +8,7 @@ import { checkOutputFile } from "./options/output-file.ts";
 import { formatSize, wrapText } from "./output.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
+import { writeFile } from "./write-file.ts";
 
 const TEXT: SubcommandText = {
   name: "devices",
@@ -195,12 +195,7 @@ async function record(word: string, operands: readonly string[], surroundings: S
   const { formatRecording } = await import("../passthrough/recording.ts");
   const recording = await recordFunction(pciFunction, surroundings);
   if (file === "-") return surroundings.print(formatRecording(recording));
-  try {
-    writeFileSync(file, formatRecording(recording));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException; // cast: node's fs throws errors with a code
-    throw new HostError(`Cannot write the recording to ${file}: ${code}`);
-  }
+  await writeFile("the recording", file, formatRecording(recording));
   surroundings.remark(`${pciFunction.bdf} is recorded in ${printable(file)}\n`);
 }
 

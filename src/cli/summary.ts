@@ -1,7 +1,6 @@
-import { writeFileSync } from "node:fs";
-import { HostError } from "../base/errors.ts";
 import type { Machine } from "../vmm/machine.ts";
 import type { MachineExit } from "../vmm/machine-exit.ts";
+import { writeFile } from "./write-file.ts";
 
 /**
  * Writes what a machine was and did, as JSON: `exit` (status, reason, text), `statistics` (exits by kind, accesses by device, counters of
@@ -19,9 +18,5 @@ export async function writeSummary(path: string, machine: Machine, exit: Machine
     statistics: await machine.statistics(),
     plan: machine.plan,
   };
-  try {
-    writeFileSync(path, `${JSON.stringify(summary, undefined, 2)}\n`);
-  } catch (error) {
-    throw new HostError(`Cannot write the summary to ${path}: ${(error as NodeJS.ErrnoException).code}`); // cast: fs errors have codes
-  }
+  await writeFile("the summary", path, `${JSON.stringify(summary, undefined, 2)}\n`);
 }
