@@ -12,10 +12,10 @@ const RETRY_MS = 5;
 
 /**
  * Does something while no other process does it under the same lock file, which is made for that and removed afterwards. A file that a
- * crash has left behind is not locked and does no harm.
+ * crash has left behind is not locked and does no harm. A file with something in it is no lock, and stays.
  *
  * @param action For messages: `make socket /run/x`.
- * @throws HostError when another process holds the lock for two seconds; SyscallError when the file cannot be made.
+ * @throws HostError when another process holds the lock for two seconds, or the file has content; SyscallError when it cannot be made.
  */
 export function whileLocked<Result>(path: string, action: string, work: () => Result): Result {
   const file = lockFile(path, action);
@@ -43,8 +43,13 @@ function lockFile(path: string, action: string): Fd {
         ELOOP: `remove ${path}, which is a symbolic link`,
       }),
     );
-    if (lock(file) && isNamed(file, path)) return file;
+    const isOurs = lock(file) && isNamed(file, path);
+    const found = fstatSync(file);
+    if (isOurs && found.isFile() && found.size === 0) return file;
     libc.close(file);
+    if (!found.isFile() || found.size > 0) {
+      throw new HostError(`Cannot ${action}: ${path}, which is to be its lock, is something else`, "remove it");
+    }
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
   } while (performance.now() < deadline);
   throw new HostError(`Cannot ${action}: another process holds the lock ${path}`, "try again, or use another path");

@@ -57,7 +57,7 @@ export class UnixListener {
   static listen(path: string, backlog: number): UnixListener {
     const address = socketAddress(path);
     const action = `make socket ${path}`;
-    return whileLocked(`${path}.lock`, action, () => {
+    return whileLocked(`${path}.tsvmm-lock`, action, () => {
       const listener = new UnixListener(path, bindAt(path, address, action));
       try {
         check(libc.listen(listener.fd, backlog), `listen at socket ${path}`, "listen");

@@ -16,7 +16,7 @@ const socket = libc.socket(SOCKET.AF_UNIX, SOCKET.SOCK_STREAM | SOCKET.SOCK_CLOE
 const address = new Uint8Array(SOCKADDR_UN.size);
 address[SOCKADDR_UN.sun_family] = SOCKET.AF_UNIX;
 address.set(new TextEncoder().encode(path), SOCKADDR_UN.sun_path);
-whileLocked(`${path}.lock`, "make a socket", () => {
+whileLocked(`${path}.tsvmm-lock`, "make a socket", () => {
   libc.bind(socket, address, address.length);
   parentPort?.postMessage("bound");
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, MOMENT_MS);

@@ -1,5 +1,14 @@
 import { once } from "node:events";
-import { existsSync, lstatSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { Worker } from "node:worker_threads";
 import t from "tap";
 import { libc } from "../../../src/host/libc.ts";
@@ -12,7 +21,7 @@ t.test("UnixListener.listen() replaces a socket that was left behind, and leaves
   const bench = new HostBench(t);
   const path = bench.path("socket");
   libc.close(UnixListener.listen(path, 1).fd);
-  writeFileSync(`${path}.lock`, ""); // of a crash
+  writeFileSync(`${path}.tsvmm-lock`, ""); // of a crash
   const listener = UnixListener.listen(path, 1);
   libc.close(connectTo(path));
   t.throws(() => UnixListener.listen(path, 1), IN_USE);
@@ -56,6 +65,14 @@ t.test("UnixListener.listen() refuses what is no socket, and a lock that is a sy
   const path = bench.path("socket");
   writeFileSync(path, "precious");
   t.throws(() => UnixListener.listen(path, 1), { name: "HostError", message: /something else has that name/ });
-  symlinkSync("socket", `${path}.lock`);
+  const lock = `${path}.tsvmm-lock`;
+  writeFileSync(lock, "precious too");
+  t.throws(() => UnixListener.listen(path, 1), {
+    name: "HostError",
+    message: /to be its lock, is something else \(remove it\)/,
+  });
+  t.equal(readFileSync(lock, "utf8"), "precious too");
+  rmSync(lock);
+  symlinkSync("socket", lock);
   t.throws(() => UnixListener.listen(path, 1), { name: "SyscallError", errno: "ELOOP" });
 });
