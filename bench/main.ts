@@ -14,6 +14,7 @@ import { ffi } from "./rows/ffi.ts";
 import { growth } from "./rows/growth.ts";
 import { idle, memory } from "./rows/idle.ts";
 import { boot, linuxIdle, path } from "./rows/lab.ts";
+import { snapshot } from "./rows/snapshot.ts";
 import { start, startCold } from "./rows/start.ts";
 
 /*
@@ -23,7 +24,22 @@ import { start, startCold } from "./rows/start.ts";
  */
 
 const ROWS: readonly Row[] = [
-  ...[exits, exitsOneCore, start, startCold, boot, path, block, interrupt, memory, idle, linuxIdle, ffi, growth],
+  ...[
+    exits,
+    exitsOneCore,
+    start,
+    startCold,
+    boot,
+    path,
+    block,
+    interrupt,
+    memory,
+    idle,
+    linuxIdle,
+    ffi,
+    growth,
+    snapshot,
+  ],
 ];
 
 const DEFAULT_ROUNDS = 7;

@@ -32,6 +32,31 @@ export type {
   PlanInterrupt,
   PlanRange,
 } from "./vmm/shared/plan.ts";
+export type {
+  BarSnapshot,
+  BusRangeSnapshot,
+  CapabilitySnapshot,
+  CharSnapshot,
+  CommonInspection,
+  DeviceSnapshot,
+  DiskSnapshot,
+  FunctionSnapshot,
+  FunctionVectors,
+  HiddenCapability,
+  MachineSnapshot,
+  MemorySlot,
+  PassthroughSnapshot,
+  QueueIndices,
+  QueueInspection,
+  RouteState,
+  RoutingEntry,
+  SnapshotArea,
+  VectorInspection,
+  VectorsInspection,
+  VirtioInspection,
+  VirtqueueAddresses,
+  WiresSnapshot,
+} from "./vmm/shared/snapshot.ts";
 export type { DeviceStatistics, FunctionStatistics } from "./vmm/shared/statistics.ts";
 export type { WhenBehind } from "./vmm/shared/trace-credit.ts";
 export { formatTrace, type TraceAccess, type TraceEvent } from "./vmm/shared/trace-event.ts";

@@ -21,7 +21,11 @@ export interface BusRange {
 }
 
 /** The same, with the count of its accesses so far. */
-interface CountedRange extends BusRange {
+export interface CountedRange extends BusRange {
+  readonly accesses: number;
+}
+
+interface MutableRange extends CountedRange {
   accesses: number;
 }
 
@@ -36,10 +40,10 @@ export type UnclaimedAccess = (bus: string, address: number, width: Width, value
  */
 export class Bus {
   readonly name: string;
-  readonly #ranges: CountedRange[] = []; // sorted by base
+  readonly #ranges: MutableRange[] = []; // sorted by base
   readonly #pastAccesses = new Map<string, number>(); // of ranges that were detached, by device
   readonly #unclaimed: UnclaimedAccess | undefined;
-  #last: CountedRange | undefined; // accesses come in runs on one device
+  #last: MutableRange | undefined; // accesses come in runs on one device
 
   constructor(name: string, unclaimed?: UnclaimedAccess) {
     this.name = name;
@@ -47,7 +51,7 @@ export class Bus {
   }
 
   /** The ranges in address order. */
-  get ranges(): readonly BusRange[] {
+  get ranges(): readonly CountedRange[] {
     return this.#ranges;
   }
 
@@ -73,7 +77,7 @@ export class Bus {
         `Cannot attach ${device.name} to the ${this.name} bus at ${hex(base)}: ${holder.device.name} is there`,
       );
     }
-    const range: CountedRange = { base, sizeBytes, device, accesses: 0 };
+    const range: MutableRange = { base, sizeBytes, device, accesses: 0 };
     const index = this.#ranges.findIndex((other) => other.base > base);
     this.#ranges.splice(index < 0 ? this.#ranges.length : index, 0, range);
     return range;
@@ -108,7 +112,7 @@ export class Bus {
     return this.#find(address);
   }
 
-  #find(address: number): CountedRange | undefined {
+  #find(address: number): MutableRange | undefined {
     const last = this.#last;
     if (last !== undefined && address >= last.base && address < last.base + last.sizeBytes) return last;
     let low = 0;
@@ -159,7 +163,7 @@ export class Bus {
   }
 }
 
-function addTo(counts: Map<string, number>, range: CountedRange): void {
+function addTo(counts: Map<string, number>, range: MutableRange): void {
   const { name } = range.device;
   if (range.accesses > 0) counts.set(name, (counts.get(name) ?? 0) + range.accesses);
 }

@@ -6,6 +6,13 @@ import type { Vm } from "./vm.ts";
 /** What {@link IoEventFds} asks of a machine. */
 export type DoorbellPort = Pick<Vm, "assignIoeventfd" | "deassignIoeventfd">;
 
+/** An address that KVM watches. */
+export interface RegisteredDoorbell {
+  readonly address: Gpa;
+  /** Bytes that a write must have; 0 for any. */
+  readonly width: Width | 0;
+}
+
 /**
  * Guest writes that KVM turns into eventfd signals: the vCPU goes on at once, and the device thread hears of it from
  * its event loop. Rings that come before the loop's next pass are one call. Only the device thread may use it.
@@ -13,10 +20,16 @@ export type DoorbellPort = Pick<Vm, "assignIoeventfd" | "deassignIoeventfd">;
 export class IoEventFds implements Doorbells {
   readonly #vm: DoorbellPort;
   readonly #watcher: RingWatcher;
+  readonly #registered = new Set<RegisteredDoorbell>();
 
   constructor(vm: DoorbellPort, watcher: RingWatcher) {
     this.#vm = vm;
     this.#watcher = watcher;
+  }
+
+  /** Those that are registered, in the order of their making. */
+  get registered(): readonly RegisteredDoorbell[] {
+    return [...this.#registered];
   }
 
   /**
@@ -36,11 +49,11 @@ export class IoEventFds implements Doorbells {
       event.close();
       throw error;
     }
-    let isRegistered = true;
+    const registered: RegisteredDoorbell = { address, width };
+    this.#registered.add(registered);
     return {
       unregister: () => {
-        if (!isRegistered) return;
-        isRegistered = false;
+        if (!this.#registered.delete(registered)) return;
         this.#vm.deassignIoeventfd(event.fd, address, width);
         watch?.close();
         event.close();

@@ -5,6 +5,13 @@ import type { Vm } from "./vm.ts";
 /** What {@link IrqLines} asks of a machine. */
 export type LinePort = Pick<Vm, "setIrqLine">;
 
+/** A device's end of a pin, and whether it holds the pin high. */
+export interface LineLevel {
+  readonly name: string;
+  readonly gsi: Gsi;
+  readonly isUp: boolean;
+}
+
 /**
  * Interrupt pins whose level this process sets. Devices that share a pin are a wired OR: it is high while any of them
  * holds it, and KVM hears of changes only. Only the device thread may call it.
@@ -12,14 +19,21 @@ export type LinePort = Pick<Vm, "setIrqLine">;
 export class IrqLines {
   readonly #vm: LinePort;
   readonly #holders = new Map<Gsi, number>();
+  readonly #levels: (() => LineLevel)[] = [];
 
   constructor(vm: LinePort) {
     this.#vm = vm;
   }
 
+  /** Every device's end of a pin, in the order of their making. */
+  get levels(): readonly LineLevel[] {
+    return this.#levels.map((level) => level());
+  }
+
   /** A device's own end of a pin; it starts low. */
   line(gsi: Gsi, name: string): InterruptLine {
     let isHeld = false;
+    this.#levels.push(() => ({ name, gsi, isUp: isHeld }));
     return {
       name,
       gsi,
@@ -45,9 +59,15 @@ export type ResamplePort = Pick<Vm, "assignIrqfd" | "deassignIrqfd">;
  */
 export class ResampledIrqLines implements ResampledLines {
   readonly #vm: ResamplePort;
+  readonly #connected = new Set<{ readonly gsi: Gsi }>();
 
   constructor(vm: ResamplePort) {
     this.#vm = vm;
+  }
+
+  /** Pins that are driven so, one entry for each device. */
+  get driven(): readonly Gsi[] {
+    return [...this.#connected].map(({ gsi }) => gsi);
   }
 
   /**
@@ -56,11 +76,11 @@ export class ResampledIrqLines implements ResampledLines {
    */
   connect(line: Gsi, trigger: Fd, resample: Fd): { disconnect(): void } {
     this.#vm.assignIrqfd(trigger, line, resample);
-    let isConnected = true;
+    const pin = { gsi: line };
+    this.#connected.add(pin);
     return {
       disconnect: () => {
-        if (!isConnected) return;
-        isConnected = false;
+        if (!this.#connected.delete(pin)) return;
         this.#vm.deassignIrqfd(trigger, line);
       },
     };

@@ -4,7 +4,7 @@ import { invariant } from "../base/invariant.ts";
 import type { MsiMessage, MsiRoute, MsiRouter } from "../base/signals.ts";
 import { type Fd, fd, type Gsi } from "../base/units.ts";
 import { EventFd } from "../host/eventfd.ts";
-import { RoutingTable } from "./routing-table.ts";
+import { type RoutingEntry, RoutingTable } from "./routing-table.ts";
 import type { Vm } from "./vm.ts";
 
 /** What {@link IrqRouting} asks of a machine. */
@@ -29,6 +29,7 @@ export class IrqRouting implements MsiRouter {
   readonly #table: RoutingTable;
   readonly #makeEvent: () => EventFd;
   readonly #waiting = new Set<Route>(); // to be connected at the end of the batch
+  readonly #routes = new Set<Route>();
   #batchDepth = 0;
   #hasReportedShortage = false;
   #pushes = 0;
@@ -47,6 +48,16 @@ export class IrqRouting implements MsiRouter {
     this.#settle();
   }
 
+  /** What KVM's table has, or gets at the end of the batch. */
+  get entries(): readonly RoutingEntry[] {
+    return this.#table.entries;
+  }
+
+  /** Every route that was allocated and not released, in that order. */
+  get routes(): readonly RouteState[] {
+    return [...this.#routes].map((route) => route.state);
+  }
+
   /** How often the table was pushed to KVM. */
   get pushes(): number {
     return this.#pushes;
@@ -59,6 +70,7 @@ export class IrqRouting implements MsiRouter {
   allocate(name: string): MsiRoute {
     const link: RouterLink = {
       changed: (route) => this.#changed(route),
+      released: (route) => this.#routes.delete(route),
       shortage: () => this.#shortage(`No interrupt route is left for ${name}: it and later ones stay silent`, name),
     };
     let event: EventFd | undefined;
@@ -68,7 +80,9 @@ export class IrqRouting implements MsiRouter {
       if (!(error instanceof HostError)) throw error;
       this.#shortage(`${name} and later interrupts stay silent: ${error.message}`, name);
     }
-    return new Route(name, event, this.#vm, this.#table, link);
+    const route = new Route(name, event, this.#vm, this.#table, link);
+    this.#routes.add(route);
+    return route;
   }
 
   batch(work: () => void): void {
@@ -106,9 +120,21 @@ export class IrqRouting implements MsiRouter {
   }
 }
 
+/** How a route is set up; plain data. */
+export interface RouteState {
+  readonly name: string;
+  /** `undefined` before it has been connected once, and where none was left. */
+  readonly gsi: number | undefined;
+  /** KVM delivers signals of its eventfd now. */
+  readonly isConnected: boolean;
+  /** False where the host had none left: the route stays silent. */
+  readonly hasEventFd: boolean;
+}
+
 /** What a route tells its router. */
 interface RouterLink {
   changed(route: Route): void;
+  released(route: Route): void;
   shortage(): void;
 }
 
@@ -150,6 +176,10 @@ class Route implements MsiRoute {
 
   get eventFd(): Fd {
     return this.#event?.fd ?? fd(-1);
+  }
+
+  get state(): RouteState {
+    return { name: this.name, gsi: this.#gsi, isConnected: this.#isConnected, hasEventFd: this.#event !== undefined };
   }
 
   setMessage(message: MsiMessage): void {
@@ -196,6 +226,7 @@ class Route implements MsiRoute {
     this.#gsi = undefined;
     this.#isPending = false;
     this.#isReleased = true;
+    this.#link.released(this);
     this.#event?.close();
   }
 

@@ -10,6 +10,11 @@ import {
 } from "./abi.ts";
 import { IRQ_ROUTING, IRQ_ROUTING_ENTRY } from "./abi-structs.ts";
 
+/** What a GSI means: a wire of an interrupt controller (by KVM's number of it), or a message. */
+export type RoutingEntry =
+  | { readonly kind: "pin"; readonly gsi: number; readonly irqchip: number; readonly pin: number }
+  | { readonly kind: "message"; readonly gsi: number; readonly message: MsiMessage };
+
 /** A wire of an interrupt controller behind a GSI. */
 interface PinEntry {
   readonly gsi: number;
@@ -66,6 +71,14 @@ export class RoutingTable {
 
   markPushed(): void {
     this.#isDirty = false;
+  }
+
+  /** All entries, the interrupt controllers' first. */
+  get entries(): readonly RoutingEntry[] {
+    return [
+      ...PIN_ENTRIES.map((entry): RoutingEntry => ({ kind: "pin", ...entry })),
+      ...[...this.#messages].map(([number, message]): RoutingEntry => ({ kind: "message", gsi: number, message })),
+    ];
   }
 
   /** A free GSI above the I/O APIC's pins; `undefined` when none or no room for its entry is left. */

@@ -85,7 +85,7 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   const view = new DataView(image.buffer);
   const policy = decideConfig(image);
   const config = new ConfigSpace(name, policy.sizeBytes);
-  const live = new LiveConfig(config, backend);
+  const live = new LiveConfig(config, backend, image);
 
   const classAndRevision = view.getUint32(PCI_CLASS_REVISION, true);
   const pin = view.getUint8(PCI_INTERRUPT_PIN);
@@ -125,6 +125,8 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   config.overlay(PCI_STATUS, 2, {
     read: (offset, width) =>
       offset === PCI_STATUS ? (live.read(offset, width) & ~PCI_STATUS_CAP_LIST) | hasList : live.read(offset, width),
+    peek: (offset) =>
+      offset === PCI_STATUS ? (live.peek(offset) & ~PCI_STATUS_CAP_LIST) | hasList : live.peek(offset),
     write: (offset, width, value) => live.write(offset, width, value),
   });
   return {
@@ -163,16 +165,26 @@ function readImage(backend: DeviceBackend): Uint8Array {
 class LiveConfig {
   readonly #config: ConfigSpace;
   readonly #backend: DeviceBackend;
+  /** What the guest has read last: a snapshot asks no device. */
+  readonly #seen: Uint8Array;
   count = 0;
 
-  constructor(config: ConfigSpace, backend: DeviceBackend) {
+  /** @param image What the device had at the start. */
+  constructor(config: ConfigSpace, backend: DeviceBackend, image: Uint8Array) {
     this.#config = config;
     this.#backend = backend;
+    this.#seen = image.slice();
   }
 
   read(offset: number, width: Width): number {
     this.count++;
-    return this.#backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, width) ?? allOnes(width);
+    const value = this.#backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, offset, width) ?? allOnes(width);
+    for (let byte = 0; byte < width; byte++) this.#seen[offset + byte] = value >>> (8 * byte);
+    return value;
+  }
+
+  peek(offset: number): number {
+    return this.#seen[offset] ?? 0;
   }
 
   write(offset: number, width: Width, value: number): void {
@@ -183,6 +195,7 @@ class LiveConfig {
   overlay(offset: number, sizeBytes: number): void {
     this.#config.overlay(offset, sizeBytes, {
       read: (at, width) => this.read(at, width),
+      peek: (at) => this.peek(at),
       write: (at, width, value) => this.write(at, width, value),
     });
   }

@@ -33,6 +33,8 @@ export interface DeviceStateObserver {
 /** The device's own configuration space. */
 export interface DeviceConfig {
   read(offset: number, width: Width): number;
+  /** The byte as it was read last. */
+  peek(offset: number): number;
   write(offset: number, width: Width, value: number): void;
 }
 
@@ -77,6 +79,7 @@ export function followDeviceState(
     const keepsState = (image.getUint16(stateAt, true) & PCI_PM_CTRL_NO_SOFT_RESET) !== 0;
     config.overlay(stateAt, power.sizeBytes - PCI_PM_CTRL, {
       read: (offset, width) => device.read(offset, width),
+      peek: (offset) => device.peek(offset),
       write: (offset, width, value) => {
         const write = (): void => device.write(offset, width, value);
         if (offset !== stateAt) return write();
@@ -94,6 +97,7 @@ export function followDeviceState(
   const resettable = (control: number, sizeBytes: number, mask: number, isOffered: boolean): void => {
     config.overlay(control, sizeBytes, {
       read: (offset, width) => device.read(offset, width),
+      peek: (offset) => device.peek(offset),
       write: (offset, width, value) => {
         const write = (): void => device.write(offset, width, value);
         const bits = (value * 2 ** (8 * (offset - control))) % 2 ** 32;

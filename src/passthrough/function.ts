@@ -5,6 +5,7 @@ import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
 import { PCI_COMMAND, PCI_VENDOR_ID } from "../pci/ids.ts";
+import type { FunctionVectors } from "../pci/vectors.ts";
 import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 import { type BarChoice, type BarHole, type BarPlan, planBar } from "./bar-areas.ts";
 import { barRequests } from "./bar-requests.ts";
@@ -210,16 +211,30 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
           sizeBytes,
           address: this.#placed.get(index),
           slotBytes: this.#mapped.get(index)?.slotBytes ?? 0,
+          slots: [...(this.#mapped.get(index)?.shownAreas ?? [])],
           trapped: plan?.trapped ?? [],
           reads: this.#reads[index] ?? 0,
           writes: this.#writes[index] ?? 0,
         };
       }),
-      interrupts: { kind: this.#interrupts.active, armed: this.#interrupts.armedCount },
+      interrupts: {
+        kind: this.#interrupts.active,
+        armed: this.#interrupts.armedCount,
+        armedVectors: this.#interrupts.armedVectors,
+      },
       hiddenCapabilities: this.#built.policy.hidden,
       forwardedConfigAccesses: this.#built.forwarded(),
       errors: this.#errors,
       requests: this.#requests,
+    };
+  }
+
+  /** How its vectors are set up; plain data. */
+  inspectVectors(): FunctionVectors {
+    const { msi, msix } = this.#built;
+    return {
+      ...(msi === undefined ? {} : { msi: msi.inspect() }),
+      ...(msix === undefined ? {} : { msix: msix.inspect() }),
     };
   }
 

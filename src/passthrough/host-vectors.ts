@@ -24,6 +24,11 @@ export class HostVectors {
     return this.#armed !== undefined;
   }
 
+  /** Which vectors have an eventfd. */
+  get armedVectors(): readonly number[] {
+    return (this.#armed ?? []).flatMap((eventFd, vector) => (eventFd >= 0 ? [vector] : []));
+  }
+
   /** Vectors with an eventfd. */
   get armedCount(): number {
     return this.#armed?.filter((eventFd) => eventFd >= 0).length ?? 0;

@@ -52,6 +52,11 @@ export class FunctionInterrupts implements VectorHost {
     return this.#intx !== undefined ? 1 : this.#vectors.msi.armedCount + this.#vectors.msix.armedCount;
   }
 
+  /** Vectors that the host signals now. */
+  get armedVectors(): readonly number[] {
+    return this.#vectors.msix.isOn ? this.#vectors.msix.armedVectors : this.#vectors.msi.armedVectors;
+  }
+
   /** Says which pin of the interrupt controller INTx drives, and connects it if the guest uses neither MSI nor MSI-X. */
   wireIntx(line: Gsi): void {
     this.#line = line;

@@ -27,6 +27,7 @@ export class MappedBar {
   readonly #areas: readonly { readonly area: RegionArea; readonly region: MappedRegion }[];
   readonly #shown: Mapping[] = []; // in order of making
   readonly #reported: Set<string> = new Set();
+  readonly #shownAreas: RegionArea[] = [];
   #slotBytes = 0;
 
   constructor(
@@ -45,6 +46,11 @@ export class MappedBar {
       const region = this.#try("map", () => backend.mapRegion(index, area));
       return region === undefined ? [] : [{ area, region }];
     });
+  }
+
+  /** What the guest reaches without an exit now, from the BAR's start. */
+  get shownAreas(): readonly RegionArea[] {
+    return this.#shownAreas;
   }
 
   /** Bytes that the guest reaches without an exit now. */
@@ -70,6 +76,7 @@ export class MappedBar {
       if (slot === undefined) continue;
       this.#shown.push(slot);
       this.#slotBytes += region.sizeBytes;
+      this.#shownAreas.push({ offset: area.offset, sizeBytes: region.sizeBytes });
       const { peerDma } = this.#mappers;
       if (peerDma === undefined) continue;
       const peer = this.#try("peer", () => peerDma.mapDma(this.#name, iova(at), host, region.sizeBytes));
@@ -82,6 +89,7 @@ export class MappedBar {
     // Last first: an area's peers lose it before its slot goes.
     for (let mapping = this.#shown.pop(); mapping !== undefined; mapping = this.#shown.pop()) mapping.unmap();
     this.#slotBytes = 0;
+    this.#shownAreas.length = 0;
   }
 
   /** Gives the mappings of the device's memory back. */

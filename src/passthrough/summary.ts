@@ -1,5 +1,6 @@
 import type { Gpa } from "../base/units.ts";
 import type { BarIndex, BarRequest } from "../pci/function.ts";
+import type { RegionArea } from "./backend.ts";
 import type { TrappedArea } from "./bar-areas.ts";
 import type { HiddenCapability } from "./config-policy.ts";
 
@@ -12,6 +13,8 @@ export interface BarSummary {
   readonly address: Gpa | undefined;
   /** Bytes that the guest reaches without an exit now. */
   readonly slotBytes: number;
+  /** The pieces that those bytes are, from the BAR's start. */
+  readonly slots: readonly RegionArea[];
   /** The pieces that exit however it is placed, and why; empty for I/O BARs and the ROM, which always do. */
   readonly trapped: readonly TrappedArea[];
   /** Accesses that exited. */
@@ -23,7 +26,12 @@ export interface BarSummary {
 export interface PassthroughSummary {
   readonly name: string;
   readonly bars: readonly BarSummary[];
-  readonly interrupts: { readonly kind: "intx" | "msi" | "msix" | "none"; readonly armed: number };
+  readonly interrupts: {
+    readonly kind: "intx" | "msi" | "msix" | "none";
+    readonly armed: number;
+    /** Vectors whose eventfd the host signals; empty for INTx. */
+    readonly armedVectors: readonly number[];
+  };
   readonly hiddenCapabilities: readonly HiddenCapability[];
   /** Guest accesses to configuration space that went on to the device; all others cost no system call. */
   readonly forwardedConfigAccesses: number;

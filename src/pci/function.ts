@@ -1,5 +1,6 @@
 import type { Gpa, Width } from "../base/units.ts";
 import type { ConfigSpace } from "./config-space.ts";
+import type { FunctionVectors } from "./vectors.ts";
 
 /** Index of a base address register, 0 to 5; {@link ROM_BAR} is the expansion ROM's. */
 export type BarIndex = 0 | 1 | 2 | 3 | 4 | 5 | 6;
@@ -30,6 +31,9 @@ export interface PciFunction {
 
   /** What is at an offset of a BAR, where the function knows: `MSI-X entry 3 data`. For people. */
   describeBar?(index: BarIndex, offset: number): string | undefined;
+
+  /** How its message-signalled interrupts are set up, where it has any; plain data, without any effect. */
+  inspectVectors?(): FunctionVectors;
 
   /**
    * Says where a BAR answers now: `undefined` while its decode is off. Called after the bus range was attached and

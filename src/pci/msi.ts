@@ -1,4 +1,5 @@
 import type { MsiMessage, MsiRouter } from "../base/signals.ts";
+import type { Width } from "../base/units.ts";
 import type { ConfigSpace } from "./config-space.ts";
 import {
   PCI_CAP_ID_MSI,
@@ -16,7 +17,7 @@ import {
   PCI_MSI_PENDING_32,
   PCI_MSI_PENDING_64,
 } from "./ids.ts";
-import { type VectorHost, VectorSet, type VectorState } from "./vectors.ts";
+import { type VectorHost, VectorSet, type VectorState, type VectorsInspection } from "./vectors.ts";
 
 /** How an MSI capability looks and where it goes. */
 export interface MsiOptions {
@@ -78,12 +79,11 @@ export class MsiCapability {
       this.#maskOffset = this.offset + (is64Bit ? PCI_MSI_MASK_64 : PCI_MSI_MASK_32);
       config.allowWrites(this.#maskOffset, 4, 0xffff_ffff >>> (32 - vectorCount));
       const pendingOffset = this.offset + (is64Bit ? PCI_MSI_PENDING_64 : PCI_MSI_PENDING_32);
-      config.overlay(pendingOffset, 4, {
-        read: (offset, width) => {
-          const word = this.#vectors.pendingWord(0) >>> (8 * (offset - pendingOffset));
-          return width === 4 ? word : word & (width === 2 ? 0xffff : 0xff);
-        },
-      });
+      const read = (offset: number, width: Width): number => {
+        const word = this.#vectors.pendingWord(0) >>> (8 * (offset - pendingOffset));
+        return width === 4 ? word : word & (width === 2 ? 0xffff : 0xff);
+      };
+      config.overlay(pendingOffset, 4, { read, peek: (offset) => read(offset, 1) });
     }
     this.#control = config.get16(this.offset + PCI_MSI_FLAGS);
     config.onWrite(this.offset + PCI_MSI_FLAGS, sizeBytes - PCI_MSI_FLAGS, () => {
@@ -110,6 +110,15 @@ export class MsiCapability {
     if (vector < this.enabledCount) this.#vectors.signal(vector);
   }
 
+  /** How its vectors are set up; plain data. */
+  inspect(): VectorsInspection {
+    return {
+      isEnabled: this.isEnabled,
+      count: this.vectorCount,
+      vectors: this.isEnabled ? this.#vectors.inspect(this.#states()) : [],
+    };
+  }
+
   /** Disabled, one message, nothing masked or pending. */
   reset(): void {
     const config = this.#config;
@@ -127,15 +136,20 @@ export class MsiCapability {
     this.#control = config.get16(this.offset + PCI_MSI_FLAGS);
     const isEnabled = (this.#control & PCI_MSI_FLAGS_ENABLE) !== 0;
     if (!isEnabled && !this.isEnabled) return;
+    this.#vectors.sync(isEnabled, 0, this.vectorCount, this.#states());
+  }
+
+  /** What the registers say of each vector. */
+  #states(): (vector: number) => VectorState | undefined {
     const count = this.enabledCount;
-    const masks = this.#maskOffset === undefined ? 0 : config.get32(this.#maskOffset);
+    const masks = this.#maskOffset === undefined ? 0 : this.#config.get32(this.#maskOffset);
     const base = this.#message();
-    this.#vectors.sync(isEnabled, 0, this.vectorCount, (vector): VectorState | undefined => {
+    return (vector) => {
       if (vector >= count) return undefined;
-      // The function owns the low log2(count) bits of the data; whatever the guest wrote there is replaced.
+      // The function owns the low log2(count) bits of the data; what the guest wrote there is replaced.
       const data = (base.data & ~(count - 1)) | vector;
       return { message: { ...base, data }, isMasked: ((masks >>> vector) & 1) !== 0 };
-    });
+    };
   }
 
   #message(): MsiMessage {

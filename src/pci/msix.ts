@@ -17,7 +17,7 @@ import {
   PCI_MSIX_PBA,
   PCI_MSIX_TABLE,
 } from "./ids.ts";
-import { type VectorHost, VectorSet, type VectorState } from "./vectors.ts";
+import { type VectorHost, VectorSet, type VectorState, type VectorsInspection } from "./vectors.ts";
 
 /** A place in one of the function's BARs; the offset is a multiple of 8. */
 export interface BarOffset {
@@ -139,6 +139,13 @@ export class MsixCapability {
    */
   readPba(offset: number, width: Width): number {
     return gather(offset, width, (at) => (at < this.pbaSizeBytes ? this.#vectors.pendingWord(8 * at) & 0xff : 0));
+  }
+
+  /** How its vectors are set up; plain data. */
+  inspect(): VectorsInspection {
+    const isFunctionMasked = this.isFunctionMasked;
+    const vectors = this.#vectors.inspect((vector) => this.#state(vector, isFunctionMasked));
+    return { isEnabled: this.isEnabled, count: this.vectorCount, vectors };
   }
 
   /** Disabled, every entry masked and empty, nothing pending. */

@@ -16,6 +16,8 @@ export interface PluggedFunction {
   readonly bdf: Bdf;
   readonly function: PciFunction;
   readonly bars: BarSet;
+  /** Whether a BAR is on its bus: decode is on, and its place was free. */
+  readonly isDecoded: (index: BarIndex) => boolean;
 }
 
 /** What a root is made of. */
@@ -90,7 +92,8 @@ export class PciRoot {
     const bars = new BarSet(config, pciFunction.barRequests);
     const states = new Map(bars.requests.map((request) => [request.index, barState(pciFunction, request)]));
     const bdf: Bdf = { segment: 0, bus: 0, device, function: functionNumber };
-    const plugged: Plugged = { bdf, function: pciFunction, bars, states };
+    const isDecoded = (index: BarIndex): boolean => states.get(index)?.attached !== undefined;
+    const plugged: Plugged = { bdf, function: pciFunction, bars, states, isDecoded };
     const pin = config.get8(PCI_INTERRUPT_PIN);
     if (pin !== 0) config.set8(PCI_INTERRUPT_LINE, this.#gsiOf(device, pin));
     config.capture();

@@ -18,6 +18,37 @@ export interface VectorState {
   readonly isMasked: boolean;
 }
 
+/** One vector as the guest has it, and its way to the guest; plain data. */
+export interface VectorInspection {
+  readonly index: number;
+  /** By its own bit, or with all others of the function. */
+  readonly isMasked: boolean;
+  readonly isPending: boolean;
+  readonly message: MsiMessage;
+  /** The route's name; absent until the guest first unmasks the vector while this kind of interrupt is on. */
+  readonly route?: string;
+}
+
+/** The vectors of a kind that a function has; plain data. */
+export interface VectorsInspection {
+  readonly isEnabled: boolean;
+  /** How many the function offers. */
+  readonly count: number;
+  /** Those that the guest has given a message, has unmasked, or that are pending. */
+  readonly vectors: readonly VectorInspection[];
+}
+
+/** Message-signalled interrupts of a function, by the capabilities it has; plain data. */
+export interface FunctionVectors {
+  readonly msi?: VectorsInspection;
+  readonly msix?: VectorsInspection;
+}
+
+const NO_MESSAGE: MsiMessage = { addressLow: 0, addressHigh: 0, data: 0 };
+
+const isEmpty = ({ addressLow, addressHigh, data }: MsiMessage): boolean =>
+  addressLow === 0 && addressHigh === 0 && data === 0;
+
 /**
  * The routes of a function's vectors: the half that MSI and MSI-X share. It makes routes agree with the guest's
  * registers.
@@ -103,6 +134,29 @@ export class VectorSet {
     let word = 0;
     for (let bit = 0; bit < 32; bit++) if (this.isPending(first + bit)) word |= 1 << bit;
     return word >>> 0;
+  }
+
+  /**
+   * Looks at the vectors that the guest has given a message, has unmasked, or that are pending.
+   *
+   * @param state What the registers say of a vector; `undefined` for one that cannot deliver at all.
+   */
+  inspect(state: (vector: number) => VectorState | undefined): readonly VectorInspection[] {
+    const found: VectorInspection[] = [];
+    for (const [index, route] of this.#routes.entries()) {
+      const wanted = state(index);
+      const isPending = this.isPending(index);
+      const isTouched = wanted !== undefined && (!wanted.isMasked || !isEmpty(wanted.message));
+      if (route === undefined && !isPending && !isTouched) continue;
+      found.push({
+        index,
+        isMasked: wanted?.isMasked ?? true,
+        isPending,
+        message: wanted?.message ?? NO_MESSAGE,
+        ...(route === undefined ? {} : { route: route.name }),
+      });
+    }
+    return found;
   }
 
   /** Masks and takes away the route; it is released after the host has let go of it. */

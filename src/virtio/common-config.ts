@@ -8,6 +8,7 @@ import {
   type VirtioDevice,
   type VirtioTransport,
 } from "./device.ts";
+import type { CommonInspection, QueueInspection } from "./inspection.ts";
 import { checkQueueAddresses, Virtqueue, type VirtqueueAddresses } from "./queue.ts";
 
 // Device status, as masks. VIRTIO 1.2 §2.1
@@ -94,6 +95,8 @@ function newQueueRegisters(maxSize: number): QueueRegisters {
   };
 }
 
+const vectorOf = (register: number): number | undefined => (register === VIRTIO_MSI_NO_VECTOR ? undefined : register);
+
 /** What the negotiation needs of the function around it. */
 export interface CommonConfigOptions {
   readonly device: VirtioDevice;
@@ -169,6 +172,29 @@ export class CommonConfig implements RegisterHandler<CommonRegister>, VirtioTran
     this.#queueSelect = 0;
     this.#registers = this.#device.queueSizes.map(newQueueRegisters);
     this.#options.wasReset();
+  }
+
+  /** How far driver and device have come; plain data. */
+  inspect(): CommonInspection {
+    return {
+      status: this.#status,
+      offeredFeatures: hex(this.#offered),
+      driverFeatures: hex(this.#features),
+      configVector: vectorOf(this.#configVector),
+      queues: this.#registers.map((registers, index): QueueInspection => {
+        const addresses = addressesOf(registers);
+        const indices = this.#queues[index]?.inspect();
+        return {
+          index,
+          size: registers.size,
+          maxSize: registers.maxSize,
+          isEnabled: registers.isEnabled,
+          vector: vectorOf(registers.vector),
+          ...(addresses === undefined ? {} : { addresses }),
+          ...(indices === undefined ? {} : { indices }),
+        };
+      }),
+    };
   }
 
   readRegister(name: CommonRegister): number {

@@ -14,7 +14,9 @@ import {
   PCI_STATUS_INTERRUPT,
 } from "../pci/ids.ts";
 import { MsixCapability, nameTableEntry } from "../pci/msix.ts";
+import type { FunctionVectors } from "../pci/vectors.ts";
 import { COMMON_CONFIG, CommonConfig } from "./common-config.ts";
+import type { VirtioInspection } from "./inspection.ts";
 import type { VirtioDevice } from "./device.ts";
 
 // Kinds of structures. VIRTIO 1.2 §4.1.4
@@ -236,6 +238,15 @@ export class VirtioPciFunction implements PciFunction {
         return [];
       }
     });
+  }
+
+  /** How its queues and vectors are set up; plain data. Reads no register that a read changes. */
+  inspect(): VirtioInspection {
+    return { deviceId: this.#device.deviceId, isr: this.#isr, ...this.#common.inspect() };
+  }
+
+  inspectVectors(): FunctionVectors {
+    return { msix: this.#msix.inspect() };
   }
 
   reset(): void {

@@ -21,6 +21,20 @@ export interface VirtqueueAddresses {
   readonly used: Gpa;
 }
 
+/** Where a queue's two sides are. Indices run free over 16 bits. */
+export interface QueueIndices {
+  /** False after the driver broke the rules of the ring. */
+  readonly isLive: boolean;
+  /** The driver has made chains available up to here. */
+  readonly available: number;
+  /** The device has taken chains up to here. */
+  readonly nextAvailable: number;
+  /** The device has given chains back up to here, as the driver sees it. */
+  readonly used: number;
+  /** Chains taken and not given back. */
+  readonly inFlight: number;
+}
+
 /** What a queue is made of. */
 export interface VirtqueueOptions {
   readonly memory: GuestMemory;
@@ -98,6 +112,18 @@ export class Virtqueue {
    */
   get isLive(): boolean {
     return this.#isLive;
+  }
+
+  /** Where device and driver are in the rings; plain data. */
+  inspect(): QueueIndices {
+    return {
+      isLive: this.#isLive,
+      // The driver's own idx, as it is in guest memory now; a queue that is dead is not looked at.
+      available: this.#isLive ? (this.#memory.readU16(gpa(this.#available + 2)) ?? 0) : this.#seenAvailable,
+      nextAvailable: this.#nextAvailable,
+      used: this.#publishedUsed,
+      inFlight: this.#inFlight,
+    };
   }
 
   get memory(): GuestMemory {

@@ -20,6 +20,7 @@ import { exitOf, failure, type MachineExit, withMore } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
 import type { Channel, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
 import type { MachinePlan } from "./shared/plan.ts";
+import type { MachineSnapshot } from "./shared/snapshot.ts";
 import type { DeviceStatistics } from "./shared/statistics.ts";
 import { formatTrace, type TraceEvent } from "./shared/trace-event.ts";
 import type { CharSpec, MachineSpec } from "./spec/spec.ts";
@@ -205,6 +206,17 @@ export class Machine extends EventEmitter<MachineEvents> {
       exits: this.#cpus.counts(),
       resets: this.#resets,
     };
+  }
+
+  /**
+   * Answers what the machine is like now: functions with their BARs, configuration spaces, vectors and queues, memory slots, interrupt routes,
+   * doorbells, buses. The guest goes on meanwhile, nothing changes by it, and no device is asked.
+   *
+   * @throws HostError while the machine is off: after its end, and during a reset of the guest.
+   */
+  async snapshot(): Promise<MachineSnapshot> {
+    const devices = await this.#devices.snapshot();
+    return { ...devices, vcpus: this.#cpus.countsByVcpu().map((exits) => ({ exits })), resets: this.#resets };
   }
 
   /**

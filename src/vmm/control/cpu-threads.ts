@@ -166,6 +166,11 @@ export class CpuThreads {
     });
   }
 
+  /** Exits of each vCPU so far, by number. */
+  countsByVcpu(): readonly Record<ExitKind, number>[] {
+    return this.#threads.map(({ control }) => control.counts());
+  }
+
   /** Exits of all vCPUs so far. */
   counts(): Record<ExitKind, number> {
     const sum = { portRead: 0, portWrite: 0, mmioRead: 0, mmioWrite: 0, halt: 0, interrupted: 0, other: 0 };

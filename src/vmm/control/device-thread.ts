@@ -11,6 +11,7 @@ import type {
 import { fromPlainError } from "../shared/plain-error.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import type { BuildParts, TraceSettings } from "../shared/requests.ts";
+import type { DeviceSnapshot } from "../shared/snapshot.ts";
 import type { DeviceStatistics } from "../shared/statistics.ts";
 import type { TraceEvent } from "../shared/trace-event.ts";
 import type { DiskSpec } from "../spec/spec.ts";
@@ -138,6 +139,12 @@ export class DeviceThread {
     const last = await withDeadline(going, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);
     this.#dismantled = undefined;
     return last;
+  }
+
+  /** @throws HostError while the machine is off. */
+  async snapshot(): Promise<DeviceSnapshot> {
+    if (this.#link === undefined) throw new HostError("Cannot look into the machine: it is off");
+    return this.#requests.ask("snapshot", undefined);
   }
 
   async statistics(): Promise<DeviceStatistics> {

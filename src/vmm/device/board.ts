@@ -1,7 +1,6 @@
 import type { Clock, EntropyBackend, Report } from "../../base/backends.ts";
 import { Bus, type BusDevice } from "../../base/bus.ts";
 import { SpecError } from "../../base/errors.ts";
-import { invariant } from "../../base/invariant.ts";
 import type { FdWatcher, RingWatcher, TurnCounter } from "../../base/signals.ts";
 import { hex } from "../../base/units.ts";
 import { EventFd } from "../../host/eventfd.ts";
@@ -13,11 +12,9 @@ import type { PassthroughHost } from "../../passthrough/function.ts";
 import type { PciFunction } from "../../pci/function.ts";
 import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../../pci/host-bridge.ts";
 import { PciRoot } from "../../pci/root.ts";
-import { ACPI_PM_PORTS, ACPI_PM_SIZE, ACPI_RESET_VALUE, AcpiPm } from "../../platform/acpi-pm.ts";
-import { buildAcpiTables } from "../../platform/acpi-tables.ts";
+import { ACPI_PM_SIZE, AcpiPm } from "../../platform/acpi-pm.ts";
 import { PostCodePort } from "../../platform/debug-port.ts";
 import { I8042, I8042_SIZE } from "../../platform/i8042.ts";
-import { RESET_VECTOR, resetVectorCode } from "../../platform/reset-vector.ts";
 import { CMOS_SIZE, RtcCmos } from "../../platform/rtc-cmos.ts";
 import { SerialPort } from "../../platform/serial-port.ts";
 import { UART_SIZE } from "../../platform/uart16550.ts";
@@ -27,24 +24,14 @@ import { VirtioConsole } from "../../virtio/console.ts";
 import type { VirtioDevice } from "../../virtio/device.ts";
 import { VirtioPciFunction } from "../../virtio/pci-transport.ts";
 import { VirtioRng } from "../../virtio/rng.ts";
-import {
-  ACPI_TABLES,
-  bridgePorts,
-  ECAM,
-  GSIS,
-  HIGH_RAM_BASE,
-  IO_APIC_BASE,
-  intxGsi,
-  LOCAL_APIC_BASE,
-  type MemoryLayout,
-  PORTS,
-  pciPortWindows,
-} from "../shared/memory-map.ts";
+import { ECAM, GSIS, HIGH_RAM_BASE, intxGsi, type MemoryLayout, PORTS, pciPortWindows } from "../shared/memory-map.ts";
 import type { GuestEvent } from "../shared/messages.ts";
 import type { MachinePlan, PlanDma } from "../shared/plan.ts";
 import type { MachineFiles } from "../shared/requests.ts";
 import type { ResolvedMachine } from "../shared/resolved-machine.ts";
+import type { DeviceSnapshot } from "../shared/snapshot.ts";
 import type { DeviceStatistics } from "../shared/statistics.ts";
+import { writeAcpi } from "./acpi.ts";
 import { describeBoard } from "./board-plan.ts";
 import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
@@ -54,6 +41,7 @@ import { PassedFunctions } from "./passed/passed-functions.ts";
 import { plugPassthrough } from "./passed/passthrough-slots.ts";
 import { Removals } from "./passed/removals.ts";
 import { openUserDevice, reopenUserDevice, type UserDeviceParts } from "./passed/user-devices.ts";
+import { takeSnapshot } from "./snapshot.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
 import { type PortWrite, traceKeptWrite } from "./trace.ts";
 import type { Tracer } from "./tracer.ts";
@@ -149,7 +137,7 @@ export class Board {
       });
       this.#addFunctions();
       this.#root.assignBars();
-      this.#writeAcpi();
+      writeAcpi({ machine: parts.machine, memory: parts.memory, layout, ejectableSlots: this.#ejectableSlots() });
       this.plan = describeBoard({
         spec: parts.machine,
         layout,
@@ -196,6 +184,15 @@ export class Board {
     }
     if (this.#unclaimed.count > 0) accesses["(unclaimed)"] = this.#unclaimed.count;
     return { accesses, functions: this.#passed.statistics() };
+  }
+
+  /** What everything is like now; plain data. Changes nothing, and asks no device. */
+  snapshot(): DeviceSnapshot {
+    const { machine, characters, disks } = this.#parts;
+    const { ports, mmio } = this;
+    return takeSnapshot({
+      ...{ machine, root: this.#root, ports, mmio, wires: this.#wires, passed: this.#passed, characters, disks },
+    });
   }
 
   /** Gives everything back, in reverse order. The vCPUs must have stopped. */
@@ -360,35 +357,6 @@ export class Board {
   #ejectableSlots(): readonly number[] {
     const passed = this.#root.functions.filter((plugged) => this.#passed.of(plugged.function) !== undefined);
     return [...new Set(passed.map(({ bdf }) => bdf.device))];
-  }
-
-  #writeAcpi(): void {
-    const { machine, memory, layout } = this.#parts;
-    const { blobs, sizeBytes } = buildAcpiTables({
-      cpuCount: machine.cpus.count,
-      tablesAt: ACPI_TABLES.base,
-      localApicBase: LOCAL_APIC_BASE,
-      ioapicBase: IO_APIC_BASE,
-      pci: {
-        ecamBase: ECAM.base,
-        ecamBuses: ECAM.buses,
-        io: bridgePorts(machine.hasTestDevice),
-        mem32: layout.pciWindow32,
-        ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
-        intxGsi,
-        ejectableSlots: this.#ejectableSlots(),
-      },
-      pmPort: PORTS.acpi,
-      eventGsi: GSIS.acpiEvents,
-      ...(machine.serial.kind === "off" ? {} : { serial: { port: PORTS.com1, gsi: GSIS.com1 } }),
-      rtcPort: PORTS.rtc,
-    });
-    invariant(
-      sizeBytes <= ACPI_TABLES.sizeBytes,
-      `the ACPI tables take ${sizeBytes} bytes of ${ACPI_TABLES.sizeBytes}`,
-    );
-    for (const blob of blobs) memory.write(blob.address, blob.bytes);
-    memory.write(RESET_VECTOR, resetVectorCode(PORTS.acpi + ACPI_PM_PORTS.reset, ACPI_RESET_VALUE));
   }
 
   #reportUnclaimed(bus: string, address: number, width: number): void {

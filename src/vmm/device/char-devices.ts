@@ -23,6 +23,8 @@ export class CharDevices {
   readonly console: CharBackend | undefined;
   /** Characters of the console's terminal; 0 for unknown. */
   consoleSize: { readonly columns: number; readonly rows: number } = UNKNOWN_SIZE;
+  /** Where ptys are. */
+  readonly ptyPaths: Map<Channel, string> = new Map();
   readonly #inputs = new Map<Channel, CharApi>();
   readonly #outputs: ApiOutput[] = [];
   readonly #files = new Map<Channel, CharFile>();
@@ -62,6 +64,7 @@ export class CharDevices {
           return new CharSocket({ ...common, path: choice.path });
         case "pty": {
           const pty = new CharPty(common);
+          this.ptyPaths.set(channel, pty.path);
           post({ kind: "pty", channel, path: pty.path });
           return pty;
         }

@@ -1,5 +1,6 @@
 import { performance } from "node:perf_hooks";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { HostError } from "../../base/errors.ts";
 import { ReportLimit } from "../../base/report-limit.ts";
 import { allOnes } from "../../base/units.ts";
 import { type EntropySource, openEntropySource } from "../../host/entropy/entropy-source.ts";
@@ -146,6 +147,10 @@ const handlers: RequestHandlers = {
     return last;
   },
   statistics,
+  snapshot: () => {
+    if (board === undefined) throw new HostError("Cannot look into the machine: it is off");
+    return board.snapshot();
+  },
   trace: (settings) => {
     tracer.set(settings);
     access = settings === undefined ? doAccess : tracedAccess;

@@ -8,6 +8,7 @@ import { IrqRouting } from "../../kvm/irq-routing.ts";
 import { KeptWrites, type PostponedWrites } from "../../kvm/kept-writes.ts";
 import { MemorySlots } from "../../kvm/memory-slots.ts";
 import type { Vm } from "../../kvm/vm.ts";
+import type { WiresSnapshot } from "../shared/snapshot.ts";
 import { type Buses, traceDoorbells, traceLine, traceResampledLines, traceRouter, traceSlots } from "./trace.ts";
 import type { Tracer } from "./tracer.ts";
 
@@ -21,6 +22,8 @@ export interface Wires {
   readonly line: (gsi: Gsi, name: string) => InterruptLine;
   /** Port writes that wait for the guest's next access; absent where KVM cannot keep any. */
   readonly kept: PostponedWrites | undefined;
+  /** What KVM has been told; plain data. */
+  inspect(): WiresSnapshot;
 }
 
 export interface WireParts {
@@ -37,12 +40,28 @@ export interface WireParts {
 /** @throws SyscallError */
 export function makeWires({ vm, vcpu, watcher, report, tracer, buses }: WireParts): Wires {
   const lines = new IrqLines(vm);
+  const slots = new MemorySlots(vm, vm.checkExtension("NR_MEMSLOTS"));
+  const routing = new IrqRouting(vm, vm.checkExtension("IRQ_ROUTING"), report);
+  const doorbells = new IoEventFds(vm, watcher);
+  const resampled = new ResampledIrqLines(vm);
   return {
-    slots: traceSlots(new MemorySlots(vm, vm.checkExtension("NR_MEMSLOTS")), tracer),
-    router: traceRouter(new IrqRouting(vm, vm.checkExtension("IRQ_ROUTING"), report), tracer),
-    doorbells: traceDoorbells(new IoEventFds(vm, watcher), buses.mmio, tracer),
-    resampled: traceResampledLines(new ResampledIrqLines(vm), tracer),
+    slots: traceSlots(slots, tracer),
+    router: traceRouter(routing, tracer),
+    doorbells: traceDoorbells(doorbells, buses.mmio, tracer),
+    resampled: traceResampledLines(resampled, tracer),
     line: (gsi, name) => traceLine(lines.line(gsi, name), tracer),
     kept: vm.checkExtension("COALESCED_PIO") > 0 ? new KeptWrites(vm, vcpu) : undefined,
+    inspect: () => ({
+      slots: slots.slots,
+      routes: routing.routes,
+      routing: routing.entries,
+      ioeventfds: doorbells.registered.map(({ address, width }) => ({
+        address,
+        width,
+        what: buses.mmio.describe(address),
+      })),
+      lines: lines.levels,
+      drivenPins: resampled.driven,
+    }),
   };
 }

@@ -5,6 +5,7 @@ import type { MemoryLayout } from "./memory-map.ts";
 import type { PlainError } from "./plain-error.ts";
 import type { MachinePlan } from "./plan.ts";
 import type { ResolvedMachine } from "./resolved-machine.ts";
+import type { DeviceSnapshot } from "./snapshot.ts";
 import type { DeviceStatistics } from "./statistics.ts";
 import type { WhenBehind } from "./trace-credit.ts";
 
@@ -48,6 +49,8 @@ export interface DeviceRequests {
   /** Takes the devices apart, keeps the host's ends. The vCPUs have stopped. Answers the counters of the cycle. */
   readonly dismantle: { readonly asks: undefined; readonly answer: DeviceStatistics };
   readonly statistics: { readonly asks: undefined; readonly answer: DeviceStatistics };
+  /** Looks at everything; refused while there is no power cycle. */
+  readonly snapshot: { readonly asks: undefined; readonly answer: DeviceSnapshot };
   /** Switches the trace on, over or, without settings, off; it outlives the power cycle. What was traced until then is sent before the reply. */
   readonly trace: { readonly asks: TraceSettings | undefined; readonly answer: undefined };
 }

@@ -30,7 +30,9 @@ t.test("IoEventFds calls once for all rings before a wait, and again for one tha
   loop.wait(0);
   t.equal(calls, 2, "and nothing since");
   event.signal();
+  t.same(doorbells.registered, [{ address: 0xd000_0000, width: 2 }]);
   doorbell.unregister();
+  t.same(doorbells.registered, []);
   loop.wait(0);
   t.equal(calls, 2, "a doorbell that is gone does not ring");
   t.end();

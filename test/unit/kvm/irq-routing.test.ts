@@ -225,3 +225,26 @@ t.test("MsiRoute that gets no eventfd stays silent and is reported once; the mac
   t.same(take(), ["deassign 24"]);
   t.end();
 });
+
+t.test("IrqRouting.routes and entries tell of each route until it is released", (t) => {
+  const { routing } = setUp();
+  const [one, other] = [routing.allocate("one"), routing.allocate("other")];
+  one.setMessage(MESSAGE);
+  one.unmask();
+  t.same(routing.routes, [
+    { name: "one", gsi: 24, isConnected: true, hasEventFd: true },
+    { name: "other", gsi: undefined, isConnected: false, hasEventFd: true },
+  ]);
+  t.same(
+    routing.entries.filter(({ kind }) => kind === "message"),
+    [{ kind: "message", gsi: 24, message: MESSAGE }],
+  );
+  t.equal(routing.entries.length, 39);
+  one.mask();
+  t.equal(routing.routes[0]?.isConnected, false);
+  one.release();
+  other.release();
+  t.same(routing.routes, []);
+  t.equal(routing.entries.length, 38);
+  t.end();
+});

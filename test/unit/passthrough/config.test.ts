@@ -93,3 +93,17 @@ t.test("PassthroughFunction hides MSI-X that the host has no vectors for or that
   const tooMany = new PassthroughBench({ ...NVME, interrupts: { msix: { count: 2048 } } });
   t.equal(tooMany.capability(0x11), undefined);
 });
+
+t.test("PassthroughFunction's peek shows live registers as they were read last, and asks no device", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  const power = (bench.capability(0x01) ?? 0) + 4;
+  const live = (): number => new DataView(bench.function.config.peek().buffer).getUint16(power, true);
+  const atStart = bench.backend.config.getUint16(power, true);
+  t.equal(live(), atStart);
+  bench.backend.config.setUint16(power, atStart | 0x8000, true);
+  const before = bench.function.summary().forwardedConfigAccesses;
+  t.equal(live(), atStart, "the guest has not looked yet");
+  t.equal(bench.function.summary().forwardedConfigAccesses, before);
+  t.equal(bench.read(power, 2), atStart | 0x8000);
+  t.equal(live(), atStart | 0x8000);
+});

@@ -227,3 +227,14 @@ t.test("ConfigSpace.image() shows what the guest would read", async (t) => {
   t.same([...image.subarray(0, 4)], [0xf4, 0x1a, 0x42, 0x10]);
   t.equal(image[0x70], 0x5a);
 });
+
+t.test("ConfigSpace.peek() shows the bytes without reading what lives elsewhere", async (t) => {
+  const config = new ConfigSpace("disk", 256);
+  config.set32(0x40, 0x4433_2211);
+  let reads = 0;
+  const read = (): number => ++reads;
+  config.overlay(0x40, 2, { read });
+  config.overlay(0x42, 1, { read, peek: (offset) => offset });
+  t.same([...config.peek().subarray(0x40, 0x44)], [0x11, 0x22, 0x42, 0x44]);
+  t.equal(reads, 0);
+});

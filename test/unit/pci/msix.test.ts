@@ -265,3 +265,25 @@ t.test("MsixCapability.reset() masks every entry again", async (t) => {
   control(ENABLE);
   t.equal(router.live.length, 0, "nothing is left unmasked");
 });
+
+t.test("MsixCapability.inspect() shows the vectors that the guest has touched, as it has them", async (t) => {
+  const { msix, control, entry } = device(2048);
+  t.same(msix.inspect(), { isEnabled: false, count: 2048, vectors: [] });
+  control(ENABLE);
+  entry(3, 0x41, 0);
+  entry(7, 0x42, 1);
+  msix.signal(7);
+  msix.signal(9);
+  const message = (data: number): object => ({ addressLow: 0xfee0_1000, addressHigh: 0, data });
+  t.same(msix.inspect(), {
+    isEnabled: true,
+    count: 2048,
+    vectors: [
+      { index: 3, isMasked: false, isPending: false, message: message(0x41), route: "nic msix 3" },
+      { index: 7, isMasked: true, isPending: true, message: message(0x42) },
+      { index: 9, isMasked: true, isPending: true, message: { addressLow: 0, addressHigh: 0, data: 0 } },
+    ],
+  });
+  control(ENABLE | MASK_ALL);
+  t.equal(msix.inspect().vectors[0]?.isMasked, true, "masked with all others");
+});

@@ -264,3 +264,25 @@ t.test("VirtioPciFunction carries out an access over the border of two structure
   t.equal(pci.readBar(0, 0x3ffe, 4), 0x6858_0000);
   t.equal(pci.readBar(0, 0x3fff, 2), 0x5800);
 });
+
+t.test("VirtioPciFunction.inspect() and peek() show features, status and queues, and clear nothing", async (t) => {
+  const { driver, pci } = plug();
+  t.match(pci.inspect(), { deviceId: 42, status: 0, driverFeatures: "0x0", isr: 0, queues: [{}, {}] });
+  const [queue] = driver.start(0n, { msix: false });
+  const { status, driverFeatures } = pci.inspect();
+  t.equal(status, 0x0f);
+  t.equal(driverFeatures, "0x100000000");
+  queue?.add([buffer]);
+  const indices = (): object | undefined => pci.inspect().queues[0]?.indices;
+  t.same(indices(), { isLive: true, available: 1, nextAvailable: 0, used: 0, inFlight: 0 });
+  queue?.notify();
+  t.same(indices(), { isLive: true, available: 1, nextAvailable: 1, used: 1, inFlight: 0 });
+  // The window to the BAR leads to the ISR status, which a read clears.
+  const window = driver.capabilities(0x09).find((at) => driver.config(at + 3, 1) === 5) ?? 0;
+  driver.setConfig(window + 8, 4, driver.place(3).offset);
+  driver.setConfig(window + 12, 4, 1);
+  t.equal(pci.config.peek()[window + 16], 0);
+  t.equal(pci.inspect().isr, 1);
+  t.equal(driver.config(window + 16, 1), 1, "the guest still finds it");
+  t.equal(pci.inspect().isr, 0);
+});

@@ -12,6 +12,9 @@ const handlers: RequestHandlers = {
   dismantle: () => ({ accesses: {}, functions: [] }),
   statistics: () => COUNTERS,
   trace: () => undefined,
+  snapshot: () => {
+    throw new Error("not asked for");
+  },
 };
 
 t.test("answerRequest() answers by name, with the request's token", async (t) => {
