@@ -217,11 +217,8 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
           writes: this.#writes[index] ?? 0,
         };
       }),
-      interrupts: {
-        kind: this.#interrupts.active,
-        armed: this.#interrupts.armedCount,
-        armedVectors: this.#interrupts.armedVectors,
-      },
+      interrupts: { kind: this.#interrupts.active, armed: this.#interrupts.armedCount },
+      armedVectors: this.#interrupts.armedVectors,
       hiddenCapabilities: this.#built.policy.hidden,
       forwardedConfigAccesses: this.#built.forwarded(),
       errors: this.#errors,

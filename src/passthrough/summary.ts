@@ -26,12 +26,9 @@ export interface BarSummary {
 export interface PassthroughSummary {
   readonly name: string;
   readonly bars: readonly BarSummary[];
-  readonly interrupts: {
-    readonly kind: "intx" | "msi" | "msix" | "none";
-    readonly armed: number;
-    /** Vectors whose eventfd the host signals; empty for INTx. */
-    readonly armedVectors: readonly number[];
-  };
+  readonly interrupts: { readonly kind: "intx" | "msi" | "msix" | "none"; readonly armed: number };
+  /** Vectors whose eventfd the host signals; empty for INTx. */
+  readonly armedVectors: readonly number[];
   readonly hiddenCapabilities: readonly HiddenCapability[];
   /** Guest accesses to configuration space that went on to the device; all others cost no system call. */
   readonly forwardedConfigAccesses: number;

@@ -77,7 +77,7 @@ t.test(
           ],
         },
       },
-      passthrough: { interrupts: { kind: "msi", armed: 1, armedVectors: [0] } },
+      passthrough: { interrupts: { kind: "msi", armed: 1 }, armedVectors: [0] },
     });
     t.equal(edu?.config.length, 256);
     t.equal(new DataView(edu?.config.buffer ?? new ArrayBuffer(4)).getUint32(0, true), 0x11e8_1234);

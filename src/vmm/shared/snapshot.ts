@@ -59,9 +59,9 @@ export interface PassthroughSnapshot {
     readonly kind: "intx" | "msi" | "msix" | "none";
     /** Vectors that can arrive now; 1 for INTx. */
     readonly armed: number;
-    /** Which ones; empty for INTx. */
-    readonly armedVectors: readonly number[];
   };
+  /** Vectors whose eventfd the host signals; empty for INTx. */
+  readonly armedVectors: readonly number[];
   readonly hiddenCapabilities: readonly HiddenCapability[];
   /** Guest accesses to configuration space that went on to the device. */
   readonly forwardedConfigAccesses: number;
