@@ -20,7 +20,7 @@ t.test("PassthroughFunction connects INTx when wired: masked while KVM's side is
   const bench = new PassthroughBench(SD_HOST);
   const log = interruptsOf(bench.host.takeLog()).map((line) => line.replace(/: \d+$/, ""));
   t.same(log, ["arm request 0", "arm intx 0", "mask intx", "connect gsi 17", "resample intx", "unmask intx"]);
-  t.same(bench.function.summary().interrupts, { kind: "intx", armed: 1, armedVectors: [] });
+  t.same(bench.function.summary().interrupts, { kind: "intx", armed: 1 });
   t.not(bench.backend.resample, bench.backend.triggers.get("intx")?.[0]);
 });
 
@@ -53,7 +53,7 @@ t.test("PassthroughFunction arms a vector after its route is complete, only when
   t.same(interruptsOf(bench.host.takeLog()), [], "all entries are masked");
   writeEntry(bench, table, 1);
   t.same(interruptsOf(bench.host.takeLog()), ["route 100 message 0x4021", "route 100 unmask", "arm msix 1: 100"]);
-  t.same(bench.function.summary().interrupts, { kind: "msix", armed: 1, armedVectors: [1] });
+  t.same(bench.function.summary().interrupts, { kind: "msix", armed: 1 });
 });
 
 t.test("PassthroughFunction masks by the route and leaves the host's vector armed", async (t) => {
