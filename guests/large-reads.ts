@@ -25,7 +25,10 @@ export interface LargeReads {
   readonly bufferBytes: number;
 }
 
-/** A guest that says `-` and asks for all reads by one notification; then it halts. Nothing stops a driver from overlapping its buffers. */
+/**
+ * A guest that says `-` and asks for all reads by one notification; then it halts. Nothing stops a driver from
+ * overlapping its buffers.
+ */
 export const largeReadsGuest = ({ count, buffers, bufferBytes }: LargeReads): Uint8Array =>
   guestImage((a) => {
     findVirtio(a, VIRTIO_ID_BLOCK);

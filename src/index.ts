@@ -4,7 +4,8 @@
  * ```ts
  * import { Machine } from "tsvmm";
  *
- * await using machine = await Machine.start({ kernel: "vmlinux", initramfs: "initramfs.cpio", cmdline: "console=ttyS0" });
+ * const spec = { kernel: "vmlinux", initramfs: "initramfs.cpio", cmdline: "console=ttyS0" };
+ * await using machine = await Machine.start(spec);
  * await machine.serial.waitFor(/login:/);
  * ```
  *

@@ -19,7 +19,8 @@ for (const stream of [process.stdout, process.stderr]) {
 
 /** A function, since a bundle in CommonJS has no `await` at its top. */
 async function main(): Promise<void> {
-  process.exitCode = EXIT_STATUS.hostFailure; // until something better is known: nothing that is left waiting ends as a success
+  // until something better is known: nothing that is left waiting ends as a success
+  process.exitCode = EXIT_STATUS.hostFailure;
   try {
     const { command, rest } = findCommand([...process.argv.slice(2), ...extraArguments()]);
     process.exitCode = await command.run(rest);

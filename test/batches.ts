@@ -2,9 +2,9 @@ import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 /*
- * Runs compiled test files, a batch of them in each process. tap's library counts and judges inside; its command line is left out, as its
- * loaders and its reading of every assertion cost more than most files do. The twelve files of `pci` and `base` on two busy cores:
- * `tap run` 22 s, `node` for one after the other 6 s, one process for all 2 s.
+ * Runs compiled test files, a batch of them in each process. tap's library counts and judges inside; its command line
+ * is left out, as its loaders and its reading of every assertion cost more than most files do. The twelve files of
+ * `pci` and `base` on two busy cores: `tap run` 22 s, `node` for one after the other 6 s, one process for all 2 s.
  */
 
 /** Files that share a process: a failure tells its file, but the end of the process is everybody's. */
@@ -28,7 +28,7 @@ export interface BatchRules {
   readonly jobs: number;
   /** Longest a batch may take: against hangs. */
   readonly timeoutSeconds: number;
-  /** Calls `act` after so many milliseconds unless told not to by what it returns; the clock's by default. */
+  /** Calls `act` after so many milliseconds unless what it returns is called; default: by the clock. */
   readonly after?: (milliseconds: number, act: () => void) => () => void;
   readonly env: NodeJS.ProcessEnv;
   /** Called as soon as a batch is done. */
@@ -63,7 +63,8 @@ async function runBatch(batch: Batch, rules: BatchRules): Promise<BatchRun> {
   const errors: string[] = [];
   let hasTimedOut = false;
   const ending = await new Promise<string>((resolve) => {
-    // The name is for tap, which calls a test's scratch folder after the command line: batches at the same time need their own.
+    // The name is for tap, which calls a test's scratch folder after the command line: batches at the same time need
+    // their own.
     const child = spawn(process.execPath, ["--enable-source-maps", BATCH_PROGRAM, batch.name], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...env, TAP_TIMEOUT: String(timeoutSeconds), TSVMM_TEST_FILES: JSON.stringify(batch.files) },

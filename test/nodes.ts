@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { cacheDirectory, projectRoot } from "../tools/cache.ts";
 
 /*
- * Runs the unit and kvm tiers on other Node versions, which come as npm's `node` packages: `node dist/test/nodes.js [22 24 26]`.
+ * Runs the unit and kvm tiers on other Node versions, which come as npm's `node` packages:
+ * `node dist/test/nodes.js [22 24 26]`.
  */
 
 const versions = process.argv.length > 2 ? process.argv.slice(2) : ["22", "24", "26"];

@@ -139,7 +139,10 @@ async function runTier(tier: Tier, files: readonly string[]): Promise<Totals> {
   }
 }
 
-/** Shows lines that a slow test appends to a file, as they come: what a test prints is kept until its process's end. Answers how to stop. */
+/**
+ * Shows lines that a slow test appends to a file, as they come: what a test prints is kept until its process's end.
+ * Answers how to stop.
+ */
 function showProgress(path: string): () => void {
   writeFileSync(path, "");
   let shown = 0;
@@ -188,7 +191,8 @@ async function main(names: readonly string[]): Promise<number> {
     sum.skip += totals.skip;
     const skipped = totals.skip > 0 ? `, ${totals.skip} skipped` : "";
     summary.push(
-      `${tier.name.padEnd(6)} ${totals.pass} passed, ${totals.fail} failed${skipped} in ${seconds} s (${files.length} files)`,
+      `${tier.name.padEnd(6)} ${totals.pass} passed, ${totals.fail} failed${skipped} in ${seconds} s ` +
+        `(${files.length} files)`,
     );
   }
   console.log(`\n== summary\n${summary.join("\n")}`);

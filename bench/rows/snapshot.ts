@@ -20,7 +20,8 @@ function pollingGuest(): Uint8Array {
 export const snapshot: Row = {
   name: "snapshot",
   meaning:
-    "machine.snapshot() of a machine with ten functions, from the call to the answer, while its guest traps without pause. It runs in this " +
+    "machine.snapshot() of a machine with ten functions, from the call to the answer, while its guest traps " +
+    "without pause. It runs in this " +
     "process, by the typed API.",
   missing: missingKvm,
   async run(context) {

@@ -4,9 +4,11 @@ import type { HostSegment } from "./guest-memory.ts";
 export type BlockStatus = "ok" | "ioError" | "unsupported";
 
 /**
- * Where a disk's bytes are. Offsets and sizes are in bytes and multiples of 512; ranges were checked against `sizeBytes` by the caller.
+ * Where a disk's bytes are. Offsets and sizes are in bytes and multiples of 512; ranges were checked against
+ * `sizeBytes` by the caller.
  *
- * `done` may be called before the method returns (page-cache I/O) or later on the device thread (a storage worker); once in either case.
+ * `done` may be called before the method returns (page-cache I/O) or later on the device thread (a storage worker);
+ * once in either case.
  */
 export interface BlockBackend {
   readonly sizeBytes: number;
@@ -20,8 +22,8 @@ export interface BlockBackend {
   discard(offset: number, sizeBytes: number, done: (status: BlockStatus) => void): void;
   writeZeroes(offset: number, sizeBytes: number, mayUnmap: boolean, done: (status: BlockStatus) => void): void;
   /**
-   * The device on this backend goes, at a guest's reset or at the end: guest memory is not touched any more, also by requests that are
-   * under way. They may be dropped without an answer. The disk stays open for the next device.
+   * The device on this backend goes, at a guest's reset or at the end. From now on guest memory is not touched, not
+   * even by requests under way. They may be dropped without an answer. The disk stays open for the next device.
    */
   detach(): void;
 }
@@ -29,12 +31,14 @@ export interface BlockBackend {
 /**
  * Where a character device's bytes go and come from: a terminal, a file, a socket, a pty, nothing.
  *
- * Output never blocks the device thread: what cannot be written at once is kept up to a limit and then dropped, counted and reported.
+ * Output never blocks the device thread: what cannot be written at once is kept up to a limit and then dropped, counted
+ * and reported.
  */
 export interface CharBackend {
   write(bytes: Uint8Array): void;
   /**
-   * Sets who takes input. The device returns how many bytes it took; the rest is offered again after {@link inputReady}.
+   * Sets who takes input. The device returns how many bytes it took; the rest is offered again after
+   * {@link inputReady}.
    */
   onInput(take: (bytes: Uint8Array) => number): void;
   /** The device has room again. */

@@ -1,7 +1,8 @@
 import { allOnes, hex, type Width } from "./units.ts";
 
 /**
- * Something that answers reads and writes at offsets from its own start. One type serves ports, MMIO and PCI configuration space.
+ * Something that answers reads and writes at offsets from its own start. One type serves ports, MMIO and PCI
+ * configuration space.
  *
  * `value` and results are unsigned and fit in `width` bytes. Neither method throws because of what the guest asked.
  */
@@ -29,14 +30,14 @@ interface MutableRange extends CountedRange {
   accesses: number;
 }
 
-/** Called for accesses nobody claims, so that a log or a trace can name them. */
+/** Called for unclaimed accesses, so that a log or a trace can name them. */
 export type UnclaimedAccess = (bus: string, address: number, width: Width, value: number | undefined) => void;
 
 /**
  * Ranges of addresses and the devices behind them; the whole decoding a machine needs outside RAM.
  *
- * Ranges never overlap. An access that starts in one range and ends outside it is done byte by byte, as a bridge would split it.
- * Only the device thread may call it.
+ * Ranges never overlap. An access that starts in one range and ends outside it is done byte by byte, as a bridge would
+ * split it. Only the device thread may call it.
  */
 export class Bus {
   readonly name: string;
@@ -63,7 +64,8 @@ export class Bus {
   /**
    * Puts a device on the bus.
    *
-   * @throws RangeError when part of the range is taken or the range is empty. Ask {@link holder} first where the guest chose the address.
+   * @throws RangeError when part of the range is taken or the range is empty. Ask {@link holder} first where the guest
+   *   chose the address.
    */
   attach(base: number, sizeBytes: number, device: BusDevice): BusRange {
     if (!(sizeBytes > 0) || !(base >= 0)) {
@@ -131,7 +133,7 @@ export class Bus {
     return undefined;
   }
 
-  /** Reads; all ones where nobody answers. */
+  /** Reads; all ones where no device answers. */
   read(address: number, width: Width): number {
     const range = this.#find(address);
     if (range !== undefined && address + width <= range.base + range.sizeBytes) {
@@ -147,7 +149,7 @@ export class Bus {
     return value;
   }
 
-  /** Writes; dropped where nobody listens. */
+  /** Writes; dropped where no device answers. */
   write(address: number, width: Width, value: number): void {
     const range = this.#find(address);
     if (range !== undefined && address + width <= range.base + range.sizeBytes) {

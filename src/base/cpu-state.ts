@@ -34,8 +34,8 @@ export type GeneralRegister =
   | "rflags";
 
 /**
- * What the boot processor holds before its first instruction, as the boot protocol demands. Application processors are not in it: they
- * wait for INIT and SIPI in the in-kernel local APIC.
+ * What the boot processor holds before its first instruction, as the boot protocol demands. Application processors are
+ * not in it: they wait for INIT and SIPI in the in-kernel local APIC.
  */
 export interface CpuStart {
   readonly registers: Readonly<Partial<Record<GeneralRegister, number>>>;

@@ -39,7 +39,10 @@ export const adviceForAnyCall = (errno: string): string | undefined => ADVICE_FO
 export const errnoOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);
 
-/** What is the host's affair: a HostError, or a failed call of node's own modules as one: `Cannot open /x: EMFILE (raise …)`. */
+/**
+ * Converts an error that the host caused to a HostError: a HostError as it is, a failed call of Node's modules wrapped,
+ * `undefined` for any other: `Cannot open /x: EMFILE (raise …)`.
+ */
 export function hostErrorOf(error: unknown): HostError | undefined {
   if (error instanceof HostError) return error;
   if (!(error instanceof Error) || !("syscall" in error) || typeof error.syscall !== "string") return undefined;
@@ -48,7 +51,10 @@ export function hostErrorOf(error: unknown): HostError | undefined {
   return new HostError(`Cannot ${error.syscall}${path}: ${errno}`, adviceForAnyCall(errno));
 }
 
-/** Why a file that the user named cannot be opened: the user's affair, but for limits of the host that any file would have met. */
+/**
+ * Error for a user-named file that cannot be opened: SpecError, or HostError if a host limit (EMFILE, ENFILE) is the
+ * cause.
+ */
 export function openError(where: string, path: string, error: unknown): SpecError | HostError {
   const errno = errnoOf(error);
   const text = `Cannot open ${path}: ${errno}`;

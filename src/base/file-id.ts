@@ -1,4 +1,7 @@
-/** The part of a file's status that tells it from all others of the host: what `bigint: true` gives, as inode numbers have 64 bits. */
+/**
+ * The part of a file's status that tells it from all others of the host: what `bigint: true` gives, as inode numbers
+ * have 64 bits.
+ */
 export interface FileStatus {
   readonly dev: bigint;
   readonly ino: bigint;

@@ -15,8 +15,9 @@ export interface HostSegment {
 }
 
 /**
- * Guest RAM as devices see it. Every method checks the range first: what is not RAM answers `undefined` or `false`, never throws,
- * and never touches anything else. All values are little endian. Only the device thread holds one (the loaders use it before start).
+ * Guest RAM as devices see it. Every method checks the range first: what is not RAM answers `undefined` or `false`,
+ * never throws, and never touches anything else. All values are little endian. Only the device thread holds one (the
+ * loaders use it before start).
  */
 export interface GuestMemory {
   readonly regions: readonly RamRegion[];

@@ -1,7 +1,7 @@
 import type { CpuStart } from "./cpu-state.ts";
 import type { Gpa } from "./units.ts";
 
-/** A file that boot code reads in pieces; how the bytes come is the caller's affair. */
+/** A file that boot code reads in pieces; the caller decides how the bytes come. */
 export interface ImageFile {
   readonly name: string;
   readonly sizeBytes: number;

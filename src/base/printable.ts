@@ -1,4 +1,7 @@
-/** What has an effect on a terminal, or none that shows: control and format characters, halves of surrogate pairs, line separators. */
+/**
+ * What has an effect on a terminal, or none that shows: control and format characters, halves of surrogate pairs, line
+ * separators.
+ */
 const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 /** Most texts: nothing to look at more closely. */
 const PLAIN = /^[\x20-\x7e]*$/;

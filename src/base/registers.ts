@@ -20,8 +20,9 @@ export interface RegisterHandler<Name extends string> {
 /**
  * The registers of a device as a table that a reader can lay beside the spec.
  *
- * Accesses of another width or between registers are split or gathered here, once for all devices: a narrow write keeps the other
- * bytes of the register (read by `readRegister`; zeros where only ones act), a wide one is done register by register in address order. Holes read as zero.
+ * Accesses of another width or between registers are split or gathered here, once for all devices: A narrow write keeps
+ * the other bytes of the register, as `readRegister` gives them, or as zeros where only ones act. A wide write is done
+ * register by register in address order. Holes read as zero.
  */
 export class RegisterBank<Name extends string> {
   readonly name: string;

@@ -1,6 +1,8 @@
 import type { Fd, Gpa, Gsi, Width } from "./units.ts";
 
-/** A wire to the interrupt controller: a level that devices raise and lower. Edge-triggered pins see the rising edge. */
+/**
+ * A wire to the interrupt controller: a level that devices raise and lower. Edge-triggered pins see the rising edge.
+ */
 export interface InterruptLine {
   readonly name: string;
   readonly gsi: Gsi;
@@ -17,20 +19,23 @@ export interface MsiMessage {
 /**
  * One vector's way from an eventfd to a local APIC. It starts masked and without a message.
  *
- * Unmasked: a write to `eventFd`, ours by {@link signal} or the host kernel's, becomes an interrupt without any thread of ours.
- * Masked: the eventfd is ours to watch; a signal makes {@link isPending} true and is delivered once at {@link unmask}.
- * Only the device thread may call it.
+ * Unmasked: a write to `eventFd`, ours by {@link signal} or the host kernel's, becomes an interrupt without any thread
+ * of ours. Masked: the eventfd is ours to watch; a signal makes {@link isPending} true and is delivered once at
+ * {@link unmask}. Only the device thread may call it.
  */
 export interface MsiRoute {
   readonly name: string;
   readonly isMasked: boolean;
   readonly isPending: boolean;
-  /** The eventfd behind the route, for VFIO_DEVICE_SET_IRQS. It stays the same until {@link release}. -1 where the host has none left. */
+  /**
+   * The eventfd behind the route, for VFIO_DEVICE_SET_IRQS. It stays the same until {@link release}. -1 where the host
+   * has none left.
+   */
   readonly eventFd: Fd;
   setMessage(message: MsiMessage): void;
   mask(): void;
   unmask(): void;
-  /** Signals `eventFd`; for devices of our own, which hand it to nobody. */
+  /** Signals `eventFd`; for our own devices, which share it with no other process. */
   signal(): void;
   /** Does the same past the eventfd: for one that another process holds, which can make a write to it block. */
   inject(): void;
@@ -48,7 +53,10 @@ export interface EventDescriptor {
 
 /** Hands out routes; owns the table that KVM_SET_GSI_ROUTING replaces as a whole. */
 export interface MsiRouter {
-  /** Routes take a GSI lazily, at the first unmask; a route that finds none left, or no eventfd, stays silent and is reported once. */
+  /**
+   * Routes take a GSI lazily, at the first unmask; a route that finds none left, or no eventfd, stays silent and is
+   * reported once.
+   */
   allocate(name: string): MsiRoute;
   /** Runs `work` and pushes the table once afterwards, however many routes it changed. Nests. */
   batch(work: () => void): void;
@@ -90,13 +98,19 @@ export interface FdWatcher {
   ): FdWatch;
 }
 
-/** The same, edge-triggered: for eventfds that nobody reads, and listening sockets whose connections are all taken in one go. */
+/**
+ * The same, edge-triggered: for eventfds that are never read, and listening sockets whose connections are all taken in
+ * one go.
+ */
 export interface RingWatcher {
   /** Calls `onRing` on the device thread once for all signals since the last call, until {@link FdWatch.close}. */
   watchRings(fd: Fd, onRing: () => void): FdWatch;
 }
 
-/** Counts the turns of the device thread's loop: what finds the same figure twice has kept everything else waiting in between. */
+/**
+ * Counts the turns of the device thread's loop: what finds the same figure twice has kept everything else waiting in
+ * between.
+ */
 export interface TurnCounter {
   readonly turns: number;
 }

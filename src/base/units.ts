@@ -1,6 +1,7 @@
 /**
  * Numbers with a kind. A brand costs nothing at run time and keeps a port from being passed where an address is meant.
- * Addresses and sizes are plain numbers: 2^53 covers every guest-physical space, and every user mapping lies under 2^47.
+ * Addresses and sizes are plain numbers: 2^53 covers every guest-physical space, and every user mapping lies under
+ * 2^47.
  */
 declare const kindOfNumber: unique symbol;
 export type Branded<Kind extends string> = number & { readonly [kindOfNumber]: Kind };

@@ -14,7 +14,8 @@ const BIND: SubcommandText = {
   name: "bind",
   usage: "[OPTIONS] BDF ...",
   about:
-    "tsvmm bind gives PCI functions to vfio-pci, so that they can be passed through. Only the named ones: it goes\nthrough driver_override, and other functions of the same model keep their drivers.",
+    "tsvmm bind gives PCI functions to vfio-pci, so that they can be passed through. Only the named ones: it " +
+    "goes\nthrough driver_override, and other functions of the same model keep their drivers.",
   examples: [
     { text: "Take an NVMe drive from the host", lines: ["tsvmm bind 0000:01:00.0"] },
     { text: "See what that would write, without doing it", lines: ["tsvmm bind --dry-run 0000:01:00.0"] },
@@ -27,7 +28,8 @@ const BIND: SubcommandText = {
     HELP_OPTION,
   ],
   notes: [
-    "Missing modules are loaded. The driver a function had is remembered in /run/tsvmm for tsvmm unbind. Binding what is",
+    "Missing modules are loaded. The driver a function had is remembered in /run/tsvmm for tsvmm unbind. Binding " +
+      "what is",
     "bound changes nothing; a failure halfway puts back what was there.",
   ].join("\n"),
 };
@@ -44,7 +46,8 @@ const UNBIND: SubcommandText = {
     HELP_OPTION,
   ],
   notes: [
-    "Where no driver is remembered the kernel chooses one. A function that vfio-pci does not have is left alone; a failure",
+    "Where no driver is remembered the kernel chooses one. A function that vfio-pci does not have is left alone; " +
+      "a failure",
     "halfway puts back what was there.",
   ].join("\n"),
 };

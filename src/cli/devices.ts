@@ -31,12 +31,15 @@ const TEXT: SubcommandText = {
       name: "--record",
       group: "Options",
       form: { kind: "value", value: "BDF" },
-      help: "write a description of one function to FILE (- for standard output): configuration space, regions, interrupts",
+      help:
+        "write a description of one function to FILE (- for standard output): configuration space, regions, " +
+        "interrupts",
     },
     HELP_OPTION,
   ],
   notes: [
-    "The verdict is one of: ready; needs bind, which tsvmm bind does; blocked by what the host uses the function for, or by",
+    "The verdict is one of: ready; needs bind, which tsvmm bind does; blocked by what the host uses the function " +
+      "for, or by",
     "what cannot be changed. tsvmm doctor BDF goes into everything else that a start needs.",
     "A function that is bound to vfio-pci is opened for --record, which resets it; others are described from sysfs.",
   ].join("\n"),
@@ -134,7 +137,8 @@ function formatReports(reports: readonly DeviceReport[], { style, columns }: Sur
     group: widest(["GROUP", ...reports.map(groupOf)]),
   };
   const line = (address: string, driver: string, group: string, verdict: string): string => {
-    const head = `${address.padEnd(widths.address)}  ${driver.padEnd(widths.driver)}  ${group.padStart(widths.group)}  `;
+    const head =
+      `${address.padEnd(widths.address)}  ${driver.padEnd(widths.driver)}  ` + `${group.padStart(widths.group)}  `;
     // On a narrow terminal a long verdict goes below, where it has room.
     const room = columns - head.length;
     if (verdict.length <= room || room >= 40) return wrapText(verdict, columns, head, " ".repeat(head.length));
@@ -207,7 +211,8 @@ async function recordFunction(pciFunction: HostFunction, surroundings: Surroundi
   }
   const driver = pciFunction.driver ?? "no driver";
   surroundings.remark(
-    `tsvmm: ${pciFunction.bdf} belongs to ${driver}, not vfio-pci: recorded from sysfs; what may be mapped and the interrupts are guessed\n`,
+    `tsvmm: ${pciFunction.bdf} belongs to ${driver}, not vfio-pci: recorded from sysfs; what may be mapped and ` +
+      "the interrupts are guessed\n",
   );
   return recordFromSysfs(pciFunction);
 }

@@ -22,14 +22,16 @@ const TEXT: SubcommandText = {
       name: "--memory",
       group: "Options",
       form: { kind: "keys", value: "SIZE", keys: MEMORY_KEYS, defaultKey: "size" },
-      help: "guest RAM, as for run; 512M unless told",
+      help: "guest RAM, as for run; default: 512M",
     },
     { name: "--json", group: "Options", form: { kind: "flag" }, help: "print JSON, for programs" },
     HELP_OPTION,
   ],
   notes: [
-    "Exit status: 0 only if such a machine would start, 1 otherwise. Without a function that is a machine without passthrough,",
-    "and what would stand in the way of that is a warning. A start makes the same checks and ends at the first that failed.",
+    "Exit status: 0 only if such a machine would start, 1 otherwise. Without a function that is a machine without " +
+      "passthrough,",
+    "and what would stand in the way of that is a warning. A start makes the same checks and ends at the first " +
+      "that failed.",
   ].join("\n"),
 };
 
@@ -113,5 +115,5 @@ function terminalCheck(isTerminal: boolean | undefined): HostCheck {
     isTerminal === true
       ? "standard input is one: raw while the guest runs, Ctrl-A x quits"
       : "standard input is none: the guest's serial port reads it as it comes";
-  return { topic: "terminal", state: "good", found, why: "the guest's console is there unless told", action: "use it" };
+  return { topic: "terminal", state: "good", found, why: "the guest's console is there by default", action: "use it" };
 }

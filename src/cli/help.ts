@@ -28,8 +28,10 @@ export const RUN_EXAMPLES: readonly Example[] = [
 ];
 
 const RUN_NOTES: readonly string[] = [
-  "Values are comma-separated lists of key=value; the key of the first may be left out, and quotes or brackets keep commas",
-  "together: --disk 'path=\"a,b.raw\",readonly=on'. --disk and --device take several values after one flag, and may be repeated.",
+  "Values are comma-separated lists of key=value; the key of the first may be left out, and quotes or brackets " +
+    "keep commas",
+  "together: --disk 'path=\"a,b.raw\",readonly=on'. --disk and --device take several values after one flag, and " +
+    "may be repeated.",
   "",
   "Exit status: 0 the guest powered off; 1 the host failed or refused something; 2 the command line is wrong;",
   "130, 143, 129 stopped by SIGINT, SIGTERM, SIGHUP; with --debug-exit what the guest wrote, times 2, plus 1.",

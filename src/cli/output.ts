@@ -23,7 +23,10 @@ export function styleFor(stream: StyleTarget, environment: Readonly<Record<strin
 /** Exit statuses that are this program's own. */
 export const EXIT_STATUS = { hostFailure: 1, badInput: 2 } as const;
 
-/** Longest text about a command line, and what is left of a longer one at its start and end: a value may have any length. */
+/**
+ * Longest text about a command line, and what is left of a longer one at its start and end: a value may have any
+ * length.
+ */
 const LONGEST = { whole: 500, start: 300, end: 150 } as const;
 
 function shortened(text: string): string {
@@ -35,8 +38,8 @@ function shortened(text: string): string {
 const printableLines = (text: string): string => text.split("\n").map(printable).join("\n");
 
 /**
- * How an error is shown and what the process exits with. What is the user's or the host's affair is one line; only an error of our
- * own comes with its stack.
+ * How an error is shown and what the process exits with. What is the user's or the host's affair is one line; only an
+ * error of our own comes with its stack.
  */
 export function describeError(error: unknown, style: Style): { readonly text: string; readonly status: number } {
   const name = style.red("tsvmm:");

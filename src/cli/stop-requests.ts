@@ -19,15 +19,18 @@ export interface ProcessEvents {
 
 /** How long a machine may take to stop in order. */
 const GRACE_MS = 2000;
-/** Signals that come this soon after the first are the same request: timeout(1) and npm send theirs to a process and to its group. */
+/**
+ * Signals that come this soon after the first are the same request: timeout(1) and npm send theirs to a process and to
+ * its group.
+ */
 const SAME_REQUEST_MS = 200;
 
 /**
- * Turns signals and errors that nobody caught into an orderly stop of the machine, and ends the process if that does not work.
+ * Turns signals and uncaught errors into an orderly stop of the machine, and ends the process if that does not work.
  *
- * A first signal stops the machine. If it has not stopped after two seconds, or on a second request, the process ends by that signal:
- * the listeners of `exit` run first and are told which (they give the terminal back), and then the signal is raised again with its default action, as
- * `process.exit()` would wait for threads that do not come back.
+ * A first signal stops the machine. If it has not stopped after two seconds, or on a second request, the process ends
+ * by that signal: the listeners of `exit` run first and are told which (they give the terminal back), and then the
+ * signal is raised again with its default action, as `process.exit()` would wait for threads that do not come back.
  */
 export class StopRequests {
   readonly #process: ProcessEvents;
@@ -42,7 +45,7 @@ export class StopRequests {
   #deadline: NodeJS.Timeout | undefined;
 
   /**
-   * @param report Shows an error that nobody caught.
+   * @param report Shows an uncaught error.
    * @param now Milliseconds that never go back.
    */
   constructor(

@@ -3,8 +3,8 @@ import type { MachineExit } from "../vmm/machine-exit.ts";
 import { writeFile } from "./write-file.ts";
 
 /**
- * Writes what a machine was and did, as JSON: `exit` (status, reason, text), `statistics` (exits by kind, accesses by device, counters of
- * passed-through functions, resets), `plan`, `seconds` (from the start of the machine to its end).
+ * Writes what a machine was and did, as JSON: `exit` (status, reason, text), `statistics` (exits by kind, accesses by
+ * device, counters of passed-through functions, resets), `plan`, `seconds` (from the start of the machine to its end).
  *
  * @param started performance.now() before the start.
  * @throws HostError when the file cannot be written.

@@ -24,12 +24,15 @@ import { errnoOf, HostError } from "../base/errors.ts";
 /** How long a pipe's reader may take nothing, and how often it is tried, in milliseconds. */
 const PATIENCE_MS = 10_000;
 const RETRY_MS = 10;
-/** What a directory or file system may refuse of a new file beside the old one: the old one can be written all the same. */
+/**
+ * What a directory or file system may refuse of a new file beside the old one: the old one can be written all the same.
+ */
 const NO_NEIGHBOUR: ReadonlySet<string> = new Set(["EACCES", "EPERM", "EROFS", "EBUSY", "EXDEV", "ENAMETOOLONG"]);
 
 /**
- * Writes a text to a file, all of it or nothing: a regular file is replaced by a new one of the same name and mode, which was written
- * whole before. Pipes, terminals and this process's own descriptors are written to as they are; a pipe is waited for without blocking.
+ * Writes a text to a file, all of it or nothing: a regular file is replaced by a new one of the same name and mode,
+ * which was written whole before. Pipes, terminals and this process's own descriptors are written to as they are; a
+ * pipe is waited for without blocking.
  *
  * @param what For messages: `the summary`.
  * @throws HostError

@@ -29,8 +29,8 @@ export interface BindingResult {
 }
 
 /**
- * Gives functions to vfio-pci and back to their drivers: those functions only, through `driver_override`. `new_id` would take every
- * function of the model, those plugged in later too.
+ * Gives functions to vfio-pci and back to their drivers: those functions only, through `driver_override`. `new_id`
+ * would take every function of the model, those plugged in later too.
  *
  * What is as wished already is left alone. When a step fails, all functions of the call get back what they had.
  */

@@ -1,6 +1,6 @@
 import { HostError } from "../base/errors.ts";
 
-/** `unknown`: nobody may look, or the kernel does not tell. Only `failed` keeps a machine from starting. */
+/** `unknown`: this user may not look, or the kernel does not tell. Only `failed` keeps a machine from starting. */
 export type CheckState = "good" | "warning" | "unknown" | "failed";
 
 /** One thing that a start depends on: `tsvmm doctor` shows all of them, a start ends at the first that failed. */

@@ -118,7 +118,10 @@ function resetState({ path, resetMethods }: HostFunction): Outcome {
   return { state: "warning", found: "the kernel cannot reset it alone" };
 }
 
-/** VT-d 4.1 §11.4.2: MGAW in bits 21:16, SAGAW in bits 12:8. AMD I/O Virtualization 3.07 §3.4.9: HATS in bits 11:10 of the features. */
+/**
+ * VT-d 4.1 §11.4.2: MGAW in bits 21:16, SAGAW in bits 12:8. AMD I/O Virtualization 3.07 §3.4.9: HATS in bits 11:10 of
+ * the features.
+ */
 function widthState({ path }: HostFunction): Outcome | undefined {
   const unit = join(path, "iommu");
   const number = (file: string): bigint | undefined => {
@@ -137,7 +140,10 @@ function widthState({ path }: HostFunction): Outcome | undefined {
   return bits === undefined ? undefined : { state: "good", found: `${bits} bits` };
 }
 
-/** Memory that the firmware wants mapped for the device at all times (RMRR, unity maps): `reserved_regions`' type "direct". */
+/**
+ * Memory that the firmware wants mapped for the device at all times (RMRR, unity maps): `reserved_regions`' type
+ * "direct".
+ */
 function firmwareState({ group }: HostFunction, { sys }: HostRoot): Outcome | undefined {
   const text = textFile(join(sys, "kernel/iommu_groups", String(group)), "reserved_regions") ?? "";
   const regions = text.split("\n").filter((line) => /\bdirect$/.test(line));

@@ -54,8 +54,8 @@ const CLASS_PCI_BRIDGE = 0x0604;
 const ROM_RESOURCE = 6;
 
 /**
- * Drivers that let a group's other members be given to a guest: they do no DMA of their own. vfio-pci's variants (`mlx5_vfio_pci`, …)
- * carry its name.
+ * Drivers that let a group's other members be given to a guest: they do no DMA of their own. vfio-pci's variants
+ * (`mlx5_vfio_pci`, …) carry its name.
  */
 const HARMLESS_DRIVERS: readonly string[] = ["pci-stub", "pcieport", "shpchp"];
 
@@ -127,7 +127,10 @@ export function describeGroup(
   return { number: pciFunction.group, members, obstacles: members.filter(isObstacle) };
 }
 
-/** What sysfs told of functions when they were first asked for: each directory is read once, so that a start works with one state. */
+/**
+ * What sysfs told of functions when they were first asked for: each directory is read once, so that a start works with
+ * one state.
+ */
 export class FunctionFacts {
   readonly #known = new Map<string, HostFunction | undefined>();
 

@@ -69,8 +69,8 @@ export function moduleCheck({ sys }: HostRoot): HostCheck {
 }
 
 /**
- * Whether the IOMMU checks interrupts as well. The I/O APIC's interrupts go through it then, and say so in /proc/interrupts, which all
- * may read.
+ * Whether the IOMMU checks interrupts as well. The I/O APIC's interrupts go through it then, and say so in
+ * /proc/interrupts, which all may read.
  */
 export function remappingCheck({ sys, proc }: HostRoot): HostCheck {
   const base = {
@@ -112,7 +112,9 @@ export function memoryLockCheck(ramBytes: number, { limitBytes, isUnlimited }: M
   return { ...base, state: "failed", found: `the limit is ${have}`, remedy: MEMLOCK_ADVICE };
 }
 
-/** Opens a VFIO node and closes it again: a group's node can be open once only, so that this tells who may and who does. */
+/**
+ * Opens a VFIO node and closes it again: a group's node can be open once only, so that this tells who may and who does.
+ */
 export function nodeCheck(node: string, name: string, { proc }: HostRoot): HostCheck {
   const base = { topic: name, why: "VFIO is used through it", action: `open ${node}` };
   try {

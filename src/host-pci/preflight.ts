@@ -26,10 +26,11 @@ export interface PreflightOptions {
 }
 
 /**
- * Checks everything that passthrough depends on and that can be looked at without changing anything: the one list, for a start and for
- * `tsvmm doctor`. The most basic comes first.
+ * Checks everything that passthrough depends on and that can be looked at without changing anything: the one list, for
+ * a start and for `tsvmm doctor`. The most basic comes first.
  *
- * For a machine without passed-through functions nothing is `failed`: what would stand in the way of one is a `warning`.
+ * For a machine without passed-through functions nothing is `failed`: what would stand in the way of one is a
+ * `warning`.
  */
 export function passthroughChecks(options: PreflightOptions): readonly HostCheck[] {
   const root: HostRoot = { ...HOST_ROOT, ...options.root };
@@ -59,7 +60,10 @@ export function passthroughChecks(options: PreflightOptions): readonly HostCheck
     : checks.map((check) => (isFailed(check) ? { ...check, state: "warning" } : check));
 }
 
-/** What would keep a machine from starting: the failed ones of {@link passthroughChecks}, with what the user can do about each. */
+/**
+ * What would keep a machine from starting: the failed ones of {@link passthroughChecks}, with what the user can do
+ * about each.
+ */
 export function findObstacles(options: PreflightOptions): readonly HostError[] {
   return passthroughChecks(options).filter(isFailed).map(checkError);
 }

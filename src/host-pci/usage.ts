@@ -20,7 +20,7 @@ interface HostUsage {
   readonly holders: ReadonlyMap<number, string>;
 }
 
-/** Tells what the host uses PCI functions for, so that nobody takes its disk or network away by mistake. Reads only. */
+/** Tells what the host uses PCI functions for, so that its disk or network is not taken away by mistake. Reads only. */
 export class DeviceUsage {
   readonly #root: HostRoot;
   #host: HostUsage | undefined;
@@ -30,8 +30,8 @@ export class DeviceUsage {
   }
 
   /**
-   * Why a function must not be taken from its driver, or from its guest: "a file system is mounted at / (sda1)". Empty when nothing
-   * speaks against it.
+   * Why a function must not be taken from its driver, or from its guest: "a file system is mounted at / (sda1)". Empty
+   * when nothing speaks against it.
    */
   reasons(pciFunction: HostFunction): readonly string[] {
     const host = this.#read();
@@ -50,7 +50,10 @@ export class DeviceUsage {
     return found;
   }
 
-  /** The process that has a function's group open: "process 77 (qemu-system-x86)"; others' processes are seen by root alone. */
+  /**
+   * The process that has a function's group open: "process 77 (qemu-system-x86)"; others' processes are seen by root
+   * alone.
+   */
   holder({ group }: HostFunction): string | undefined {
     return group === undefined ? undefined : this.#read().holders.get(group);
   }
@@ -62,7 +65,8 @@ export class DeviceUsage {
 
   #diskReasons(host: HostUsage, pciFunction: HostFunction): readonly string[] {
     const own = below(host.blocks, pciFunction.path);
-    // A namespace that several NVMe controllers may lead to stands apart from them; its path through this one is below it.
+    // A namespace that several NVMe controllers may lead to stands apart from them; its path through this one is below
+    // it.
     const shared = own.flatMap((name) => {
       const match = /^(nvme\d+)c\d+(n\d+.*)$/.exec(name);
       return match === null ? [] : [...host.blocks.keys()].filter((other) => isPartOf(other, `${match[1]}${match[2]}`));
@@ -94,7 +98,10 @@ export class DeviceUsage {
     return [...all].sort();
   }
 
-  /** Whoever mounts, swaps to or builds on a disk holds it exclusively, whatever it is called: ZFS, for one, is not in mountinfo. */
+  /**
+   * A mount, swap area or stacked device holds its disk exclusively, whatever it is called: ZFS, for one, is not in
+   * mountinfo.
+   */
   #isClaimed(name: string): boolean {
     try {
       closeSync(openSync(join(this.#root.dev, name), constants.O_RDONLY | constants.O_EXCL | constants.O_NONBLOCK));

@@ -2,8 +2,8 @@ import { describeGroup, type HostFunction, isBridge, isVfioDriver } from "./func
 import type { DeviceUsage } from "./usage.ts";
 
 /**
- * Whether a function can be passed through: now, after `tsvmm bind` of the functions in `bind`, or not until what is in `reason` has
- * changed.
+ * Whether a function can be passed through: now, after `tsvmm bind` of the functions in `bind`, or not until what is in
+ * `reason` has changed.
  */
 export type Verdict =
   | { readonly state: "ready" }

@@ -1,6 +1,6 @@
 /**
- * Constants and struct offsets of the C library and the kernel, x86-64, under their C names. `test/abi/libc.test.ts` compares every
- * line with the headers; a table is here only for what the program uses.
+ * Constants and struct offsets of the C library and the kernel, x86-64, under their C names. `test/abi/libc.test.ts`
+ * compares every line with the headers; a table is here only for what the program uses.
  */
 
 /** <fcntl.h> */

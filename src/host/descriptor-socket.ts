@@ -21,8 +21,8 @@ export interface Readiness {
 }
 
 /**
- * A nonblocking stream socket of the unix domain over which bytes travel with descriptors. Nothing here blocks but {@link wait}.
- * It does not own the socket until {@link close} is called.
+ * A nonblocking stream socket of the unix domain over which bytes travel with descriptors. Nothing here blocks but
+ * {@link wait}. It does not own the socket until {@link close} is called.
  */
 export class DescriptorSocket {
   readonly fd: Fd;
@@ -62,8 +62,8 @@ export class DescriptorSocket {
   }
 
   /**
-   * Receives what is there now into `target`, at most its length. Descriptors come with the bytes that they were sent with, and closed
-   * on exec.
+   * Receives what is there now into `target`, at most its length. Descriptors come with the bytes that they were sent
+   * with, and closed on exec.
    *
    * @throws HostError when more descriptors came than a message can have; SyscallError for anything but a hang-up.
    */
@@ -91,7 +91,7 @@ export class DescriptorSocket {
   /**
    * Waits until there is something to receive or room to send, or until the time is up, when neither is true.
    *
-   * @param timeoutMs 0 or more: nobody waits for ever.
+   * @param timeoutMs 0 or more; there is no unlimited wait.
    */
   wait(interest: "input" | "both", timeoutMs: number): Readiness {
     this.#poll.setInt16(POLLFD.events, POLL.POLLIN | (interest === "both" ? POLL.POLLOUT : 0), true);
@@ -122,9 +122,9 @@ export class DescriptorSocket {
 }
 
 /**
- * Closes descriptors that another process has sent, without waiting for it. Closing may take as long as the sender likes: a TCP socket
- * lingers as SO_LINGER says, a file of a FUSE file system waits for its server. So all but memory and eventfds are closed elsewhere;
- * where the host has no thread for that they stay open.
+ * Closes descriptors that another process has sent, without waiting for it. Closing may take as long as the sender
+ * likes: a TCP socket lingers as SO_LINGER says, a file of a FUSE file system waits for its server. So all but memory
+ * and eventfds are closed elsewhere; where the host has no thread for that they stay open.
  */
 export function closeAll(descriptors: readonly Fd[]): void {
   for (const descriptor of descriptors) {

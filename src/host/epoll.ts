@@ -15,8 +15,8 @@ const WRITABLE: number = EPOLL.EPOLLOUT | EPOLL.EPOLLHUP | EPOLL.EPOLLERR;
 /**
  * The device thread's wait for descriptors: epoll, level-triggered but for {@link watchRings}, callbacks by token.
  *
- * A callback may close any watch, its own too, and open new ones: an event that was already fetched for a closed watch is dropped,
- * also when its descriptor number has been given to another file meanwhile.
+ * A callback may close any watch, its own too, and open new ones. An event that was already fetched for a closed watch
+ * is dropped. That holds when another file has the descriptor number meanwhile, too.
  */
 export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter {
   readonly #events: DataView = new DataView(new ArrayBuffer(EVENTS_PER_WAIT * EPOLL_EVENT.size));
@@ -52,8 +52,9 @@ export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter {
   }
 
   /**
-   * Watches edge-triggered an eventfd that nobody reads: calls `onRing` once for all signals between two waits, which spares each a system
-   * call. A signal that comes before the wait, or during the call, is seen by the next wait. So is a connection at a listening socket.
+   * Watches edge-triggered an eventfd that is never read: calls `onRing` once for all signals between two waits, which
+   * spares each a system call. A signal that comes before the wait, or during the call, is seen by the next wait. So is
+   * a connection at a listening socket.
    *
    * @throws SyscallError
    */
@@ -83,7 +84,7 @@ export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter {
   /**
    * Waits for events and calls their callbacks; nothing is allocated.
    *
-   * @param timeoutMs 0 looks without waiting, -1 waits for ever.
+   * @param timeoutMs 0 looks without waiting, -1 waits without limit.
    * @returns How many callbacks were called; 0 also when a signal interrupted the wait.
    * @throws SyscallError, and what a callback throws (the other events of the round come again at the next wait).
    */
@@ -145,7 +146,10 @@ class Watch implements FdWatch {
     event.setUint32(EPOLL_EVENT.data + 4, generation, true);
   }
 
-  /** "none" takes the descriptor out of epoll: a hang-up is reported whatever events are asked for, and would come again and again. */
+  /**
+   * "none" takes the descriptor out of epoll: a hang-up is reported whatever events are asked for, and would come again
+   * and again.
+   */
   setInterest(interest: Interest): void {
     invariant(this.#epoll >= 0, `descriptor ${this.#fd}'s watch is used after it was closed`);
     if (interest === this.#interest) return;

@@ -61,7 +61,10 @@ export class SyscallError extends HostError {
   readonly call: string;
   readonly errno: string;
 
-  /** `new SyscallError("open /dev/kvm", "open", "EACCES", "add the user to group kvm")` reads `Cannot open /dev/kvm: open failed with EACCES (add …)`. */
+  /**
+   * `new SyscallError("open /dev/kvm", "open", "EACCES", "add the user to group kvm")` reads
+   * `Cannot open /dev/kvm: open failed with EACCES (add …)`.
+   */
   constructor(action: string, call: string, errno: string, advice?: string, details?: string) {
     super(`Cannot ${action}: ${call} failed with ${errno}`, advice ?? adviceForAnyCall(errno), details);
     this.action = action;

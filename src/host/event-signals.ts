@@ -3,17 +3,20 @@ import { AIO, IO_EVENT, IOCB, MMAN, TIMESPEC } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
 import { libc } from "./libc.ts";
 
-/** Signals that may be under way; they are finished before the call returns, so this is how many results are fetched at once. */
+/**
+ * Signals that may be under way; they are finished before the call returns, so this is how many results are fetched at
+ * once.
+ */
 const BATCH = 64;
 const NO_FLAG_HAS_IT = 0x4000_0000;
 
 /**
  * Signals eventfds that other processes hold, and never waits.
  *
- * A write to an eventfd waits while the counter is full, unless O_NONBLOCK is set; both are in the hands of everybody who holds the file,
- * at any moment, also between a poll and the write. So the kernel does it, which never waits: an empty read of a file of ours that is
- * submitted as asynchronous I/O with IOCB_FLAG_RESFD is over at once, and its end signals the eventfd (eventfd_signal). It costs 0.6 µs,
- * twice a write.
+ * A write to an eventfd waits while the counter is full, unless O_NONBLOCK is set. Every holder of the file can change
+ * both at any moment, also between a poll and the write. So the kernel does it, which never waits. An empty read of a
+ * file of ours, submitted as asynchronous I/O with IOCB_FLAG_RESFD, is over at once. Its end signals the eventfd
+ * (eventfd_signal). It costs 0.6 µs, twice a write.
  */
 export class EventSignals {
   readonly #file: Fd;
@@ -45,7 +48,10 @@ export class EventSignals {
     new DataView(this.#pointer.buffer).setBigUint64(0, BigInt(libc.addressOf(this.#request)), true);
   }
 
-  /** Whether a descriptor is an eventfd; it is not signalled. The kernel looks at that before it looks at a request's flags. */
+  /**
+   * Whether a descriptor is an eventfd; it is not signalled. The kernel looks at that before it looks at a request's
+   * flags.
+   */
   isEventFd(file: Fd): boolean {
     this.#request.setInt32(IOCB.aio_rw_flags, NO_FLAG_HAS_IT, true);
     const answer = this.#submit(file);

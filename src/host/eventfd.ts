@@ -7,11 +7,12 @@ import { libc } from "./libc.ts";
 /**
  * A counter in the kernel that threads, KVM and VFIO raise and somebody waits for.
  *
- * The descriptor is a number that every thread of the process may use; a thread that did not make the object wraps it by {@link attach}.
- * It is nonblocking and closed on exec.
+ * The descriptor is a number that every thread of the process may use. A thread that did not make the object wraps it
+ * by {@link attach}. It is nonblocking and closed on exec.
  *
- * O_NONBLOCK belongs to the open file, which a process that was handed the descriptor shares and may change. So {@link signal} and
- * {@link drain} are for eventfds that stay in this process; of one that does not, {@link isSignalled} alone never blocks.
+ * O_NONBLOCK belongs to the open file, which a process that was handed the descriptor shares and may change. So
+ * {@link signal} and {@link drain} are for eventfds that stay in this process; of one that does not,
+ * {@link isSignalled} alone never blocks.
  */
 export class EventFd implements EventDescriptor {
   readonly #ownsDescriptor: boolean;
@@ -51,7 +52,7 @@ export class EventFd implements EventDescriptor {
     }
   }
 
-  /** Takes the count and sets it to zero; 0 when nobody signalled. */
+  /** Takes the count and sets it to zero; 0 when there was no signal. */
   drain(): number {
     if (libc.read(this.#descriptor, this.#countBytes, 8) < 0) {
       if (libc.errno() === ERRNO.EAGAIN) return 0;

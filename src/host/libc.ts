@@ -2,11 +2,12 @@ import { createRequire } from "node:module";
 import type koffiPackage from "koffi";
 
 /**
- * The C library calls this program makes, typed. Nothing here throws for a failed call: as in C, -1 is returned and
- * {@link Libc.errno} tells why (read it before the next call of this thread). `host/errors.ts` turns that into a SyscallError.
+ * The C library calls this program makes, typed. A failed call does not throw: as in C, -1 is returned and
+ * {@link Libc.errno} tells why. Read it before the next call of this thread. `host/errors.ts` turns that into a
+ * SyscallError.
  *
- * Addresses are numbers: user mappings lie under 2^47. Buffers handed over are borrowed for the call only; the kernel must not keep
- * them. The test suite holds a second implementation over another FFI package, as an independent witness.
+ * Addresses are numbers: user mappings lie under 2^47. Buffers handed over are borrowed for the call only; the kernel
+ * must not keep them. The test suite holds a second implementation over another FFI package, as an independent witness.
  */
 export interface Libc {
   /** errno of this thread's last failed call. */
@@ -42,8 +43,8 @@ export interface Libc {
   memcpy(target: number, source: number, sizeBytes: number): number;
 
   /**
-   * Copies from addresses of a process, this one too, to addresses of this one; memory that is not there is EFAULT, or fewer bytes. Both are
-   * arrays of struct iovec.
+   * Copies from addresses of a process, this one too, to addresses of this one; memory that is not there is EFAULT, or
+   * fewer bytes. Both are arrays of struct iovec.
    */
   processVmReadv(
     pid: number,
@@ -110,13 +111,16 @@ export interface Libc {
   recvmsg(fd: number, message: Uint8Array, flags: number): number;
 
   /**
-   * The bytes at `address`, without a copy, owned by whoever mapped them: the view must not be used after munmap.
+   * The bytes at `address`, without a copy. The mapping owns them: the view must not be used after munmap.
    *
    * @param sizeBytes At most 4 GiB (Node 20 aborts above; checked here).
    * @throws RangeError above that size.
    */
   view(address: number, sizeBytes: number): ArrayBuffer;
-  /** Where a buffer's bytes are; valid only while the buffer is referenced and only for memory V8 does not move (all array buffers). */
+  /**
+   * Where a buffer's bytes are; valid only while the buffer is referenced and only for memory V8 does not move (all
+   * array buffers).
+   */
   addressOf(buffer: ArrayBufferView): number;
 }
 
@@ -131,8 +135,8 @@ const SYS_IO_SUBMIT = 209;
 const SYS_TGKILL = 234;
 
 /**
- * koffi without the package's loader, which looks for the right binary among those of all platforms and takes 10 ms of each thread's start.
- * Where that binary does not load (musl, a build from source) the package finds its own way.
+ * koffi without the package's loader, which looks for the right binary among those of all platforms and takes 10 ms of
+ * each thread's start. Where that binary does not load (musl, a build from source) the package finds its own way.
  */
 function loadKoffi(): typeof koffiPackage {
   const require = createRequire(import.meta.url);
@@ -147,7 +151,9 @@ function loadKoffi(): typeof koffiPackage {
 const koffi = loadKoffi();
 const library = koffi.load("libc.so.6");
 
-/** Binds one C function; the types are parsed once, here. Cast: koffi cannot know the TypeScript type of a C prototype. */
+/**
+ * Binds one C function; the types are parsed once, here. Cast: koffi cannot know the TypeScript type of a C prototype.
+ */
 function bind<Call>(prototype: string): Call {
   return library.func(prototype) as unknown as Call;
 }
@@ -182,10 +188,12 @@ export const libc: Libc = {
   memcpy: bind("int64_t memcpy(uintptr_t target, uintptr_t source, size_t size)"),
 
   processVmReadv: bind(
-    "int64_t process_vm_readv(int pid, const void *local, unsigned long localCount, const void *remote, unsigned long remoteCount, unsigned long flags)",
+    "int64_t process_vm_readv(int pid, const void *local, unsigned long localCount, const void *remote, unsigned " +
+      "long remoteCount, unsigned long flags)",
   ),
   processVmWritev: bind(
-    "int64_t process_vm_writev(int pid, const void *local, unsigned long localCount, const void *remote, unsigned long remoteCount, unsigned long flags)",
+    "int64_t process_vm_writev(int pid, const void *local, unsigned long localCount, const void *remote, unsigned " +
+      "long remoteCount, unsigned long flags)",
   ),
 
   eventfd: bind("int eventfd(unsigned int initial, int flags)"),
@@ -284,9 +292,10 @@ interface Backgroundable {
 }
 
 /**
- * poll(2) on a background thread, for programs that live on Node's event loop: the loop turns meanwhile, and is kept alive.
+ * poll(2) on a background thread, for programs that live on Node's event loop: the loop turns meanwhile, and is kept
+ * alive.
  *
- * @param descriptors An array of struct pollfd; nobody may change it until the call is over.
+ * @param descriptors An array of struct pollfd; it must not change until the call is over.
  * @returns What poll returned: how many are ready, 0 at the timeout, -1 for an error (errno is lost).
  */
 export function pollInBackground(descriptors: Uint8Array, count: number, timeoutMs: number): Promise<number> {
@@ -317,7 +326,8 @@ function findThreadCalls(): ThreadCalls {
 }
 
 /**
- * close(2) on a thread that does nothing else and ends with it, for descriptors whose close may wait for somebody. Costs 40 µs.
+ * close(2) on a thread that does nothing else and ends with it, for descriptors whose close may wait for somebody.
+ * Costs 40 µs.
  *
  * @returns False when there is no such thread; nothing was closed then.
  */

@@ -11,7 +11,10 @@ export interface ResourceLimit {
   readonly maximum: number;
 }
 
-/** How many bytes this process may lock in memory; a device's DMA locks all guest RAM. Nothing is limited with CAP_IPC_LOCK. */
+/**
+ * How many bytes this process may lock in memory; a device's DMA locks all guest RAM. Nothing is limited with
+ * CAP_IPC_LOCK.
+ */
 export function memoryLockLimit(): ResourceLimit {
   return resourceLimit(RESOURCE.RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK");
 }
@@ -43,7 +46,8 @@ function resourceLimit(resource: number, name: string): ResourceLimit {
 /**
  * Tells whether this process has a capability, by its number (`RESOURCE.CAP_IPC_LOCK`). capabilities(7)
  *
- * In a user namespace other than the host's a capability may be there and not count: the kernel asks for some of them outside.
+ * In a user namespace other than the host's a capability may be there and not count: the kernel asks for some of them
+ * outside.
  *
  * @param status Text of /proc/self/status; read when absent.
  */
@@ -69,8 +73,8 @@ export interface HugePagePool {
 }
 
 /**
- * The pool of huge pages of `pageSizeBytes`, all NUMA nodes together; zeroes where the kernel has none of that size. Reserved pages
- * are not free.
+ * The pool of huge pages of `pageSizeBytes`, all NUMA nodes together; zeroes where the kernel has none of that size.
+ * Reserved pages are not free.
  *
  * @param directory Where the pools are, in sysfs.
  */

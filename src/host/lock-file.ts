@@ -6,16 +6,21 @@ import { FCNTL, FLOCK } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
 import { libc } from "./libc.ts";
 
-/** How long another process may hold a lock, and how often it is asked for, in milliseconds: work under one takes microseconds. */
+/**
+ * How long another process may hold a lock, and how often it is asked for, in milliseconds: work under one takes
+ * microseconds.
+ */
 const TIMEOUT_MS = 2000;
 const RETRY_MS = 5;
 
 /**
- * Does something while no other process does it under the same lock file, which is made for that and removed afterwards. A file that a
- * crash has left behind is not locked and does no harm. A file with something in it is no lock, and stays.
+ * Does something while no other process does it under the same lock file, which is made for that and removed
+ * afterwards. A file that a crash has left behind is not locked and does no harm. A file with something in it is no
+ * lock, and stays.
  *
  * @param action For messages: `make socket /run/x`.
- * @throws HostError when another process holds the lock for two seconds, or the file has content; SyscallError when it cannot be made.
+ * @throws HostError when another process holds the lock for two seconds, or the file has content; SyscallError when it
+ *   cannot be made.
  */
 export function whileLocked<Result>(path: string, action: string, work: () => Result): Result {
   const file = lockFile(path, action);
@@ -55,7 +60,9 @@ function lockFile(path: string, action: string): Fd {
   throw new HostError(`Cannot ${action}: another process holds the lock ${path}`, "try again, or use another path");
 }
 
-/** Locks the open file, not the process: the lock goes with it, also by a crash. fcntl(2), "Open file description locks" */
+/**
+ * Locks the open file, not the process: the lock goes with it, also by a crash. fcntl(2), "Open file description locks"
+ */
 function lock(file: Fd): boolean {
   const request = new DataView(new ArrayBuffer(FLOCK.size)); // start 0, length 0: the whole file
   request.setInt16(FLOCK.l_type, FCNTL.F_WRLCK, true);

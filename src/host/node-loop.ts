@@ -4,11 +4,13 @@ import { EventFd } from "./eventfd.ts";
 import { pollInBackground } from "./libc.ts";
 
 /**
- * Watched descriptors on Node's event loop, for programs whose main thread is theirs: servers of devices, not the machine's device thread.
+ * Watched descriptors on Node's event loop, for programs whose main thread is theirs: servers of devices, not the
+ * machine's device thread.
  *
- * A background thread sleeps in poll on the epoll descriptor; what it finds is dispatched by Node's loop, so timers, promises and
- * descriptors take turns. That costs some 40 µs an event. The process stays alive until {@link close}. One that exits without it wakes the
- * background thread first: Node waits for its threads, and would wait for this one until the next event.
+ * A background thread sleeps in poll on the epoll descriptor; what it finds is dispatched by Node's loop, so timers,
+ * promises and descriptors take turns. That costs some 40 µs an event. The process stays alive until {@link close}. One
+ * that exits without it wakes the background thread first: Node waits for its threads, and would wait for this one
+ * until the next event.
  */
 export class NodeLoop {
   readonly epoll: EpollLoop = new EpollLoop();

@@ -3,8 +3,8 @@ import { check, ERRNO, errnoName, SyscallError } from "./errors.ts";
 import { libc } from "./libc.ts";
 
 /**
- * The signal that brings a thread out of KVM_RUN. Nothing handles it: it stays blocked, KVM_SET_SIGNAL_MASK lets it through while the
- * guest runs, and {@link drainKickSignals} takes it off the thread afterwards.
+ * The signal that brings a thread out of KVM_RUN. Nothing handles it: it stays blocked, KVM_SET_SIGNAL_MASK lets it
+ * through while the guest runs, and {@link drainKickSignals} takes it off the thread afterwards.
  */
 export const KICK_SIGNAL = 40;
 
@@ -18,10 +18,11 @@ export function currentThreadId(): number {
 }
 
 /**
- * Blocks the kick signal on this thread. To be called before the thread id is published: an unblocked one ends the process.
+ * Blocks the kick signal on this thread. To be called before the thread id is published: an unblocked one ends the
+ * process.
  *
- * @returns The mask for the time inside KVM_RUN: what was blocked before, the kick signal not among it; 8 bytes, bit n - 1 for signal n,
- *   as struct kvm_signal_mask carries it.
+ * @returns The mask for the time inside KVM_RUN: what was blocked before, without the kick signal. 8 bytes, bit n - 1
+ *   for signal n, as in struct kvm_signal_mask.
  * @throws SyscallError
  */
 export function blockKickSignal(): Uint8Array {
@@ -35,7 +36,8 @@ export function blockKickSignal(): Uint8Array {
 }
 
 /**
- * Takes the pending kick signals off this thread; after each EINTR of KVM_RUN, because a pending one would end the next KVM_RUN at once.
+ * Takes the pending kick signals off this thread; after each EINTR of KVM_RUN, because a pending one would end the next
+ * KVM_RUN at once.
  *
  * @returns How many there were.
  */

@@ -49,10 +49,11 @@ export class UnixListener {
   /**
    * Listens at a path, nonblocking. A socket file that no process listens at any more is replaced.
    *
-   * Between bind(2) and listen(2) a socket looks as one that was left behind does: both are done under a lock file beside the path, so that
-   * of several starts one gets it and the others are refused.
+   * Between bind(2) and listen(2) a socket looks as one that was left behind does: both are done under a lock file
+   * beside the path, so that of several starts one gets it and the others are refused.
    *
-   * @throws HostError when another process listens there, when something else than a socket is there, and when the path is too long.
+   * @throws HostError when another process listens there, when something else than a socket is there, and when the path
+   *   is too long.
    */
   static listen(path: string, backlog: number): UnixListener {
     const address = socketAddress(path);
@@ -70,10 +71,10 @@ export class UnixListener {
   }
 
   /**
-   * Takes the next connection, nonblocking; the caller closes it. To be called until nobody is there, from an edge-triggered watch: a client
-   * for whom no descriptor is left would keep a level-triggered one awake.
+   * Takes the next connection, nonblocking; the caller closes it. To be called until no client waits, from an
+   * edge-triggered watch: a client for whom no descriptor is left would keep a level-triggered one awake.
    *
-   * @returns `undefined` when nobody is there. A client that cannot be let in is reported, and waits for the next call.
+   * @returns `undefined` when no client waits. A client that cannot be let in is reported, and waits for the next call.
    */
   accept(report: Report): Fd | undefined {
     for (;;) {

@@ -5,7 +5,9 @@ import type { Fd, Hva, Width } from "../base/units.ts";
 export const VFIO_PCI_ROM_REGION_INDEX = 6;
 export const VFIO_PCI_CONFIG_REGION_INDEX = 7;
 
-/** Interrupt sources of a device, in the order of their VFIO indices; `error` and `request` come from the host kernel. */
+/**
+ * Interrupt sources of a device, in the order of their VFIO indices; `error` and `request` come from the host kernel.
+ */
 export const INTERRUPT_KINDS = ["intx", "msi", "msix", "error", "request"] as const;
 export type InterruptKind = (typeof INTERRUPT_KINDS)[number];
 
@@ -38,7 +40,7 @@ export interface RegionInfo {
   readonly isMsixMappable: boolean;
 }
 
-/** Device memory in this process. It is for memory slots: nobody dereferences it here, see README.md. */
+/** Device memory in this process. It is for memory slots: this process never dereferences it, see README.md. */
 export interface MappedRegion {
   readonly address: Hva;
   readonly sizeBytes: number;
@@ -50,7 +52,8 @@ export interface MappedRegion {
 export type ResetMethod = string;
 
 /**
- * A PCI device owned by this process, whatever the transport: VFIO group or device file, a vfio-user socket, a recorded one in tests.
+ * A PCI device owned by this process, whatever the transport: VFIO group or device file, a vfio-user socket, a recorded
+ * one in tests.
  *
  * Every method but {@link close} throws a HostError when the host refuses. Device thread only.
  */
@@ -64,12 +67,15 @@ export interface DeviceBackend {
   readRegion(index: number, offset: number, width: Width): number | undefined;
   /** False when the device does not answer. */
   writeRegion(index: number, offset: number, width: Width, value: number): boolean;
-  /** `area` is page-aligned and lies in one of the region's {@link RegionInfo.mappableAreas}, grown to a page if shorter. */
+  /**
+   * `area` is page-aligned and lies in one of the region's {@link RegionInfo.mappableAreas}, grown to a page if
+   * shorter.
+   */
   mapRegion(index: number, area: RegionArea): MappedRegion;
 
   /**
-   * Connects vectors `start`, `start` + 1, … to eventfds, -1 for none. The first call for a kind switches the device to it, with
-   * `start` + `triggers.length` vectors; kinds other than `error` and `request` exclude each other.
+   * Connects vectors `start`, `start` + 1, … to eventfds, -1 for none. The first call for a kind switches the device to
+   * it, with `start` + `triggers.length` vectors; kinds other than `error` and `request` exclude each other.
    */
   setTrigger(kind: InterruptKind, start: number, triggers: readonly Fd[]): void;
   /** Disconnects all vectors and switches the kind off; harmless when it is off. */
@@ -83,7 +89,9 @@ export interface DeviceBackend {
   /** Signalled, again and again, while the host wants the device back. */
   setRequestEvent(event: Fd): void;
 
-  /** Resets the device; false when it has no way to be reset alone. Configuration space comes back as the host keeps it. */
+  /**
+   * Resets the device; false when it has no way to be reset alone. Configuration space comes back as the host keeps it.
+   */
   reset(): ResetMethod | false;
   close(): void;
 }
@@ -101,11 +109,12 @@ export interface SourceFunction {
 }
 
 /**
- * Where passed-through devices come from, and the DMA address space that they share. IOMMU groups in a VFIO container are one source.
+ * Where passed-through devices come from, and the DMA address space that they share. IOMMU groups in a VFIO container
+ * are one source.
  *
- * Order of life: guest RAM is mapped before a device does DMA; at the end devices are closed, then the source. Every method but
- * {@link release} and {@link close} throws a HostError with advice when the host refuses. Device thread only; a source that is only
- * asked for its addresses may be on any thread.
+ * Order of life: guest RAM is mapped before a device does DMA; at the end devices are closed, then the source. Every
+ * method but {@link release} and {@link close} throws a HostError with advice when the host refuses. Device thread
+ * only; a source that is only asked for its addresses may be on any thread.
  */
 export interface DeviceSource extends DmaMapper {
   /** DMA addresses that devices can be given, in order; all of them when the host does not tell. */
@@ -113,17 +122,20 @@ export interface DeviceSource extends DmaMapper {
   /** Opens a function, which resets it where the kernel can. The backend is the caller's to close. */
   open(pciFunction: SourceFunction): DeviceBackend;
   /**
-   * Resets the open devices that have no reset of their own, each bus once, where everything on it is this machine's. None may be in use.
-   * What cannot be reset is reported.
+   * Resets the open devices that have no reset of their own, each bus once, where everything on it is this machine's.
+   * None may be in use. What cannot be reset is reported.
    *
    * @param level Of those reports.
    */
   resetBuses(level: "warn" | "debug"): void;
   /**
-   * Gives back what this device alone needed (its group), while the others go on: the host waits for that while a driver is unbound. The
-   * device is closed. Never throws; calling it twice is harmless.
+   * Gives back what this device alone needed (its group), while the others go on: the host waits for that while a
+   * driver is unbound. The device is closed. Never throws; calling it twice is harmless.
    */
   release(device: DeviceBackend): void;
-  /** Gives everything back, DMA mappings included. Devices must have been closed. Never throws; calling it twice is harmless. */
+  /**
+   * Gives everything back, DMA mappings included. Devices must have been closed. Never throws; calling it twice is
+   * harmless.
+   */
   close(): void;
 }

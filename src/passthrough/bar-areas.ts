@@ -15,7 +15,10 @@ export interface TrappedArea extends RegionArea {
   readonly reason: TrapReason;
 }
 
-/** How a memory BAR is reached: areas that become memory slots, and the rest. Together they cover the BAR, in order of offset. */
+/**
+ * How a memory BAR is reached: areas that become memory slots, and the rest. Together they cover the BAR, in order of
+ * offset.
+ */
 export interface BarPlan {
   readonly mapped: readonly RegionArea[];
   readonly trapped: readonly TrappedArea[];
@@ -34,9 +37,10 @@ export interface BarChoice {
 /**
  * Divides a memory BAR. Pure arithmetic.
  *
- * Slots are made of whole pages. Pages that hold a byte of the MSI-X table or of the pending bits are left out, whatever else lies in
- * them: registers beside the table stay reachable, by exits. The table must be left out even where the host would map it, because
- * vectors are KVM's and not what the guest writes; the pending bits because a masked vector is held back by us, not by the device.
+ * Slots are made of whole pages. Pages that hold a byte of the MSI-X table or of the pending bits are left out.
+ * Registers beside the table in such a page stay reachable, by exits. The MSI-X table is always trapped, even where the
+ * host allows mapping it: entries are emulated and routed through KVM. The PBA is always trapped: masking detaches the
+ * irqfd, so the device does not know what is pending.
  *
  * A BAR shorter than a page is mapped as one page when the host offers it: it then reserved the rest of the page.
  */

@@ -14,8 +14,8 @@ import { type DeviceBackend, VFIO_PCI_ROM_REGION_INDEX } from "./backend.ts";
 const BAR_INDICES: readonly BarIndex[] = [0, 1, 2, 3, 4, 5];
 
 /**
- * What a device's BARs ask of the guest's address space: kinds from its base address registers, sizes from its regions, so that
- * nothing has to be written to the registers to learn them.
+ * What a device's BARs ask of the guest's address space. Kinds come from its base address registers, sizes from its
+ * regions. So the registers need not be written to learn the sizes.
  *
  * @param image The device's configuration space.
  * @throws HostError for a size that no BAR of its kind has.

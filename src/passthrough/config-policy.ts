@@ -63,8 +63,8 @@ const MAX_CAPABILITIES = 48;
 const MAX_EXTENDED_CAPABILITIES = 960;
 
 /**
- * Decides what the guest sees. Pure; the image is the device's word and may be nonsense: loops, unaligned links and overlapping
- * capabilities end or shorten what is shown.
+ * Decides what the guest sees. Pure; the image is the device's word and may be nonsense: loops, unaligned links and
+ * overlapping capabilities end or shorten what is shown.
  *
  * Extended configuration space exists for the guest only with a PCI Express capability, as the specification has it.
  *

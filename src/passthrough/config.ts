@@ -76,8 +76,8 @@ export interface FunctionConfigOptions {
 /**
  * Reads a device's configuration space once and builds the guest's from it, as `config-policy.ts` says.
  *
- * A PCI Express endpoint becomes a root complex integrated endpoint, with its link registers gone: that is what the specification
- * knows on bus 0, where no root port is, and guests other than Linux reject a plain endpoint there. Linux takes both.
+ * PCI Express endpoints are presented as Root Complex Integrated Endpoints, without link registers: bus 0 has no root
+ * port. Some guests reject a plain endpoint there; Linux accepts both. Linux takes both.
  */
 export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   const { name, backend } = options;
@@ -217,7 +217,9 @@ function addStandard(config: ConfigSpace, live: LiveConfig, view: DataView, capa
   }
 }
 
-/** Changes the bytes of a PCI Express capability from an endpoint's to those of one that is part of the root complex. */
+/**
+ * Changes the bytes of a PCI Express capability from an endpoint's to those of one that is part of the root complex.
+ */
 function makeIntegrated(bytes: Uint8Array): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   if (bytes.length < PCI_EXP_FLAGS + 2) return;

@@ -47,17 +47,19 @@ export interface StateRegisters {
 }
 
 /**
- * Puts the registers over the guest's configuration space by which it sends the device to sleep, wakes it and resets it. The writes go on
- * to the device, where the host kernel carries them out; the observer makes the guest's view follow, before and after:
+ * Puts the registers over the guest's configuration space by which it sends the device to sleep, wakes it and resets
+ * it. The writes go on to the device, where the host kernel carries them out; the observer makes the guest's view
+ * follow, before and after:
  *
  * | write | the function | then |
  * |---|---|---|
  * | power state D1 to D3 | its memory stops answering | slots are gone before |
  * | D0, from D3 without No_Soft_Reset | as after power-on. PCI PM 1.2 §5.4.1 | as for a reset |
  * | D0 else | goes on | slots come back |
- * | Initiate FLR, where it can | as after power-on. PCI Express Base 3.0 §6.6.2 | command and BARs 0, MSI and MSI-X off, entries masked |
+ * | Initiate FLR, where it can | as after power-on. PCIe 3.0 §6.6.2 | command and BARs 0, MSI and MSI-X off |
  *
- * The host kernel saves and restores its own view around a reset. Guests know nothing of that and set the function up anew.
+ * The host kernel saves and restores its own view around a reset. Guests know nothing of that and set the function up
+ * anew.
  */
 export function followDeviceState(
   config: ConfigSpace,

@@ -33,8 +33,9 @@ export interface PassthroughChoice {
 }
 
 /**
- * A real PCI function in the guest's PCI: configuration space from `function-config.ts`, BARs as memory slots where possible, interrupts
- * wired from device to guest inside the kernel. The function owns its backend. Device thread only.
+ * A real PCI function in the guest's PCI. Its configuration space is of `config.ts`, its BARs are memory slots where
+ * possible, its interrupts go from device to guest inside the kernel. The function owns its backend. Device thread
+ * only.
  */
 export class PassthroughFunction implements PciFunction, SlottedFunction {
   readonly name: string;
@@ -58,8 +59,8 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
   #isRetired = false;
 
   /**
-   * @throws HostError when the host refuses something that cannot be done without, or what the device says of itself makes no sense;
-   *   the backend is closed then.
+   * @throws HostError when the host refuses something necessary, or the device's description is impossible. The backend
+   *   is closed then.
    */
   constructor(backend: DeviceBackend, choice: PassthroughChoice, host: PassthroughHost, handlers: HostEventHandlers) {
     this.name = backend.name;
@@ -85,7 +86,8 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
       const { msix } = this.#built;
       this.#structures = msix === undefined ? undefined : new MsixStructures(msix);
       this.#plans = this.#planBars(choice);
-      // The root takes BARs off the bus before this and puts them back after it: the device decodes whenever the guest can reach it.
+      // The root takes BARs off the bus before this and puts them back after it: the device decodes whenever the guest
+      // can reach it.
       this.config.onWrite(PCI_COMMAND, 2, () => this.#forwardCommand());
       this.#forwardCommand();
       this.#events = new HostEvents(backend, host, {
@@ -183,8 +185,8 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
   }
 
   /**
-   * Takes everything off the device, in the order the kernel wants: interrupts off at the host, then in KVM; memory slots; mappings of
-   * device memory. Only the device itself is still open: its bus may be reset now.
+   * Takes everything off the device, in the order the kernel wants: interrupts off at the host, then in KVM; memory
+   * slots; mappings of device memory. Only the device itself is still open: its bus may be reset now.
    */
   retire(): void {
     if (this.#isRetired) return;
@@ -269,7 +271,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
     this.#backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, 2, command);
   }
 
-  /** A slot over memory that does not answer would stop the machine at the guest's next access: KVM could not fault it in. */
+  /**
+   * A slot over memory that does not answer would stop the machine at the guest's next access: KVM could not fault it
+   * in.
+   */
   #beforeSleep(): void {
     this.#isAsleep = true;
     for (const bar of this.#mapped.values()) bar.hide();

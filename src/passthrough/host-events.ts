@@ -6,7 +6,9 @@ import type { DeviceBackend } from "./backend.ts";
 export interface HostEventHandlers {
   /** The device met an error it cannot recover from by itself (PCI Express AER); it may be unusable. */
   readonly onError: () => void;
-  /** The host wants the device back: somebody unbinds or removes it, and waits. Comes again until the device is closed. */
+  /**
+   * The host wants the device back: somebody unbinds or removes it, and waits. Comes again until the device is closed.
+   */
   readonly onRequest: () => void;
 }
 
@@ -18,8 +20,8 @@ export interface EventHost {
 }
 
 /**
- * Watches the ERR and REQ events of a device, where it has them. Their eventfds are never read: a vfio-user server holds them too, and can
- * make a read block.
+ * Watches the ERR and REQ events of a device, where it has them. Their eventfds are never read: a vfio-user server
+ * holds them too, and can make a read block.
  */
 export class HostEvents {
   readonly #backend: DeviceBackend;

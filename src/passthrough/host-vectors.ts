@@ -6,9 +6,9 @@ const NONE: Fd = fd(-1);
 /**
  * The host's vectors of one kind: makes them agree with the eventfds that the guest's vectors have. Pure state machine.
  *
- * The host is asked for as many vectors as the guest uses, not for as many as the device has. Where it can add single vectors, it is
- * asked for each new one; where it cannot (kernels before 6.5), all are disabled and armed anew with twice as many places, so that a
- * driver that takes its vectors one by one causes few such gaps.
+ * The host is asked for as many vectors as the guest uses, not for as many as the device has. A kernel that can grow
+ * the set (6.5 or newer) gets new vectors one by one. Otherwise all are disabled and armed again with twice the
+ * capacity. So a driver that takes its vectors one by one causes few gaps.
  */
 export class HostVectors {
   readonly #backend: DeviceBackend;
@@ -37,8 +37,8 @@ export class HostVectors {
   /**
    * Switches the kind on if need be and arms what is wanted.
    *
-   * With nothing wanted the kind is on all the same, with one empty place: some devices look at their own enable bit, which a guest
-   * sets long before it uses the first vector.
+   * With no vector wanted the kind is on all the same, with one empty place. Some devices look at their own enable bit,
+   * which a guest sets long before it uses the first vector.
    *
    * @param wanted Eventfd of each vector, -1 for none.
    * @returns Vectors that were disarmed for a moment: an interrupt may have been lost, so signal them once.

@@ -10,8 +10,8 @@ import { IntxConnection, type IntxHost } from "./intx.ts";
 type Kind = "intx" | "msi" | "msix";
 
 /**
- * Which of its three kinds of interrupt a function uses, on the host as in the guest: MSI-X if the guest enabled it, else MSI, else
- * INTx. The host has one kind on at a time, so the old one goes before the new one comes.
+ * Which of its three kinds of interrupt a function uses, on the host as in the guest: MSI-X if the guest enabled it,
+ * else MSI, else INTx. The host has one kind on at a time, so the old one goes before the new one comes.
  *
  * What the host refuses is reported once a kind; the guest then waits for interrupts in vain, as with a broken device.
  */
@@ -57,7 +57,9 @@ export class FunctionInterrupts implements VectorHost {
     return this.#vectors.msix.isOn ? this.#vectors.msix.armedVectors : this.#vectors.msi.armedVectors;
   }
 
-  /** Says which pin of the interrupt controller INTx drives, and connects it if the guest uses neither MSI nor MSI-X. */
+  /**
+   * Says which pin of the interrupt controller INTx drives, and connects it if the guest uses neither MSI nor MSI-X.
+   */
   wireIntx(line: Gsi): void {
     this.#line = line;
     this.#agree();

@@ -10,9 +10,9 @@ export interface IntxHost {
 }
 
 /**
- * INTx without a thread of ours: the host masks the line at each interrupt and signals the trigger eventfd, KVM raises the pin; when
- * the guest has acknowledged it (EOI), KVM lowers the pin and signals the resample eventfd, at which the host unmasks the line.
- * A device whose line is still up then interrupts again, as a level should.
+ * INTx without a thread of ours. At each interrupt the host masks the line and signals the trigger eventfd; KVM raises
+ * the pin. At the guest's acknowledgement (EOI) KVM lowers the pin and signals the resample eventfd; the host unmasks
+ * the line. A device whose line is still up then interrupts again, as a level should.
  */
 export class IntxConnection {
   readonly #backend: DeviceBackend;
@@ -33,7 +33,7 @@ export class IntxConnection {
   }
 
   /**
-   * Connects INTx to a pin. Masked while KVM's side is put together: an interrupt in between would be unmasked by nobody.
+   * Connects INTx to a pin. Masked while KVM's side is put together: an interrupt in between would stay masked.
    *
    * @throws HostError; everything is undone then.
    */

@@ -16,8 +16,8 @@ export interface BarMappers {
 }
 
 /**
- * The areas of one memory BAR that the guest reaches without an exit. Where anything fails the area stays trapped, which is slower
- * and otherwise the same; it is reported once.
+ * The areas of one memory BAR that the guest reaches without an exit. Where anything fails the area stays trapped,
+ * which is slower and otherwise the same; it is reported once.
  */
 export class MappedBar {
   readonly #name: string;

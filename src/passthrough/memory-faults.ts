@@ -12,9 +12,10 @@ export interface SlottedFunction {
 }
 
 /**
- * What to do when KVM cannot reach the memory behind a slot (EFAULT): the device was pulled, reset or put to sleep behind the guest's back.
- * KVM does not say whose memory it was. Slots of functions that no longer answer go; if all answer, all slots do. The access is then
- * made again and meets the bus, where a device that is gone reads all ones and one that is there works on, only slower.
+ * What to do when KVM cannot reach the memory behind a slot (EFAULT): the device was pulled, reset or put to sleep
+ * without the guest. KVM does not say whose memory it was. Slots of functions that no longer answer go; if all answer,
+ * all slots do. The access is then made again and meets the bus. A device that is gone reads all ones there; a device
+ * that is there works on, only slower.
  */
 export class MemoryFaults {
   readonly #functions: readonly SlottedFunction[];
@@ -29,8 +30,8 @@ export class MemoryFaults {
   /**
    * Withdraws what may be behind the fault.
    *
-   * @returns How often anything was withdrawn so far. A vCPU that sees the figure it has seen at its last fault need not try again:
-   *   nothing has changed. So another vCPU's fault on the same memory is no reason to give up, and no guest makes a vCPU try for ever.
+   * @returns Number of withdrawals so far. A vCPU retries only if the number changed since its previous fault. This
+   *   bounds the retries when several vCPUs fault on the same memory.
    */
   handle(): number {
     const reachable = this.#functions.filter((one) => one.hasSlots);

@@ -65,8 +65,8 @@ export interface UnopenedFunction {
 }
 
 /**
- * Records a function that was not opened: configuration space and sizes are the device's own; what may be mapped and which interrupts
- * there are is what vfio-pci would most likely tell.
+ * Records a function that was not opened. Configuration space and sizes are the device's own. Mappable areas and
+ * interrupts are what vfio-pci would most likely tell.
  *
  * @param config 256 or 4096 bytes.
  */
@@ -135,7 +135,10 @@ function likelyInterrupts(config: DataView): readonly RecordedInterrupt[] {
   ];
 }
 
-/** Offset of a capability; `undefined` for none. A list that runs in circles ends after as many links as there is room for. */
+/**
+ * Offset of a capability; `undefined` for none. A list that runs in circles ends after as many links as there is room
+ * for.
+ */
 function findCapability(config: DataView, id: number): number | undefined {
   let offset = config.getUint8(PCI_CAPABILITY_LIST) & 0xfc;
   for (let links = 0; links < 48 && offset >= 0x40; links++) {

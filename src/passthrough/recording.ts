@@ -35,16 +35,17 @@ export interface RecordedInterrupt {
 }
 
 /**
- * What a device showed of itself, for a backend that plays it without hardware: plain data, kept as JSON. Sizes and offsets are bytes.
- * {@link recordedConfig}, {@link recordedRegion} and {@link recordedInterrupt} answer in a `DeviceBackend`'s words.
+ * What a device showed of itself, for a backend that plays it without hardware: plain data, kept as JSON. Sizes and
+ * offsets are bytes. {@link recordedConfig}, {@link recordedRegion} and {@link recordedInterrupt} answer in a
+ * `DeviceBackend`'s words.
  */
 export interface DeviceRecording {
   readonly version: typeof RECORDING_VERSION;
   /** Its address on the host: `0000:01:00.0`. */
   readonly name: string;
   /**
-   * Where it comes from: `sysfs` knows sizes only, so that flags, areas and interrupts are what vfio-pci would most likely tell; `made` is
-   * written by hand, from published facts about a device.
+   * Where it comes from: `sysfs` knows sizes only, so that flags, areas and interrupts are what vfio-pci would most
+   * likely tell; `made` is written by hand, from published facts about a device.
    */
   readonly source: (typeof SOURCES)[number];
   /** Names of sysfs `reset_method`, the preferred one first; empty for a device that cannot be reset alone. */

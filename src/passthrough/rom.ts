@@ -13,7 +13,10 @@ import {
 /** What the guest sees instead of a device's own expansion ROM: no ROM, or an image of 1 byte to 16 MiB. */
 export type OtherRomContent = "none" | Uint8Array;
 
-/** PCI Firmware 3.0 §5.1: an image is a multiple of 512 bytes; the smallest BAR for one is 2 KiB. PCI Local Bus 3.0 §6.2.5.2 */
+/**
+ * PCI Firmware 3.0 §5.1: an image is a multiple of 512 bytes; the smallest BAR for one is 2 KiB. PCI Local Bus 3.0
+ * §6.2.5.2
+ */
 const ROM_GRAIN = 2048;
 
 /**

@@ -39,7 +39,9 @@ export interface PciIdentity {
 export interface ConfigOverlay {
   /** Answers guest reads; without it they come from the space's own bytes. */
   readonly read?: (offset: number, width: Width) => number;
-  /** The byte at an offset as the guest would read it, or read it last; without any effect. Without it, the space's own. */
+  /**
+   * The byte at an offset as the guest would read it, or read it last; without any effect. Without it, the space's own.
+   */
   readonly peek?: (offset: number) => number;
   /** Takes guest writes instead of the space's own bytes; without it these take them under their masks. */
   readonly write?: (offset: number, width: Width, value: number) => void;
@@ -323,8 +325,8 @@ export class ConfigSpace implements BusDevice {
   }
 
   /**
-   * A copy of the bytes as the guest has read them, without any effect on the device: what lives in a device is not asked for anew, and a
-   * window to something else shows nothing.
+   * A copy of the bytes as the guest has read them, without any effect on the device: what lives in a device is not
+   * asked for anew, and a window to something else shows nothing.
    */
   peek(): Uint8Array {
     return this.#bytes.map((byte, at) => this.#overlays[at]?.peek?.(at) ?? byte);

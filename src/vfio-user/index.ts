@@ -1,5 +1,6 @@
 /**
- * Devices for virtual machines, written in TypeScript and run as processes of their own: a vfio-user 0.1 server library.
+ * Devices for virtual machines, written in TypeScript and run as processes of their own: a vfio-user 0.1 server
+ * library.
  *
  * ```ts
  * import { DeviceServer, type UserPciDevice } from "tsvmm/vfio-user";

@@ -10,14 +10,15 @@ import { NvmeStore } from "./devices/nvme-store.ts";
 import { DeviceServer } from "./server/server.ts";
 
 /*
- * Entry file of the device processes, `tsvmm-device`. It prints "listening at PATH" when machines can connect, and ends in order at SIGINT
- * and SIGTERM. Status 2 for arguments, 1 for the host.
+ * Entry file of the device processes, `tsvmm-device`. It prints "listening at PATH" when machines can connect, and ends
+ * in order at SIGINT and SIGTERM. Status 2 for arguments, 1 for the host.
  */
 
 const USAGE =
   "usage: tsvmm-device edu --socket PATH | tsvmm-device nvme --socket PATH --image FILE [--read-only] [--serial TEXT]";
 
-const HELP = `tsvmm-device runs a PCI device as a process of its own, for tsvmm --user-device socket=PATH or any other vfio-user 0.1 client.
+const HELP = `tsvmm-device runs a PCI device as a process of its own, for tsvmm --user-device socket=PATH
+or any other vfio-user 0.1 client.
 
   tsvmm-device edu --socket /tmp/edu.sock
       QEMU's educational device (1234:11e8): identity, liveness, factorial, DMA, an interrupt

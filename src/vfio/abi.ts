@@ -1,6 +1,7 @@
 /*
- * <linux/vfio.h>, the parts used here: request numbers, constants and struct layouts under their C names. Requests are _IO(';', n)
- * without a size; the size of each struct travels in its `argsz`. test/abi/vfio.test.ts lays all of it beside the C header.
+ * <linux/vfio.h>, the parts used here: request numbers, constants and struct layouts under their C names. Requests are
+ * _IO(';', n) without a size; the size of each struct travels in its `argsz`. test/abi/vfio.test.ts lays all of it
+ * beside the C header.
  */
 
 /** Requests to the container `/dev/vfio/vfio`. Numbers overlap with the device's: the descriptor decides. */
@@ -119,7 +120,9 @@ export const DMA_MAP = { size: 32, argsz: 0, flags: 4, vaddr: 8, iova: 16, map_s
 /** struct vfio_iommu_type1_dma_unmap */
 export const DMA_UNMAP = { size: 24, argsz: 0, flags: 4, iova: 8, unmap_size: 16 } as const;
 
-/** struct vfio_pci_hot_reset_info and its struct vfio_pci_dependent_device; `group_id` is a device id for iommufd users. */
+/**
+ * struct vfio_pci_hot_reset_info and its struct vfio_pci_dependent_device; `group_id` is a device id for iommufd users.
+ */
 export const HOT_RESET_INFO = { size: 12, argsz: 0, flags: 4, count: 8, devices: 12 } as const;
 export const PCI_DEPENDENT_DEVICE = { size: 8, group_id: 0, segment: 4, bus: 6, devfn: 7 } as const;
 

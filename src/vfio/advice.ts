@@ -29,7 +29,8 @@ export const ADVICE: {
   attach: {
     EPERM: UNSAFE_INTERRUPTS_ADVICE,
     EINVAL:
-      "the group's IOMMU cannot share an address space with the other devices: their address widths or page sizes differ",
+      "the group's IOMMU cannot share an address space with the other devices: their address widths or page sizes " +
+      "differ",
     ENODEV: "modprobe vfio_iommu_type1",
     ENOMEM: MEMLOCK_ADVICE,
   },
@@ -54,7 +55,8 @@ export const ADVICE: {
     EAGAIN: "somebody else is using the bus at the moment",
   },
   outsideIommu:
-    "firmware or platform reserve the rest: cat /sys/kernel/iommu_groups/N/reserved_regions; give the guest less RAM, or pass the device that narrows the range to another guest",
+    "firmware or platform reserve the rest: cat /sys/kernel/iommu_groups/N/reserved_regions; give the guest less " +
+    "RAM, or pass the device that narrows the range to another guest",
   noIommuDriver: "modprobe vfio_iommu_type1",
   notViable: "see tsvmm devices: every device of the group must be bound to vfio-pci or to no driver",
 };

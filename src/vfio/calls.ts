@@ -5,8 +5,8 @@ import type { Libc } from "../host/libc.ts";
 export type VfioLibc = Pick<Libc, "errno" | "ioctl" | "ioctlStruct" | "open" | "close" | "pread" | "pwrite">;
 
 /**
- * Passes a call's result on, or throws what errno says: `host/errors.ts` check() with the C library handed in, so that tests can
- * play the kernel.
+ * Passes a call's result on, or throws what errno says: `host/errors.ts` check() with the C library handed in, so that
+ * tests can play the kernel.
  *
  * @throws SyscallError
  */
@@ -25,7 +25,10 @@ export function vfioStruct(sizeBytes: number): { readonly bytes: Uint8Array; rea
   return { bytes, view };
 }
 
-/** A u64 of the kernel's; sizes, offsets and addresses stay under 2^53, what is above (the end of all addresses) is cut to it. */
+/**
+ * A u64 of the kernel's; sizes, offsets and addresses stay under 2^53, what is above (the end of all addresses) is cut
+ * to it.
+ */
 export function getU64(view: DataView, offset: number): number {
   return Math.min(Number(view.getBigUint64(offset, true)), Number.MAX_SAFE_INTEGER);
 }

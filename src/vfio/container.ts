@@ -33,8 +33,9 @@ const CONTAINER_NODE = "/dev/vfio/vfio";
 /**
  * The DMA address space that all passed-through devices of a machine share, and the IOMMU groups in it.
  *
- * Order of life: open, attach every group, map guest RAM, open devices; at the end close the devices, then {@link close}, which undoes
- * the rest in the order the kernel wants. Every method but `close` throws a HostError with advice. Device thread only.
+ * Lifecycle: open, attach every group, map guest RAM, open devices. At the end close the devices, then {@link close},
+ * which undoes the rest in the order that the kernel wants. Every method but `close` throws a HostError with advice.
+ * Device thread only.
  */
 export class VfioContainer implements DmaMapper {
   readonly #libc: VfioLibc;
@@ -71,7 +72,10 @@ export class VfioContainer implements DmaMapper {
     return new VfioContainer(libc, files, report, container);
   }
 
-  /** IOVA ranges that devices can be given, in order; all of them when the kernel does not tell. Known from the first group on. */
+  /**
+   * IOVA ranges that devices can be given, in order; all of them when the kernel does not tell. Known from the first
+   * group on.
+   */
   get iovaRanges(): readonly IovaRange[] {
     return this.#info?.iovaRanges ?? [{ start: 0, end: Number.MAX_SAFE_INTEGER }];
   }
@@ -132,7 +136,7 @@ export class VfioContainer implements DmaMapper {
   }
 
   /**
-   * Opens a device of an attached group. The kernel resets it if it can, and allows nobody else to open it.
+   * Opens a device of an attached group. The kernel resets it if it can, and allows no other process to open it.
    *
    * @param bdf `0000:01:00.0`.
    * @returns The device's descriptor, the caller's to close.
@@ -150,8 +154,8 @@ export class VfioContainer implements DmaMapper {
   }
 
   /**
-   * Gives a group back before the end, when none of its devices is open any more: the host waits for that while a driver is unbound. With
-   * the last group the DMA mappings go too. Never throws; calling it twice is harmless.
+   * Gives a group back before the end, when none of its devices is open. The host waits for that while a driver is
+   * unbound. With the last group the DMA mappings go too. Never throws; calling it twice is harmless.
    */
   releaseGroup(number: number): void {
     const group = this.#groups.get(number);
@@ -182,8 +186,9 @@ export class VfioContainer implements DmaMapper {
   }
 
   /**
-   * Gives everything back: KVM's references, DMA mappings, groups, container. Devices must have been closed before: the kernel keeps a
-   * group in its container while one is open. Never throws; what fails is reported. Calling it twice is harmless.
+   * Gives everything back: KVM's references, DMA mappings, groups, container. Devices must have been closed before: the
+   * kernel keeps a group in its container while one is open. Never throws; what fails is reported. Calling it twice is
+   * harmless.
    */
   close(): void {
     if (this.#isClosed) return;
@@ -215,7 +220,8 @@ export class VfioContainer implements DmaMapper {
   #detach(number: number, group: Fd): void {
     const result = this.#libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0);
     const errno = result < 0 ? errnoName(this.#libc.errno()) : "";
-    // EINVAL: it is in none. The kernel (6.1 does) takes it out itself when its last device was unbound on the host meanwhile.
+    // EINVAL: it is in none. The kernel (6.1 does) takes it out itself when its last device was unbound on the host
+    // meanwhile.
     if (result < 0 && errno !== "EINVAL") {
       this.#report("warn", `Cannot take IOMMU group ${number} out of its container: ${errno}`);
     }
@@ -245,7 +251,8 @@ export class VfioContainer implements DmaMapper {
     setU64(view, DMA_UNMAP.unmap_size, sizeBytes);
     if (this.#libc.ioctlStruct(this.#container, VFIO_IOMMU_UNMAP_DMA, bytes) >= 0) return;
     const error = new SyscallError(`unmap ${name} for DMA`, "VFIO_IOMMU_UNMAP_DMA", errnoName(this.#libc.errno()));
-    // Going on would let the device write into memory that is about to be someone else's; the caller decides what to stop.
+    // Going on would let the device write into memory that is about to be someone else's; the caller decides what to
+    // stop.
     throw error;
   }
 }

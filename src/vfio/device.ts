@@ -90,7 +90,8 @@ export class VfioDevice implements DeviceBackend, BusResettable {
   readRegion(index: number, offset: number, width: Width): number | undefined {
     const region = this.#inside(index, offset, width);
     if (region === undefined) return undefined;
-    // pread of an aligned 1, 2 or 4 bytes is one access of that width on the device, and EIO, not a signal, when it does not answer.
+    // pread of an aligned 1, 2 or 4 bytes is one access of that width on the device. A device that does not answer
+    // gives EIO, not a signal.
     const count = this.#libc.pread(this.#device, this.#bufferBytes, width, region.fileOffset + offset);
     if (count !== width) return undefined;
     if (width === 4) return this.#buffer.getUint32(0, true);
@@ -189,8 +190,9 @@ export class VfioDevice implements DeviceBackend, BusResettable {
 }
 
 /**
- * Which multiple of a power of two the mapping's address should be: host-physical and host-virtual address must agree below a huge
- * page's size for the kernel (6.12 and newer) to use one. BARs are naturally aligned, so what the offset divides by is as good.
+ * Alignment of the mapping's address, a power of two. The kernel (6.12 and newer) uses a huge page only where
+ * host-physical and host-virtual address agree below its size. BARs are naturally aligned, so what the offset divides
+ * by is as good.
  */
 export function mappingAlignment(area: RegionArea): number {
   for (const alignment of [GIGANTIC_PAGE, HUGE_PAGE]) {

@@ -26,7 +26,8 @@ export class GroupSource implements DeviceSource {
   }
 
   /**
-   * Takes the groups of functions, before the first device is opened: the addresses are those that all of the groups have.
+   * Takes the groups of functions, before the first device is opened: the addresses are those that all of the groups
+   * have.
    *
    * @param files KVM's VFIO device; absent for a source that no machine uses.
    * @throws HostError with advice; nothing is held then.

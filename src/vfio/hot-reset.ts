@@ -44,7 +44,7 @@ export function queryResetSet(libc: VfioLibc, device: Fd, name: string): readonl
     const errno = errnoName(libc.errno());
     if (errno === "ENODEV") return undefined; // neither slot nor bus can be reset
     const needed = view.getUint32(HOT_RESET_INFO.count, true);
-    // More than asked for: the kernel says how many; anything else would be asked for ever.
+    // More than asked for: the kernel says how many. Any other answer would be asked again without end.
     if (errno === "ENOSPC" && needed > count) count = needed;
     else checked(libc, -1, `ask what shares a reset with ${name}`, "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO");
   }
@@ -78,8 +78,8 @@ export function resetBusOf(libc: VfioLibc, device: Fd, name: string, groups: rea
 }
 
 /**
- * Resets the buses of functions that need it, each bus once, if everything on it is this machine's: a group belongs to one process, so
- * holding its file is the proof. None of the functions may be in use. What cannot be done is reported and left.
+ * Resets the buses of functions that need it, each bus once, if everything on it is this machine's. A group belongs to
+ * one process, so its file is the proof. None of the functions may be in use. What cannot be done is reported and left.
  *
  * @param level Of those reports: what was said at the start need not be said again at the end.
  * @param groupFile The file of a group this machine holds; `undefined` for others'.

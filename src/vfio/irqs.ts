@@ -34,7 +34,8 @@ export const IRQ_INDEX: Readonly<Record<InterruptKind, number>> = {
 export const NO_INTERRUPT: InterruptInfo = { count: 0, canGrow: false, isAutomasked: false };
 
 /**
- * VFIO_DEVICE_GET_IRQ_INFO. EINVAL is the kernel's way to say that the device has none of this kind (`error` on conventional PCI).
+ * VFIO_DEVICE_GET_IRQ_INFO. EINVAL is the kernel's way to say that the device has none of this kind (`error` on
+ * conventional PCI).
  *
  * @throws SyscallError for any other errno.
  */

@@ -58,7 +58,8 @@ export function parseRegion(view: DataView, index: number): VfioRegion {
       sizeBytes,
       isReadable: (flags & VFIO_REGION_INFO_FLAG_READ) !== 0,
       isWritable: (flags & VFIO_REGION_INFO_FLAG_WRITE) !== 0,
-      // Where areas are listed they are all there is, however many: a VMM that takes the first only loses the others' registers.
+      // Where areas are listed they are all there is, however many: a VMM that takes the first only loses the others'
+      // registers.
       mappableAreas: !isMappable
         ? []
         : sparse.length === 0

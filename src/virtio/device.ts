@@ -25,7 +25,7 @@ export interface VirtioTransport {
 /**
  * A virtio device without its transport: what it is, what it offers, what it does with queues. VIRTIO 1.2 §2
  *
- * The life of it: `attach` once; then `activate` (DRIVER_OK) and `reset` by turns; `close` at the end of a power cycle.
+ * Lifecycle: `attach` once, then pairs of `activate` (DRIVER_OK) and `reset`, then `close` at the end of a power cycle.
  * Queues belong to one activation and die with it, so a request that completes late finds its own queue dead and
  * touches nothing. Only the device thread calls it, and nothing here throws because of what the guest did.
  */

@@ -16,8 +16,8 @@ import {
 import { MsixCapability, nameTableEntry } from "../pci/msix.ts";
 import type { FunctionVectors } from "../pci/vectors.ts";
 import { COMMON_CONFIG, CommonConfig } from "./common-config.ts";
-import type { VirtioInspection } from "./inspection.ts";
 import type { VirtioDevice } from "./device.ts";
+import type { VirtioInspection } from "./inspection.ts";
 
 // Kinds of structures. VIRTIO 1.2 §4.1.4
 const VIRTIO_PCI_CAP_COMMON_CFG = 1;

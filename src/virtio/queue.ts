@@ -222,9 +222,9 @@ export class Virtqueue {
    * completed once a round.
    *
    * A round takes at most `size` chains. A turn of the device thread takes at most {@link ROUNDS_PER_TURN} rounds,
-   * {@link BUFFERS_PER_TURN} buffers and the bytes given here. It may exceed the last two by one chain. Then other devices
-   * have their turn. One further turn at most is asked for, however often the guest notifies meanwhile: it finds what was
-   * made available until then.
+   * {@link BUFFERS_PER_TURN} buffers and the bytes given here. It may exceed the last two by one chain. Then other
+   * devices have their turn. One further turn at most is asked for, however often the guest notifies meanwhile: it
+   * finds what was made available until then.
    *
    * @param bytesPerTurn How many bytes chains may move in one turn.
    * @param handle Answers how many bytes it has moved now.

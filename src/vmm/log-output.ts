@@ -143,7 +143,9 @@ export class LogOutput {
   }
 }
 
-/** Nonblocking, for a named pipe: without a reader it does not open, with a slow one it takes what there is room for. */
+/**
+ * Nonblocking, for a named pipe: without a reader it does not open, with a slow one it takes what there is room for.
+ */
 function openFile(path: string): number {
   const { O_WRONLY, O_CREAT, O_APPEND, O_NONBLOCK, O_NOCTTY } = constants;
   try {

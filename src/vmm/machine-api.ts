@@ -14,13 +14,16 @@ export interface MachineStatistics extends DeviceStatistics {
 }
 
 export interface MachineOptions {
-  /** Nothing is logged unless told. */
+  /** Default: nothing is logged. */
   readonly log?: LogSettings;
-  /** Stops a start that is under way, for instance while a device's process is slow: it rejects with the signal's reason. */
+  /**
+   * Stops a start that is under way, for instance while a device's process is slow: it rejects with the signal's
+   * reason.
+   */
   readonly signal?: AbortSignal;
   /**
-   * How long an end waits for the device thread, in milliseconds; 30,000 when absent. A thread that is still in a call of the kernel then is
-   * left behind, and guest RAM stays in use with it.
+   * How long an end waits for the device thread, in milliseconds; 30,000 when absent. A thread that is still in a call
+   * of the kernel then is left behind, and guest RAM stays in use with it.
    */
   readonly endTimeoutMs?: number;
 }

@@ -2,7 +2,10 @@ import type { GuestEvent } from "./shared/messages.ts";
 
 /** How a machine ended. */
 export interface MachineExit {
-  /** What a process that ran nothing else should exit with: 0 after a guest power-off, 1 after a failure, a debug exit's status. */
+  /**
+   * What a process that ran nothing else should exit with: 0 after a guest power-off, 1 after a failure, a debug exit's
+   * status.
+   */
   readonly status: number;
   readonly reason: "powerOff" | "reset" | "debugExit" | "stopped" | "quit" | "failed";
   /** One sentence for people. */

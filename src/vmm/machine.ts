@@ -32,7 +32,7 @@ const VCPU_DEADLINE = 10_000;
 const DEVICE_DEADLINE = 30_000;
 /** What threads have at least to end in, where the devices took all of that. */
 const LAST_CHANCE = 1000;
-/** Guests that die without having touched any device are not restarted for ever. */
+/** A guest that dies without having touched any device is not restarted. */
 const SILENT_TRIPLE_FAULT =
   "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
 
@@ -50,13 +50,14 @@ function makeDoorbell(logger: Logger): EventFd {
  * A virtual machine: vCPU threads, a device thread, and this handle on the control thread.
  *
  * ```ts
- * await using machine = await Machine.start({ kernel: "vmlinux", initramfs: "initramfs.cpio", cmdline: "console=ttyS0" });
+ * const spec = { kernel: "vmlinux", initramfs: "initramfs.cpio", cmdline: "console=ttyS0" };
+ * await using machine = await Machine.start(spec);
  * await machine.serial.waitFor(/login:/, { timeoutMs: 60_000 });
  * ```
  */
 export class Machine extends EventEmitter<MachineEvents> {
   readonly spec: MachineSpec;
-  /** COM1, when `spec.serial` is `{ kind: "api" }`, which it is unless told otherwise. */
+  /** COM1, when `spec.serial` is `{ kind: "api" }`, its default. */
   readonly serial: TextChannel;
   /** The virtio console, when `spec.console` is `{ kind: "api" }`. */
   readonly console: TextChannel;
@@ -130,8 +131,8 @@ export class Machine extends EventEmitter<MachineEvents> {
   /**
    * Starts a machine; resolves when its first vCPU runs.
    *
-   * @throws SpecError when the spec is wrong, HostError when the host refuses or lacks something, the reason of `options.signal` when that
-   *   was aborted. Nothing is left behind then.
+   * @throws SpecError when the spec is wrong, HostError when the host refuses or lacks something, the reason of
+   *   `options.signal` when that was aborted. Nothing is left behind then.
    */
   static async start(input: MachineInput, options: MachineOptions = {}): Promise<Machine> {
     const machine = new Machine(completeSpec(input, logFiles(options.log)), options);
@@ -209,8 +210,9 @@ export class Machine extends EventEmitter<MachineEvents> {
   }
 
   /**
-   * Answers what the machine is like now: functions with their BARs, configuration spaces, vectors and queues, memory slots, interrupt routes,
-   * doorbells, buses. The guest goes on meanwhile, nothing changes by it, and no device is asked.
+   * Answers what the machine is like now: functions with their BARs, configuration spaces, vectors and queues, memory
+   * slots, interrupt routes, doorbells, buses. The guest goes on meanwhile, nothing changes by it, and no device is
+   * asked.
    *
    * @throws HostError while the machine is off: after its end, and during a reset of the guest.
    */
@@ -220,8 +222,8 @@ export class Machine extends EventEmitter<MachineEvents> {
   }
 
   /**
-   * Tells `listener` of every step of guest and devices from now on, over resets of the guest: trapped accesses, doorbells, interrupts' routes,
-   * memory slots, pins. The listener is called on this thread, soon after the step.
+   * Tells `listener` of every step of guest and devices from now on, over resets of the guest: trapped accesses,
+   * doorbells, interrupts' routes, memory slots, pins. The listener is called on this thread, soon after the step.
    *
    * ```ts
    * await using trace = await machine.trace((event) => console.log(formatTrace(event)));
@@ -288,7 +290,8 @@ export class Machine extends EventEmitter<MachineEvents> {
 
   #reset(): void {
     if (!this.spec.allowReboot) return this.#end({ status: 0, reason: "reset", text: "the guest reset itself" });
-    // A guest tries several ways one after another until it is gone: what comes while a reset is under way belongs to it.
+    // A guest tries several ways one after another until it is gone: what comes while a reset is under way belongs to
+    // it.
     if (this.#isResetting) return;
     this.#isResetting = true;
     this.#serialized(async () => {
@@ -360,7 +363,10 @@ export class Machine extends EventEmitter<MachineEvents> {
     this.#doorbell.close();
   }
 
-  /** At process exit nothing can be awaited: threads are brought to where Node can end them. False when one did not come. */
+  /**
+   * At process exit nothing can be awaited: threads are brought to where Node can end them. False when one did not
+   * come.
+   */
   #releaseThreads(): boolean {
     this.#terminal?.restore();
     this.#cpus.release();

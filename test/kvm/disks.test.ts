@@ -142,7 +142,8 @@ t.test("Machine's guest is never told that lost data are on its disk", { skip: s
   const write = (sector: number): DiskStep => ({ kind: "write", sector, text: "x" });
   const flush: DiskStep = { kind: "flush" };
   const say: DiskStep = { kind: "say", text: " " };
-  // Two pages fit; the driver of loop devices takes a request that fits in part for a success, so the third one is alone.
+  // Two pages fit; the driver of loop devices takes a request that fits in part for a success, so the third one is
+  // alone.
   const steps = [write(0), write(8), flush, say, write(1024), flush, flush, say, { kind: "reset" }] as const;
   const machine = await Machine.start(guest(disk, steps, [flush]));
   await machine.exited;

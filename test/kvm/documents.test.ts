@@ -8,8 +8,8 @@ import { codeBlocks, userDocuments } from "../support/documents.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * The TypeScript blocks of the README and the guides: compiled as a user's strict project compiles them, then run. A tiny guest plays
- * the part of the Linux or the kernel that a block boots.
+ * The TypeScript blocks of the README and the guides: compiled as a user's strict project compiles them, then run. A
+ * tiny guest plays the part of the Linux or the kernel that a block boots.
  */
 
 /** What a block's guest says, and what the block prints. */

@@ -9,8 +9,8 @@ import { multibootImage } from "../../guests/multiboot-image.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * A host that allows no more threads, at each place where one is made: a user's limit (RLIMIT_NPROC), which holds for anybody but root, is
- * raised one by one until a machine of two processors runs to its end.
+ * A host that allows no more threads, at each place where one is made: a user's limit (RLIMIT_NPROC), which holds for
+ * anybody but root, is raised one by one until a machine of two processors runs to its end.
  */
 
 const skip = missingKvm() || (process.getuid?.() === 0 ? false : "only root can become a user without other processes");
@@ -46,7 +46,10 @@ function run(
   return { status, signal, output: `${stdout}${stderr}` };
 }
 
-/** Runs with more and more threads, from as many as node itself has, until one ends as `isLast` says; what the others said. */
+/**
+ * Runs with more and more threads, from as many as node itself has, until one ends as `isLast` says; what the others
+ * said.
+ */
 function raise(args: readonly string[], isLast: (output: string) => boolean): { refusals: string[]; last: string } {
   const refusals: string[] = [];
   const own = Number(run(100, ["-p", "fs.readFileSync('/proc/self/status', 'utf8').match(/Threads:.(.*)/)[1]"]).output);

@@ -24,8 +24,8 @@ const VECTORS = [0x40, 0x41] as const;
 const message = (vector: number): MsiMessage => ({ addressLow: 0xfee0_0000, addressHigh: 0, data: vector });
 
 /**
- * A guest that says READY, then waits for interrupts for ever; each of two vectors says HANDLER with its number, then ends the
- * interrupt. `before` runs first, with the local APIC on.
+ * A guest that says READY, then waits for interrupts for ever; each of two vectors says HANDLER with its number, then
+ * ends the interrupt. `before` runs first, with the local APIC on.
  *
  * It runs in long mode: without paging, a software KVM emulates every instruction and knows no IRET in protected mode.
  */

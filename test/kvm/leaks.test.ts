@@ -18,13 +18,17 @@ t.setTimeout(200_000);
 const STARTS = 200;
 /** Machines until pools, caches and compiled code have their size. */
 const SETTLED = 50;
-/** Every so many machines one has a device in another process: with mapped memory, and edu with DMA and an MSI, by turns. */
+/**
+ * Every so many machines one has a device in another process: with mapped memory, and edu with DMA and an MSI, by
+ * turns.
+ */
 const DEVICE_INTERVAL = 5;
 
 /*
- * What one start may leave for good. A machine ends two threads, of which Node 20 keeps some 25 KiB each and koffi as much again until the
- * allocator reuses them: measured over 150 starts, from 50 KiB a start down to less than nothing. One page of our own that stayed
- * for each would not show in that; so file mappings, which are all our own, must be as many as before.
+ * What one start may leave for good. A machine ends two threads, of which Node 20 keeps some 25 KiB each and koffi as
+ * much again until the allocator reuses them: measured over 150 starts, from 50 KiB a start down to less than nothing.
+ * One page of our own that stayed for each would not show in that; so file mappings, which are all our own, must be as
+ * many as before.
  */
 const MAX_KIB_PER_START = 150;
 /** Address ranges of all kinds: koffi keeps the call stack, a guard page and the heap of each of the two threads. */
@@ -106,7 +110,8 @@ t.test(`Machine leaves nothing behind, ${STARTS} times in one process`, { skip }
   const perStart = (name: "mappings" | "residentKib" | "heapKib"): number =>
     Math.round((10 * (after[name] - before[name])) / starts) / 10;
   t.comment(
-    `after ${SETTLED} and ${STARTS} starts: ${before.descriptors.length} and ${after.descriptors.length} descriptors, ` +
+    `after ${SETTLED} and ${STARTS} starts: ${before.descriptors.length} and ${after.descriptors.length} ` +
+      "descriptors, " +
       `${before.residentKib} and ${after.residentKib} KiB resident (${perStart("residentKib")} a start), ` +
       `${perStart("heapKib")} KiB of JavaScript heap and ${perStart("mappings")} mappings a start`,
   );

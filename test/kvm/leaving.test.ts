@@ -23,7 +23,10 @@ const DISK_BYTES = 1 << 20;
 const disk = join(folder, "disk.img");
 writeFileSync(disk, new Uint8Array(DISK_BYTES));
 
-/** How a process ended that leaves machines; its signal is `SIGABRT` where Node ended a thread in the midst of loading native code. */
+/**
+ * How a process ended that leaves machines; its signal is `SIGABRT` where Node ended a thread in the midst of loading
+ * native code.
+ */
 function leave(how: "exit" | "flush" | "stop", milliseconds: number, image = kernel): unknown {
   const { status, signal, stderr } = spawnSync(process.execPath, [program, image, how, String(milliseconds), disk], {
     encoding: "utf8",

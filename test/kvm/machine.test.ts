@@ -10,8 +10,8 @@ import { Machine } from "../../src/vmm/machine.ts";
 import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
 
 /*
- * Whole machines, all threads, with tiny multiboot guests. Each guest ends itself by the debug exit port, so that a guest which goes
- * astray fails by tap's timeout rather than passing.
+ * Whole machines, all threads, with tiny multiboot guests. Each guest ends itself by the debug exit port, so that a
+ * guest which goes astray fails by tap's timeout rather than passing.
  */
 
 const COM1 = 0x3f8;

@@ -16,15 +16,16 @@ import {
 import { join } from "node:path";
 import t from "tap";
 import { multibootImage } from "../../guests/multiboot-image.ts";
-import { openDiskImage } from "../../src/host/disk/disk-image.ts";
 import { POLL, POLLFD } from "../../src/host/constants.ts";
+import { openDiskImage } from "../../src/host/disk/disk-image.ts";
 import { libc } from "../../src/host/libc.ts";
 import { Machine } from "../../src/vmm/machine.ts";
 import { projectRoot } from "../../tools/cache.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * What a run does to files that are not its own, and to pipes whose other end does nothing: the command as a process, in a folder of its own.
+ * What a run does to files that are not its own, and to pipes whose other end does nothing: the command as a process,
+ * in a folder of its own.
  */
 
 const COMMAND = join(projectRoot(), "dist", "bundle", "main.js");

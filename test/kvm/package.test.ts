@@ -10,7 +10,8 @@ import { installPackage } from "../support/installed-package.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * The package as others install it: packed, unpacked in a project that has nothing else, with the dependencies it declares.
+ * The package as others install it: packed, unpacked in a project that has nothing else, with the dependencies it
+ * declares.
  */
 
 const root = projectRoot();

@@ -4,7 +4,10 @@ import t, { type Test } from "tap";
 import { findQemu, QEMU_MEMORY, QemuPeer } from "../support/qemu-peer.ts";
 import { type ServerProcess, startServer } from "../support/user-server.ts";
 
-/* Device servers and a client that somebody else has written: QEMU's vfio-user-pci, from Debian's packages unpacked into the cache. */
+/*
+ * Device servers and a client that somebody else has written: QEMU's vfio-user-pci, from Debian's packages unpacked
+ * into the cache.
+ */
 
 t.setTimeout(200_000); // the first time some 40 MB are downloaded
 const found = await findQemu(t);
@@ -41,8 +44,8 @@ async function takeMessage(qemu: QemuPeer): Promise<void> {
 }
 
 /**
- * Lets edu copy four bytes, one of the addresses being its buffer's, and waits for its message. A register is not asked meanwhile: QEMU
- * answers a server that asks for memory only while it waits for nothing itself.
+ * Lets edu copy four bytes, one of the addresses being its buffer's, and waits for its message. A register is not asked
+ * meanwhile: QEMU answers a server that asks for memory only while it waits for nothing itself.
  */
 async function transfer(qemu: QemuPeer, from: number, to: number): Promise<void> {
   for (const [offset, value] of [

@@ -11,8 +11,8 @@ import { missingFuse, StalledFile } from "../support/stalled-file.ts";
 import type { LateReport, StalledReport } from "../support/stalled-program.ts";
 
 /*
- * A machine whose device thread is in a read of the kernel that does not return. The thread cannot be ended, so whatever it may write to must
- * stay its own.
+ * A machine whose device thread is in a read of the kernel that does not return. The thread cannot be ended, so
+ * whatever it may write to must stay its own.
  */
 
 const skip = missingKvm() || missingFuse();

@@ -9,8 +9,8 @@ import { installPackage } from "../support/installed-package.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * The package is replaced while a machine runs, as an upgrade does: every file of it and of what it depends on goes. The
- * guest then flushes a disk, resets itself, flushes again and powers off; all of it is in the log.
+ * The package is replaced while a machine runs, as an upgrade does: every file of it and of what it depends on goes.
+ * The guest then flushes a disk, resets itself, flushes again and powers off; all of it is in the log.
  */
 
 const skip = missingKvm();

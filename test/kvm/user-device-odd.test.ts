@@ -12,8 +12,8 @@ import { missingKvm } from "../support/kvm-guest.ts";
 import { startOddServer, startServer, startServerAt } from "../support/user-server.ts";
 
 /*
- * Machines whose device's process is slow, silent, hostile or gone. Guests end by the debug exit port: status 1 is success, others tell
- * which check failed.
+ * Machines whose device's process is slow, silent, hostile or gone. Guests end by the debug exit port: status 1 is
+ * success, others tell which check failed.
  */
 
 const skip = missingKvm();

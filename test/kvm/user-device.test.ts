@@ -22,8 +22,8 @@ import { missingKvm } from "../support/kvm-guest.ts";
 import { startScratchServer, startServer } from "../support/user-server.ts";
 
 /*
- * Whole machines with a device in a process of its own: passthrough from configuration space to MSI, without hardware. Guests end by the
- * debug exit port: status 1 is success, others tell which check failed.
+ * Whole machines with a device in a process of its own: passthrough from configuration space to MSI, without hardware.
+ * Guests end by the debug exit port: status 1 is success, others tell which check failed.
  */
 
 const skip = missingKvm();

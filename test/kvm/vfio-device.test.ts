@@ -14,7 +14,8 @@ t.test("KvmVfioDevice hands KVM the descriptor itself and passes on what KVM say
     device.close();
     guest.close();
   });
-  // No VFIO file is needed to see that the number arrives: a closed descriptor and /dev/kvm are refused with different errors.
+  // No VFIO file is needed to see that the number arrives: a closed descriptor and /dev/kvm are refused with different
+  // errors.
   t.throws(() => device.addFile(fd(-1)), { name: "SyscallError", errno: "EBADF" });
   t.throws(() => device.addFile(guest.system.fd), { errno: "EINVAL", message: /^Cannot tell KVM about VFIO file/ });
   t.throws(() => device.removeFile(fd(-1)), { errno: "EBADF", message: /^Cannot take VFIO file -1 from KVM/ });

@@ -43,7 +43,10 @@ export async function tsvmmUnder(prefix: readonly string[], ...words: readonly s
   return { status, text };
 }
 
-/** Resolves when a stream says `text`, with all that came until then; it is read on afterwards, so that its writer never blocks. */
+/**
+ * Resolves when a stream says `text`, with all that came until then; it is read on afterwards, so that its writer never
+ * blocks.
+ */
 async function untilItSays(stream: Readable, text: string): Promise<string> {
   let said = "";
   return await new Promise((resolve, reject) => {

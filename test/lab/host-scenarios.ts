@@ -19,8 +19,8 @@ import { type CommandOutcome, haltedCommand, startHalted, tsvmm, tsvmmUnder } fr
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 
 /*
- * Runs inside the nested host, as scenarios.ts does: what somebody at the host's prompt sees, and what becomes of devices there. Guests are
- * a few instructions long. Nothing is bound to vfio-pci when this begins.
+ * Runs inside the nested host, as scenarios.ts does: what somebody at the host's prompt sees, and what becomes of
+ * devices there. Guests are a few instructions long. Nothing is bound to vfio-pci when this begins.
  */
 
 /** Addresses of the nested host's functions. */
@@ -133,7 +133,10 @@ const SCENARIOS: Scenarios = {
     return { statuses: outcomes.map(({ status }) => status), recordings };
   },
 
-  /** Refusals, each by the command itself; and machines that are killed, after each of which the next one takes the device. */
+  /**
+   * Refusals, each by the command itself; and machines that are killed, after each of which the next one takes the
+   * device.
+   */
   async refusals() {
     await tsvmm("bind", inputs.edu);
     const missing = await tsvmm(...haltedCommand("0000:42:00.0"));
@@ -182,7 +185,10 @@ const SCENARIOS: Scenarios = {
     return { seen, twice };
   },
 
-  /** The host wants a device back, and the guest does not listen: the machine ends, says why, and the host has its device. */
+  /**
+   * The host wants a device back, and the guest does not listen: the machine ends, says why, and the host has its
+   * device.
+   */
   async kept() {
     await tsvmm("bind", inputs.edu);
     const machine = await startHalted(inputs.edu);

@@ -11,8 +11,8 @@ import type { HostInputs } from "./host-scenarios.ts";
 import { observed, progress, runScenarios, testFolder } from "./run-scenarios.ts";
 
 /*
- * Passthrough seen from the host: the subcommands as somebody types them, refusals, machines that are killed, devices the host wants back.
- * Real VFIO, in a nested host; guests of a few instructions.
+ * Passthrough seen from the host: the subcommands as somebody types them, refusals, machines that are killed, devices
+ * the host wants back. Real VFIO, in a nested host; guests of a few instructions.
  */
 
 const MIB = 1024 ** 2;
@@ -70,7 +70,8 @@ interface Listed {
 t.test("devices, doctor, bind and unbind lead a new user from what is there to a start and back", async (t) => {
   const { nvme, edu, pair } = inputs;
   const seen = observed(outcome, t, "prompt") as Record<string, Said>; // cast: mostly, and the others are cast below
-  const listedIn = (name: string): readonly Listed[] => JSON.parse(seen[name]?.text ?? "[]") as Listed[]; // cast: likewise
+  // Cast: likewise.
+  const listedIn = (name: string): readonly Listed[] => JSON.parse(seen[name]?.text ?? "[]") as Listed[];
   const find = (name: string, bdf: string): Listed | undefined => listedIn(name).find(({ address }) => address === bdf);
 
   t.equal(seen["table"]?.status, 0);
@@ -114,7 +115,8 @@ t.test("devices, doctor, bind and unbind lead a new user from what is there to a
   t.match(seen["nothing"], { status: 0, text: /nothing to do/ });
   t.same((seen as Record<string, unknown>)["driversAfter"], { nvme: "nvme" }, "each has the driver it had");
 
-  const wrong = (seen as Record<string, unknown>)["wrong"] as Record<string, Said>; // cast: as host-scenarios.ts made it
+  // Cast: as host-scenarios.ts made it.
+  const wrong = (seen as Record<string, unknown>)["wrong"] as Record<string, Said>;
   for (const [name, said] of Object.entries(wrong)) {
     t.equal(said.status, 2, `${name} is bad input: ${said.text}`);
     t.equal(said.text.trimEnd().split("\n").length, 1, `${name} is one line`);

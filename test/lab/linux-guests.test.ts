@@ -10,8 +10,8 @@ import { observed, progress, runScenarios, testFolder } from "./run-scenarios.ts
 import type { LabInputs } from "./scenarios.ts";
 
 /*
- * Linux guests with real VFIO devices, in one nested host. The scenarios run over there and write down what they saw (scenarios.ts); here
- * it is judged, together with what the devices' images hold afterwards.
+ * Linux guests with real VFIO devices, in one nested host. The scenarios run over there and write down what they saw
+ * (scenarios.ts); here it is judged, together with what the devices' images hold afterwards.
  */
 
 const MIB = 1024 ** 2;
@@ -158,7 +158,8 @@ t.test("A guest has its devices again after a reboot, and lets go of a card that
 });
 
 t.test("Reading 64 MiB from a passed-through NVMe disk causes no exit to userspace but the console's", async (t) => {
-  const { dataPath } = observed(outcome, t, "twoDevices") as { dataPath: { mmioExits: number; interrupts: number } }; // cast: as scenarios.ts made it
+  // Cast: as scenarios.ts made it.
+  const { dataPath } = observed(outcome, t, "twoDevices") as { dataPath: { mmioExits: number; interrupts: number } };
   t.equal(dataPath.mmioExits, 0);
   t.ok(dataPath.interrupts >= 64, `${dataPath.interrupts} interrupts came meanwhile`);
 });
@@ -167,7 +168,8 @@ t.test(
   "The same with bars=trap exits for every doorbell, works all the same, and survives a kernel panic",
   async (t) => {
     const seen = observed(outcome, t, "trapped");
-    const { dataPath } = seen as { dataPath: { mmioExits: number; interrupts: number } }; // cast: as scenarios.ts made it
+    // cast: as scenarios.ts made it
+    const { dataPath } = seen as { dataPath: { mmioExits: number; interrupts: number } };
     t.equal(seen["cpus"], "1");
     t.equal(seen["nvmeSha256"], sha256(nvmeBytes.subarray(0, 4 * MIB)));
     t.ok(dataPath.mmioExits >= 64, `${dataPath.mmioExits} exits for ${dataPath.interrupts} interrupts`);

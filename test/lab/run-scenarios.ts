@@ -8,7 +8,8 @@ import { LOST_STATUSES, type Scenario } from "../../lab/scenario.ts";
 import type { Observations } from "./scenario-program.ts";
 
 /*
- * Outside the nested host: runs scenario programs (scenario-program.ts) in it and collects what they saw, for tests to judge.
+ * Outside the nested host: runs scenario programs (scenario-program.ts) in it and collects what they saw, for tests to
+ * judge.
  */
 
 /** The longest takes a minute and a half beside nothing else. */
@@ -54,13 +55,14 @@ export interface LabOutcome {
 }
 
 /**
- * Runs scenarios in nested hosts, as many in one as it bears. Where a guest stood still or crashed, the scenario runs again and the others go
- * on in a fresh one. Wrong answers never run again.
+ * Runs scenarios in nested hosts, as many in one as it bears. Where a guest stood still or crashed, the scenario runs
+ * again and the others go on in a fresh one. Wrong answers never run again.
  *
- * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it: QEMU under the same emulation loses as
- * many. The translator seems to save the host's state as the guest's: a guest that stood still had the RIP, RSP and RAX of its host's kernel
- * just before VMRUN; others have the host's GS base, and the host's own kernel then finds a preemption count that nobody left
- * (NestedHostLost in lab-run.ts). That is said and tried again; five times is ours.
+ * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it: QEMU under the
+ * same emulation loses as many. The translator seems to save the host's state as the guest's: a guest that stood still
+ * had the RIP, RSP and RAX of its host's kernel just before VMRUN; others have the host's GS base, and the host's own
+ * kernel then finds a preemption count that nobody left (NestedHostLost in lab-run.ts). That is said and tried again;
+ * five times is ours.
  */
 export async function runScenarios(plan: LabPlan): Promise<LabOutcome> {
   const share = join(plan.folder, "share");

@@ -10,12 +10,16 @@ export type Scenarios = Readonly<Record<string, () => Promise<Observations>>>;
 /** Tells the nested host's agent that nothing more should run there. */
 const EX_TEMPFAIL = 75;
 
-/** A guest or a program that went silent although nothing had gone wrong before: what an emulated host brings about at times. */
+/**
+ * A guest or a program that went silent although nothing had gone wrong before: what an emulated host brings about at
+ * times.
+ */
 export class StallError extends Error {}
 
 /**
- * Runs inside the nested host: the scenarios named, one after another. What each saw goes to `resultsFile`, one JSON line each, where the
- * test on the other side judges it. One process for several, since starting node is what takes longest there.
+ * Runs inside the nested host: the scenarios named, one after another. What each saw goes to `resultsFile`, one JSON
+ * line each, where the test on the other side judges it. One process for several, since starting node is what takes
+ * longest there.
  */
 export async function runScenarioProgram(
   scenarios: Scenarios,

@@ -10,8 +10,8 @@ import { maskedVectorsGuest } from "./masked-vectors-guest.ts";
 import { type Observations, runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 
 /*
- * Runs inside the nested host, as a program: `node scenarios.js '{"vmlinux": …}' RESULTS NAME…`. Each scenario is a guest or two; the
- * test on the other side judges what it saw.
+ * Runs inside the nested host, as a program: `node scenarios.js '{"vmlinux": …}' RESULTS NAME…`. Each scenario is a
+ * guest or two; the test on the other side judges what it saw.
  */
 
 /** What the nested host has, as paths and addresses. */
@@ -103,7 +103,8 @@ const SCENARIOS: Scenarios = {
     await shell.run("ip link set eth0 up");
     const lease = (
       await shell.run(
-        "udhcpc -i eth0 -n -q -t 20 -T 1 -s /usr/share/udhcpc/default.script && ip addr show eth0 && ping -c 2 10.0.2.2",
+        "udhcpc -i eth0 -n -q -t 20 -T 1 -s /usr/share/udhcpc/default.script && ip addr show eth0 && ping -c 2 " +
+          "10.0.2.2",
       )
     ).output;
     const interrupts = (await shell.run("cat /proc/interrupts")).output;
@@ -127,7 +128,10 @@ const SCENARIOS: Scenarios = {
     return { before, after, unbound, left, status, resets: statistics.resets };
   },
 
-  /** The same disk controller once more, every access trapped, in a guest booted from a bzImage; the guest panics and comes back. */
+  /**
+   * The same disk controller once more, every access trapped, in a guest booted from a bzImage; the guest panics and
+   * comes back.
+   */
   async trapped() {
     const shell = await GuestShell.boot(
       linux({

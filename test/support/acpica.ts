@@ -12,7 +12,10 @@ export function missingAcpica(): string | false {
   return isFound ? false : "iasl and acpiexec are not installed (Debian: apt install acpica-tools)";
 }
 
-/** Runs one of the tools in `directory`; answers all it printed, whatever its exit status. @throws Error when it does not start. */
+/**
+ * Runs one of the tools in `directory`; answers all it printed, whatever its exit status. @throws Error when it does
+ * not start.
+ */
 export function runAcpica(directory: string, tool: "iasl" | "acpiexec", ...options: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(tool, options, { cwd: directory }, (error, stdout, stderr) => {

@@ -4,8 +4,8 @@ import { libc } from "../../src/host/libc.ts";
 import { whileLocked } from "../../src/host/lock-file.ts";
 
 /*
- * A start at a socket's path that has bound it, holds its lock and does not listen yet. It posts "bound", then listens after a moment and
- * stays until it is ended.
+ * A start at a socket's path that has bound it, holds its lock and does not listen yet. It posts "bound", then listens
+ * after a moment and stays until it is ended.
  */
 
 const MOMENT_MS = 100;

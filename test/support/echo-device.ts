@@ -3,7 +3,10 @@ import type { Chain } from "../../src/virtio/chain.ts";
 import type { VirtioDevice, VirtioTransport } from "../../src/virtio/device.ts";
 import type { Virtqueue } from "../../src/virtio/queue.ts";
 
-/** The plainest virtio device: two queues, gives every chain back with the size of its writable part, remembers what it saw. */
+/**
+ * The plainest virtio device: two queues, gives every chain back with the size of its writable part, remembers what it
+ * saw.
+ */
 export class EchoDevice implements VirtioDevice {
   readonly name = "echo";
   readonly deviceId = 42;

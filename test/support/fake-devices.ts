@@ -25,7 +25,10 @@ export const NVME: FakeDevice = {
   interrupts: { intx: { count: 1 }, msix: { count: 65 }, error: { count: 1 }, request: { count: 1 } },
 };
 
-/** KIOXIA CD8P: table at 0x5200 and pending bits at 0xd600 in a BAR of 64 KiB, not page-aligned; the host can grow its vectors. */
+/**
+ * KIOXIA CD8P: table at 0x5200 and pending bits at 0xd600 in a BAR of 64 KiB, not page-aligned; the host can grow its
+ * vectors.
+ */
 export const KIOXIA: FakeDevice = fakeDeviceOf(recordedDevice("kioxia-cd8p"));
 
 /** Samsung NVMe: the host lists two sparse areas around the table at 0x4000 to 0x6010; pending bits at 0x3000. */

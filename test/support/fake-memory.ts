@@ -5,13 +5,16 @@ import { type Gpa, gpa, type Hva, highHalf, hva, lowHalf, u64FromHalves } from "
 export const FAKE_HOST_BASE = 0x7000_0000_0000;
 
 /**
- * Guest RAM in a plain array. Regions lie one after another in it; `hostAddress` answers {@link FAKE_HOST_BASE} plus the offset in the
- * array, and {@link atHost} goes the other way, so that fake backends can do their transfers.
+ * Guest RAM in a plain array. Regions lie one after another in it; `hostAddress` answers {@link FAKE_HOST_BASE} plus
+ * the offset in the array, and {@link atHost} goes the other way, so that fake backends can do their transfers.
  */
 export class FakeGuestMemory implements GuestMemory {
   readonly regions: readonly RamRegion[];
   readonly sizeBytes: number;
-  /** Called before every load that succeeds: lets a test count them, or play a guest that changes memory between two loads. */
+  /**
+   * Called before every load that succeeds: lets a test count them, or play a guest that changes memory between two
+   * loads.
+   */
   onLoad: ((address: number, sizeBytes: number) => void) | undefined;
   /** Called at every fence: where a test plays the guest that runs at the worst moment. */
   onFence: (() => void) | undefined;
@@ -21,7 +24,8 @@ export class FakeGuestMemory implements GuestMemory {
 
   /**
    * @param regions Sizes in bytes, addresses guest-physical; by default 1 MiB at 0.
-   * @param host Memory of this process and its address, for backends that make system calls; by default an address that is nobody's.
+   * @param host Memory of this process and its address, for backends that make system calls; by default an address that
+   *   is nobody's.
    */
   constructor(
     regions: readonly { readonly gpa: number; readonly sizeBytes: number }[] = [{ gpa: 0, sizeBytes: 1 << 20 }],

@@ -8,8 +8,9 @@ export interface FakeDelivery {
 }
 
 /**
- * A route without eventfd and KVM. It keeps the rules of MsiRoute (starts masked, keeps a signal while masked, delivers it once at
- * unmask) and is strict where a real one would only stay silent: use after release and unmasking without a message throw.
+ * A route without eventfd and KVM. It keeps the rules of MsiRoute (starts masked, keeps a signal while masked, delivers
+ * it once at unmask) and is strict where a real one would only stay silent: use after release and unmasking without a
+ * message throw.
  */
 export class FakeMsiRoute implements MsiRoute {
   readonly name: string;
@@ -96,7 +97,10 @@ export class FakeMsiRouter implements MsiRouter {
   /** Every route ever handed out, released ones too. */
   readonly routes: FakeMsiRoute[] = [];
   readonly deliveries: FakeDelivery[] = [];
-  /** "allocate gpu msix 3", "message …", "unmask …", "mask …", "release …", "deliver …", and "push" for each table update. */
+  /**
+   * "allocate gpu msix 3", "message …", "unmask …", "mask …", "release …", "deliver …", and "push" for each table
+   * update.
+   */
   readonly log: string[] = [];
   #depth = 0;
   #isDirty = false;

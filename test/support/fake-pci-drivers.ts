@@ -12,8 +12,9 @@ export interface FakeDriver {
 }
 
 /**
- * The kernel's half of driver binding, on a tree that `fake-sysfs.ts` made: writes to `driver_override`, `unbind`, `bind` and
- * `drivers_probe` move the `driver` links, as drivers/base/bus.c does. What was written is in `log`, one line each.
+ * The kernel's half of driver binding, on a tree that `fake-sysfs.ts` made: writes to `driver_override`, `unbind`,
+ * `bind` and `drivers_probe` move the `driver` links, as drivers/base/bus.c does. What was written is in `log`, one
+ * line each.
  */
 export class FakePciDrivers implements HostChanges {
   readonly log: string[] = [];

@@ -11,7 +11,9 @@ export interface KernelDevice {
   readonly regions: readonly (KernelRegion | undefined)[];
   /** Vectors and flags by VFIO index; a hole answers EINVAL. */
   readonly irqs: readonly (readonly [count: number, flags: number] | undefined)[];
-  /** Functions that a reset of its bus hits, as "0000:01:00.1" and group; without it neither bus nor slot can be reset. */
+  /**
+   * Functions that a reset of its bus hits, as "0000:01:00.1" and group; without it neither bus nor slot can be reset.
+   */
   readonly resetSet?: readonly (readonly [bdf: string, group: number])[];
   /** A real descriptor to be given for the device, where its BARs are mapped; it is never closed here. */
   readonly file?: number;
@@ -41,8 +43,9 @@ const GROUP = 100;
 const DEVICE = 1000;
 
 /**
- * The kernel's side of VFIO, group interface, as tests need it: it keeps the kernel's order (no IOMMU without a group, no device without
- * an IOMMU, no group leaves its container while a device is open) and answers EINVAL or EBUSY otherwise. Numbers are written out.
+ * The kernel's side of VFIO, group interface, as tests need it: it keeps the kernel's order (no IOMMU without a group,
+ * no device without an IOMMU, no group leaves its container while a device is open) and answers EINVAL or EBUSY
+ * otherwise. Numbers are written out.
  */
 export class FakeVfioKernel implements VfioLibc {
   readonly log: string[] = [];

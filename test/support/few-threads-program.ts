@@ -2,8 +2,9 @@ import { readdirSync } from "node:fs";
 import { Machine } from "../../src/vmm/machine.ts";
 
 /*
- * A program for a host with few threads left: `few-threads-program.js KERNEL`. It starts a machine of two processors, waits for its end, and
- * does it again. Then it says how the second one ended and how many descriptors that has left. It does not call `process.exit()`.
+ * A program for a host with few threads left: `few-threads-program.js KERNEL`. It starts a machine of two processors,
+ * waits for its end, and does it again. Then it says how the second one ended and how many descriptors that has left.
+ * It does not call `process.exit()`.
  */
 
 const [kernel = ""] = process.argv.slice(2);

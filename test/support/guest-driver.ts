@@ -43,8 +43,9 @@ export interface DriverWorld {
 export const BAR_ADDRESS = 0x1_8000_0000;
 
 /**
- * Plays the guest's virtio-pci driver: finds the structures by their capabilities, negotiates, lays queues out in fake memory and
- * counts interrupts. Everything goes through configuration space, BAR accesses and doorbells, as in a guest. VIRTIO 1.2 §3.1, §4.1
+ * Plays the guest's virtio-pci driver: finds the structures by their capabilities, negotiates, lays queues out in fake
+ * memory and counts interrupts. Everything goes through configuration space, BAR accesses and doorbells, as in a guest.
+ * VIRTIO 1.2 §3.1, §4.1
  */
 export class GuestDriver {
   readonly memory: FakeGuestMemory;
@@ -89,7 +90,9 @@ export class GuestDriver {
     return found;
   }
 
-  /** Where a structure is: 1 common, 2 notifications, 3 ISR, 4 device configuration. @throws Error when it is missing. */
+  /**
+   * Where a structure is: 1 common, 2 notifications, 3 ISR, 4 device configuration. @throws Error when it is missing.
+   */
   place(kind: number): Place {
     const place = this.#places.get(kind);
     if (place === undefined) throw new Error(`The function has no virtio structure ${kind}`);
@@ -260,7 +263,9 @@ export class DriverQueue implements DriverQueueLayout {
     this.#free = Array.from({ length: layout.size }, (_, index) => layout.size - 1 - index);
   }
 
-  /** Makes a chain of buffers available without telling the device; its head. @throws Error when descriptors ran out. */
+  /**
+   * Makes a chain of buffers available without telling the device; its head. @throws Error when descriptors ran out.
+   */
   add(buffers: readonly DriverBuffer[]): number {
     const indices = buffers.map(() => this.#takeFree());
     buffers.forEach((buffer, i) => {

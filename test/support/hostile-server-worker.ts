@@ -18,8 +18,9 @@ import { randomNumbers } from "./random-numbers.ts";
 import { tamper } from "./tampered-message.ts";
 
 /*
- * A vfio-user server in a thread whose answers are tampered with, by a seed a connection: 1, 2, 3 and so on. It ends with the connection
- * of seed `last`; one message in `oneIn` is tampered with. Everything but what it sends is the real server's.
+ * A vfio-user server in a thread whose answers are tampered with, by a seed a connection: 1, 2, 3 and so on. It ends
+ * with the connection of seed `last`; one message in `oneIn` is tampered with. Everything but what it sends is the real
+ * server's.
  */
 
 // Cast: the test makes this worker with exactly these data.

@@ -18,8 +18,8 @@ import { Vm } from "../../src/kvm/vm.ts";
 import { VcpuWatchdog } from "./vcpu-watchdog.ts";
 
 /**
- * Why tests that need /dev/kvm cannot run here; `false` when they can. For tap's `skip` option. In CI (`CI=true`) only a machine without
- * the device node is excused.
+ * Why tests that need /dev/kvm cannot run here; `false` when they can. For tap's `skip` option. In CI (`CI=true`) only
+ * a machine without the device node is excused.
  */
 export function missingKvm(): string | false {
   if (!existsSync("/dev/kvm"))

@@ -1,9 +1,10 @@
 import { Machine } from "../../src/vmm/machine.ts";
 
 /*
- * A program that starts machines and leaves them at awkward moments: `leaving-program.js KERNEL exit|flush|stop MILLISECONDS DISK`. The
- * threads of vCPUs and disk are then being made, load their code, or run; `flush` counts from the guest's first byte, after which it writes
- * and flushes its disk all the time. Says how it left by its status: 7 from `process.exit()`, 0 after every stop.
+ * A program that starts machines and leaves them at awkward moments:
+ * `leaving-program.js KERNEL exit|flush|stop MILLISECONDS DISK`. The threads of vCPUs and disk are then being made,
+ * load their code, or run; `flush` counts from the guest's first byte, after which it writes and flushes its disk all
+ * the time. Says how it left by its status: 7 from `process.exit()`, 0 after every stop.
  */
 
 const [kernel = "", how, milliseconds, disk = ""] = process.argv.slice(2);

@@ -52,7 +52,10 @@ export const CREATE_QUEUES: readonly NvmeCommand[] = [
 /** Where the driver finds the controller's registers and its configuration space. */
 export type NvmeRegions = Pick<UserDevice, "readRegion" | "writeRegion">;
 
-/** An NVMe driver that polls, over a device's backend: registers by its regions, everything else in guest RAM below 0x14000. */
+/**
+ * An NVMe driver that polls, over a device's backend: registers by its regions, everything else in guest RAM below
+ * 0x14000.
+ */
 export class NvmeDriver {
   readonly #device: NvmeRegions;
   readonly #memory: GuestMemory;

@@ -4,7 +4,8 @@ import type { UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts
 import { type Answer, COMMAND, PlainServer } from "./plain-server.ts";
 
 /*
- * A vfio-user server with one oddity, as a process: `odd-server.js SOCKET ODDITY`. Each is a class; what it does is told there.
+ * A vfio-user server with one oddity, as a process: `odd-server.js SOCKET ODDITY`. Each is a class; what it does is
+ * told there.
  */
 
 const F_SETFL = 4;

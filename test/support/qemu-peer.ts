@@ -24,7 +24,10 @@ const MEBIBYTES = 64;
 /** QEMU, or why there is none to be had. */
 export type FoundQemu = { readonly qemu: UnpackedProgram } | { readonly missing: string };
 
-/** QEMU from Debian's stable release, brought into the cache; `missing` where it cannot be had or has no vfio-user client (before 10.1). */
+/**
+ * QEMU from Debian's stable release, brought into the cache; `missing` where it cannot be had or has no vfio-user
+ * client (before 10.1).
+ */
 export async function findQemu(t: Test): Promise<FoundQemu> {
   let qemu: UnpackedProgram;
   try {
@@ -45,8 +48,8 @@ const environment = ({ directory }: UnpackedProgram): Readonly<Record<string, st
 });
 
 /**
- * A machine of QEMU, with a vfio-user server's device in slot 4, whose processors stand still: a test moves its ports and its memory by the
- * qtest protocol, as a guest would.
+ * A machine of QEMU, with a vfio-user server's device in slot 4, whose processors stand still: a test moves its ports
+ * and its memory by the qtest protocol, as a guest would.
  */
 export class QemuPeer {
   readonly #child: ChildProcess;

@@ -55,11 +55,12 @@ export function fakeDeviceOf(recording: DeviceRecording): FakeDevice {
 }
 
 /**
- * Plays a recorded device with the rules of {@link FakeDeviceBackend}, and with those of vfio-pci's configuration space: identity,
- * capability lists and read-only registers keep their value, a guest's function-level reset is carried out and its bit reads as zero.
+ * Plays a recorded device with the rules of {@link FakeDeviceBackend}, and with those of vfio-pci's configuration
+ * space: identity, capability lists and read-only registers keep their value, a guest's function-level reset is carried
+ * out and its bit reads as zero.
  *
- * It counts calls and notes in `strays` every write that must not come: outside a region, to the MSI-X table or pending bits, to base
- * address registers, to MSI or MSI-X registers, or to a capability that the host keeps for itself.
+ * It counts calls and notes in `strays` every write that must not come: outside a region, to the MSI-X table or pending
+ * bits, to base address registers, to MSI or MSI-X registers, or to a capability that the host keeps for itself.
  */
 export class ReplayBackend extends FakeDeviceBackend {
   readonly calls: HostCalls = { ...NO_CALLS };
@@ -188,7 +189,10 @@ export class ReplayBackend extends FakeDeviceBackend {
       : false;
   }
 
-  /** As vfio-pci leaves a device after a reset: registers of its regions are fresh, configuration space is as it was, awake. */
+  /**
+   * As vfio-pci leaves a device after a reset: registers of its regions are fresh, configuration space is as it was,
+   * awake.
+   */
   #clearState(): void {
     for (const bytes of this.memory.values()) new Uint8Array(bytes.buffer).fill(0);
     if (this.#power !== undefined) {
@@ -196,7 +200,9 @@ export class ReplayBackend extends FakeDeviceBackend {
     }
   }
 
-  /** Base addresses, the ROM's address, identity, pins; MSI and MSI-X; extended capabilities that a guest may not have. */
+  /**
+   * Base addresses, the ROM's address, identity, pins; MSI and MSI-X; extended capabilities that a guest may not have.
+   */
   #isHostsOwn(at: number): boolean {
     if (at < 0x04 || (at >= 0x08 && at < 0x0c) || (at >= 0x0e && at < 0x40)) return true;
     return this.#forbiddenConfig.has(at);

@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 
 /*
- * A file system of one file whose reads wait until the test lets them go, as those of a server that is not there any more. The kernel's
- * side is the real one: fs/fuse, whose protocol include/uapi/linux/fuse.h describes. Only the process that asks hangs, so this side must be
- * another one.
+ * A file system of one file whose reads wait until the test lets them go, as those of a server that is not there any
+ * more. The kernel's side is the real one: fs/fuse, whose protocol include/uapi/linux/fuse.h describes. Only the
+ * process that asks hangs, so this side must be another one.
  */
 
 const readDescriptor = promisify(read);
@@ -165,7 +165,10 @@ export class StalledFile {
     return body;
   }
 
-  /** struct fuse_attr: ino, size, blocks, three times in seconds, those in nanoseconds, mode, nlink, uid, gid, rdev, blksize, flags. */
+  /**
+   * struct fuse_attr: ino, size, blocks, three times in seconds, those in nanoseconds, mode, nlink, uid, gid, rdev,
+   * blksize, flags.
+   */
   #writeAttributes(body: Buffer, at: number, node: bigint): void {
     const isRoot = node === ROOT;
     const sizeBytes = isRoot ? 0 : this.#sizeBytes;
@@ -179,8 +182,8 @@ export class StalledFile {
 }
 
 /**
- * struct fuse_init_out for the version that the kernel asked for. With asynchronous reads a process waits for a page, which SIGKILL ends; it
- * could not be killed in the wait for an answer that this side has begun to make.
+ * struct fuse_init_out for the version that the kernel asked for. With asynchronous reads a process waits for a page,
+ * which SIGKILL ends; it could not be killed in the wait for an answer that this side has begun to make.
  */
 function initReply(request: Buffer): Buffer {
   const body = Buffer.alloc(OUT.init);

@@ -3,12 +3,13 @@ import { LARGE_READS_BUFFER } from "../../guests/large-reads.ts";
 import { Machine } from "../../src/vmm/machine.ts";
 
 /*
- * A program whose machine has a disk that does not answer: `stalled-program.js stop|exit KERNEL DISK`, run with an IPC channel. It says
- * "asked" when the guest has notified its disk and goes on at the parent's next message, when the device thread is in the read.
+ * A program whose machine has a disk that does not answer: `stalled-program.js stop|exit KERNEL DISK`, run with an IPC
+ * channel. It says "asked" when the guest has notified its disk and goes on at the parent's next message, when the
+ * device thread is in the read.
  *
  * - exit: leaves by `process.exit(7)`.
- * - stop: stops the machine, starts another one with as much RAM, and says how the first ended. When the first one's thread has ended after
- *   all, it says how many bytes of the disk are in the other machine's RAM.
+ * - stop: stops the machine, starts another one with as much RAM, and says how the first ended. When the first one's
+ *   thread has ended after all, it says how many bytes of the disk are in the other machine's RAM.
  */
 
 const [how, kernel = "", disk = ""] = process.argv.slice(2);

@@ -6,7 +6,10 @@ export interface Piece {
   readonly descriptors: readonly Fd[];
 }
 
-/** What a process that is broken, or means harm, sends instead of a message. `spare` is a descriptor that can be sent along. */
+/**
+ * What a process that is broken, or means harm, sends instead of a message. `spare` is a descriptor that can be sent
+ * along.
+ */
 export function tamper(message: Piece, random: (below: number) => number, spare: Fd): readonly Piece[] {
   const { bytes, descriptors } = message;
   const changed = (offset: number, value: number): Piece => {

@@ -2,8 +2,8 @@ import { isMainThread, Worker, workerData } from "node:worker_threads";
 import { currentThreadId, kick } from "../../src/host/thread.ts";
 
 /*
- * A thread in KVM_RUN cannot time itself out, so another one kicks it. This module is both: the class for the thread that runs guests,
- * and, when it is started as a worker, the thread that kicks.
+ * A thread in KVM_RUN cannot time itself out, so another one kicks it. This module is both: the class for the thread
+ * that runs guests, and, when it is started as a worker, the thread that kicks.
  *
  *   word      writer     meaning
  *   sequence  runner     odd while armed; every change wakes the worker; -1 ends it
@@ -49,7 +49,10 @@ export class VcpuWatchdog {
     this.#advance();
   }
 
-  /** Ends the worker. The process waits for it: ended from outside while the FFI package loads, the worker would abort the process. */
+  /**
+   * Ends the worker. The process waits for it: ended from outside while the FFI package loads, the worker would abort
+   * the process.
+   */
   close(): void {
     this.#worker.ref();
     Atomics.store(this.#words, SEQUENCE, END);

@@ -12,11 +12,12 @@ export type LogEntry =
   | { readonly kind: "failedFlush" };
 
 /**
- * The writes and flushes of one image file, recorded between this program and the kernel, as dm-log-writes records those of a block device
- * (Linux, Documentation/admin-guide/device-mapper/log-writes.rst). The calls are carried out too.
+ * The writes and flushes of one image file, recorded between this program and the kernel, as dm-log-writes records
+ * those of a block device (Linux, Documentation/admin-guide/device-mapper/log-writes.rst). The calls are carried out
+ * too.
  *
- * A flush that fails does so as in Linux (mm/filemap.c, file_check_and_advance_wb_err): the error is reported once, the pages that could
- * not be written count as clean, and the next fdatasync succeeds without them.
+ * A flush that fails does so as in Linux (mm/filemap.c, file_check_and_advance_wb_err): the error is reported once, the
+ * pages that could not be written count as clean, and the next fdatasync succeeds without them.
  */
 export class WriteLog {
   readonly entries: LogEntry[] = [];

@@ -18,8 +18,8 @@ export interface ArgumentRules {
 }
 
 /**
- * Splits a command line into options and their values: `--name value`, `--name=value`, several values after an option that takes a
- * list, and `-vv`.
+ * Splits a command line into options and their values: `--name value`, `--name=value`, several values after an option
+ * that takes a list, and `-vv`.
  *
  * @throws SpecError for what is unknown, given twice, or without a value.
  */

@@ -13,8 +13,8 @@ export interface KeyRow {
 }
 
 /**
- * How an option takes values. `flag`: none. `count`: none, and it may be repeated. `value`: one word. `keys`: one comma-separated
- * list of keys. `list`: any number of such lists, after one flag or several.
+ * How an option takes values. `flag`: none. `count`: none, and it may be repeated. `value`: one word. `keys`: one
+ * comma-separated list of keys. `list`: any number of such lists, after one flag or several.
  */
 export type OptionForm =
   | { readonly kind: "flag" | "count" }

@@ -4,9 +4,9 @@ const refused = (name: string, refusedBecause: string): KeyRow => ({
   ...{ name, value: "", help: "", isHidden: true, refusedBecause },
 });
 
-const NO_HOTPLUG = "nothing can be added to a running guest: leave it away";
-const NO_QUEUES = "a disk has one queue of 256 requests: leave it away";
-const NO_LIMITS = "requests are not throttled: leave it away";
+const NO_HOTPLUG = "nothing can be added to a running guest: omit it";
+const NO_QUEUES = "a disk has one queue of 256 requests: omit it";
+const NO_LIMITS = "requests are not throttled: omit it";
 
 export const MEMORY_KEYS: readonly KeyRow[] = [
   { name: "size", value: "SIZE", help: "K, M, G and T are powers of 1024" },
@@ -14,18 +14,18 @@ export const MEMORY_KEYS: readonly KeyRow[] = [
   { name: "prefault", value: "on|off", help: "touch every page before the start" },
   { name: "shared", value: "on|off", help: "accepted for compatibility: memory is always shared" },
   refused("hugepage_size", "huge pages have 2 MiB: write hugepages=on alone"),
-  refused("mergeable", "memory is shared with devices and cannot be merged: leave it away"),
-  refused("thp", "transparent huge pages are always asked for: leave it away"),
+  refused("mergeable", "memory is shared with devices and cannot be merged: omit it"),
+  refused("thp", "transparent huge pages are always asked for: omit it"),
   ...["hotplug_size", "hotplug_method", "hotplugged_size"].map((name) => refused(name, NO_HOTPLUG)),
 ];
 
 export const CPU_KEYS: readonly KeyRow[] = [
   { name: "boot", value: "N", help: "how many there are at the start" },
   refused("max", NO_HOTPLUG),
-  refused("topology", "guests see one socket with a core for each CPU: leave it away"),
+  refused("topology", "guests see one socket with a core for each CPU: omit it"),
   refused("affinity", "threads are not pinned: use taskset, or a cpuset for the whole program"),
-  refused("max_phys_bits", "guests see as many address bits as the host has: leave it away"),
-  refused("kvm_hyperv", "guests see KVM's own interfaces: leave it away"),
+  refused("max_phys_bits", "guests see as many address bits as the host has: omit it"),
+  refused("kvm_hyperv", "guests see KVM's own interfaces: omit it"),
 ];
 
 export const DISK_KEYS: readonly KeyRow[] = [
@@ -40,9 +40,9 @@ export const DISK_KEYS: readonly KeyRow[] = [
     refused(name, NO_LIMITS),
   ),
   ...["vhost_user", "socket"].map((name) => refused(name, "disks are files and block devices: give path=PATH")),
-  refused("iommu", "guests have no IOMMU of their own here: leave it away"),
-  refused("pci_segment", "guests have segment 0 only: leave it away"),
-  refused("pci_device_id", "disks take the first free slots: leave it away"),
+  refused("iommu", "guests have no IOMMU of their own here: omit it"),
+  refused("pci_segment", "guests have segment 0 only: omit it"),
+  refused("pci_device_id", "disks take the first free slots: omit it"),
 ];
 
 export const DEVICE_KEYS: readonly KeyRow[] = [
@@ -112,13 +112,13 @@ export const OPTIONS: readonly OptionRow[] = [
     name: "--cpus",
     group: "Machine",
     form: { kind: "keys", value: "N", keys: CPU_KEYS, defaultKey: "boot" },
-    help: "number of virtual CPUs; 1 unless told",
+    help: "number of virtual CPUs; default: 1",
   },
   {
     name: "--memory",
     group: "Machine",
     form: { kind: "keys", value: "SIZE", keys: MEMORY_KEYS, defaultKey: "size" },
-    help: "guest RAM; 512M unless told",
+    help: "guest RAM; default: 512M",
   },
   {
     name: "--no-reboot",
@@ -154,13 +154,13 @@ export const OPTIONS: readonly OptionRow[] = [
     name: "--console",
     group: "Devices",
     form: { kind: "value", value: CHARACTER_VALUE },
-    help: "virtio console, hvc0 in the guest; off unless told",
+    help: "virtio console, hvc0 in the guest; default: off",
   },
   {
     name: "--rng",
     group: "Devices",
     form: { kind: "keys", value: "PATH", keys: RNG_KEYS, defaultKey: "src" },
-    help: "source of the guest's random numbers; /dev/urandom unless told",
+    help: "source of the guest's random numbers; default: /dev/urandom",
   },
   {
     name: "--debug-exit",
@@ -190,13 +190,13 @@ export const OPTIONS: readonly OptionRow[] = [
     name: "--log-file",
     group: "This program",
     form: { kind: "value", value: "PATH" },
-    help: "append the log to a file, as JSON lines unless told",
+    help: "append the log to a file; default: as JSON lines",
   },
   {
     name: "--log-format",
     group: "This program",
     form: { kind: "value", value: "pretty|json" },
-    help: "how the log looks; pretty on a terminal unless told",
+    help: "how the log looks; default: pretty on a terminal",
   },
   {
     name: "--summary",

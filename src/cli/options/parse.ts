@@ -69,7 +69,10 @@ export function parseRun(argv: readonly string[], home: string): RunRequest {
   }
 }
 
-/** A problem with the spec under the name of the option: `disks[0].path` becomes `--disk`. Other errors stay as they are. */
+/**
+ * A problem with the spec under the name of the option: `disks[0].path` becomes `--disk`. Other errors stay as they
+ * are.
+ */
 export function inOptions(error: unknown): unknown {
   if (!(error instanceof SpecError)) return error;
   const option = optionOf(error.path);

@@ -13,8 +13,8 @@ export function editDistance(a: string, b: string): number {
 }
 
 /**
- * The known word that was probably meant; `undefined` when nothing is near: at most a third of the letters may differ, and one may
- * in short words.
+ * The known word that was probably meant; `undefined` when nothing is near: at most a third of the letters may differ,
+ * and one may in short words.
  */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined;

@@ -1,4 +1,7 @@
-/** A first-in-first-out queue of bytes with a limit. When it is full the oldest bytes make room: the newest output is worth most. */
+/**
+ * A first-in-first-out queue of bytes with a limit. When it is full the oldest bytes make room: the newest output is
+ * worth most.
+ */
 export class ByteQueue {
   readonly limitBytes: number;
   #bytes: Uint8Array = new Uint8Array(0);

@@ -18,7 +18,8 @@ const ADVICE: AdviceByErrno = {
 /**
  * Output into a file, or into a named pipe or another terminal. There is never input.
  *
- * What a file has is cut off by {@link begin}. Until then it is as it was found: one that was made here goes with {@link close}.
+ * What a file has is cut off by {@link begin}. Until then it is as it was found: one that was made here goes with
+ * {@link close}.
  */
 export class CharFile implements CharBackend {
   readonly #path: string;

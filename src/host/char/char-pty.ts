@@ -10,8 +10,8 @@ import { rawState } from "./terminal.ts";
 /**
  * A pseudo-terminal that a terminal program opens, such as screen or picocom. pty(7)
  *
- * We hold the user's side open too: otherwise each program that closes it would leave a hang-up behind that never goes away, and what
- * the guest writes meanwhile would be lost instead of waiting in the terminal's buffer.
+ * The slave side is kept open too. Otherwise the master reports a permanent hang-up after the first client closes, and
+ * output between clients is lost.
  */
 export class CharPty implements CharBackend {
   /** What to open, such as /dev/pts/5. */

@@ -11,8 +11,8 @@ import { CharStream } from "./char-stream.ts";
 const KEPT_BYTES: number = 64 * KIB;
 
 /**
- * A unix socket that a program connects to, such as socat or nc -U; one at a time, a second one is hung up on. What the guest writes
- * while nobody is there is kept, the newest 64 KiB of it.
+ * A unix socket that a program connects to, such as socat or nc -U; one at a time, a second one is hung up on. What the
+ * guest writes without a client is kept: the newest 64 KiB.
  */
 export class CharSocket implements CharBackend {
   readonly #name: string;
@@ -76,7 +76,7 @@ export class CharSocket implements CharBackend {
   }
 
   #meet(socket: Fd): void {
-    // A client may have left unnoticed: nobody waits for its input while the guest takes none.
+    // A client may have left unnoticed: its input is not watched while the guest takes none.
     if (this.#client !== undefined && hasHungUp(this.#client.socket)) this.#hangUp();
     if (this.#client !== undefined) {
       libc.close(socket);

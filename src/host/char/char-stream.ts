@@ -19,7 +19,9 @@ export interface CharStreamOptions {
   readonly input?: Fd;
   /** Absent: output is dropped. It may be the same descriptor as `input`. */
   readonly output?: Fd;
-  /** False for a descriptor that other programs share and that must stay blocking: it is asked before each small write. */
+  /**
+   * False for a descriptor that other programs share and that must stay blocking: it is asked before each small write.
+   */
   readonly isNonblocking?: boolean;
   /** How much output is kept for a slow reader. */
   readonly limitBytes?: number;
@@ -27,18 +29,21 @@ export interface CharStreamOptions {
   readonly filter?: (bytes: Uint8Array) => Uint8Array;
   /** The other side will send nothing more. Called once. */
   readonly onInputEnd?: () => void;
-  /** Nobody reads the output any more; what comes is dropped. Called once. */
+  /** The output has lost its reader; what comes is dropped. Called once. */
   readonly onOutputClosed?: () => void;
 }
 
 const INPUT_BYTES: number = 4 * KIB;
-/** Most that is written to a blocking descriptor that polls as writable: a pipe has room for a page then, a socket for more. */
+/**
+ * Most that is written to a blocking descriptor that polls as writable: a pipe has room for a page then, a socket for
+ * more.
+ */
 const POLLED_WRITE_BYTES = 256;
 const FULL_DISK: ReadonlySet<number> = new Set([ERRNO.ENOSPC, ERRNO.EDQUOT, ERRNO.EFBIG]);
 
 /**
- * Bytes to and from descriptors, without ever blocking: what the other side does not take at once is queued, the oldest is dropped
- * when the queue is full. Input is read only while the device takes it. The descriptors stay the caller's.
+ * Bytes to and from descriptors, without ever blocking. What the other side does not take at once is queued. A full
+ * queue drops its oldest bytes. Input is read only while the device takes it. The descriptors stay the caller's.
  */
 export class CharStream implements CharBackend {
   readonly #options: CharStreamOptions;
@@ -107,7 +112,9 @@ export class CharStream implements CharBackend {
     if (this.#hasOutput) this.#dropped.settle();
   }
 
-  /** @returns How many bytes are dealt with; 0 when the other side takes none now, or never will (`#hasOutput` tells). */
+  /**
+   * @returns How many bytes are dealt with; 0 when the other side takes none now, or never will (`#hasOutput` tells).
+   */
   #writeSome(bytes: Uint8Array): number {
     const output = this.#options.output;
     if (output === undefined) return 0;

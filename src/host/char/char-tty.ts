@@ -15,7 +15,7 @@ export interface CharTtyOptions {
   readonly report: Report;
   /** Ctrl-A x was typed. Never called when input is no terminal. */
   readonly onQuit: () => void;
-  /** Nobody reads standard output any more. */
+  /** Standard output has lost its reader. */
   readonly onOutputClosed?: () => void;
   /** Standard input and output when absent. */
   readonly input?: Fd;
@@ -23,8 +23,8 @@ export interface CharTtyOptions {
 }
 
 /**
- * This process's terminal, or whatever its standard streams are: pipes, files, sockets. Escape keys are looked for on a terminal only.
- * The terminal's mode is not touched here: see RawTerminal.
+ * This process's terminal, or whatever its standard streams are: pipes, files, sockets. Escape keys are looked for on a
+ * terminal only. The terminal's mode is not touched here: see RawTerminal.
  */
 export class CharTty implements CharBackend {
   readonly #stream: CharStream;

@@ -2,8 +2,8 @@ const CTRL_A = 0x01;
 const KEY_X = 0x78;
 
 /**
- * Looks for Ctrl-A commands in what is typed: Ctrl-A x quits, Ctrl-A Ctrl-A is one Ctrl-A for the guest, Ctrl-A with another key is
- * passed on as typed. A Ctrl-A waits for the key after it, however long.
+ * Looks for Ctrl-A commands in what is typed: Ctrl-A x quits, Ctrl-A Ctrl-A is one Ctrl-A for the guest, Ctrl-A with
+ * another key is passed on as typed. A Ctrl-A waits for the key after it, however long.
  */
 export class EscapeKeys {
   readonly #onQuit: () => void;

@@ -10,10 +10,11 @@ export function isTerminal(descriptor: Fd): boolean {
 }
 
 /**
- * A terminal in raw mode: each key goes to the program as it is, Ctrl-C and Ctrl-Z too, and nothing is echoed. Output is still
- * processed, so that log lines between the guest's start at the left.
+ * A terminal in raw mode: each key goes to the program as it is, Ctrl-C and Ctrl-Z too, and nothing is echoed. Output
+ * is still processed, so that log lines between the guest's start at the left.
  *
- * The mode belongs to the terminal, not to a thread: whoever outlives the others should enter it and call {@link restore} at exit.
+ * The mode belongs to the terminal, not to a thread. The thread that outlives the others should enter it and call
+ * {@link restore} at exit.
  */
 export class RawTerminal {
   readonly #descriptor: Fd;
@@ -69,14 +70,15 @@ export function rawState(state: Uint8Array, processesOutput: boolean): Uint8Arra
 }
 
 /**
- * A second, nonblocking open of the terminal or pipe behind a descriptor. O_NONBLOCK belongs to the open file: set on the descriptor
- * itself it would hit the shell and every other program that shares it.
+ * A second, nonblocking open of the terminal or pipe behind a descriptor. O_NONBLOCK belongs to the open file: set on
+ * the descriptor itself it would hit the shell and every other program that shares it.
  *
  * @param access `FCNTL.O_RDONLY` or `FCNTL.O_WRONLY`.
  * @returns `undefined` where that cannot be: files, sockets, a terminal of another user. The caller closes it.
  */
 export function reopenNonblocking(descriptor: Fd, access: number): Fd | undefined {
-  if (!isTerminal(descriptor) && !fstatSync(descriptor).isFIFO()) return undefined; // a file's position must stay shared
+  // a file's position must stay shared
+  if (!isTerminal(descriptor) && !fstatSync(descriptor).isFIFO()) return undefined;
   const flags = access | FCNTL.O_NONBLOCK | FCNTL.O_NOCTTY | FCNTL.O_CLOEXEC;
   const opened = libc.open(`/proc/self/fd/${descriptor}`, flags, 0);
   return opened < 0 ? undefined : fd(opened);

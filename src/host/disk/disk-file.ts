@@ -21,8 +21,9 @@ export interface DiskFileOptions extends DiskImageOptions {
 /**
  * A disk in a raw image file or a block device.
  *
- * Reads and writes are done at once, by the calling thread, between the file and the given memory. Flush, discard and write-zeroes may
- * take long: a storage worker does them, and `done` comes later through the watcher. All methods belong to the device thread.
+ * Reads and writes are done at once, by the calling thread, between the file and the given memory. Flush, discard and
+ * write-zeroes may take long: a storage worker does them, and `done` comes later through the watcher. All methods
+ * belong to the device thread.
  */
 export class DiskFile implements BlockBackend {
   readonly sizeBytes: number;
@@ -77,8 +78,9 @@ export class DiskFile implements BlockBackend {
   /**
    * Done at once where nothing has changed since the last flush, or through a read-only descriptor.
    *
-   * After one that failed, every later flush fails. Linux reports a failed writeback once and marks its pages clean: the next fdatasync
-   * would succeed without the data (fsync(2); Linux, mm/filemap.c, file_check_and_advance_wb_err). Direct I/O leaves no pages behind.
+   * After one that failed, every later flush fails. Linux reports a failed writeback once and marks its pages clean:
+   * the next fdatasync would succeed without the data (fsync(2); Linux, mm/filemap.c, file_check_and_advance_wb_err).
+   * Direct I/O leaves no pages behind.
    */
   flush(done: Done): void {
     if (this.#hasLostData) return done("ioError");
@@ -105,16 +107,17 @@ export class DiskFile implements BlockBackend {
   }
 
   /**
-   * Reads and writes are over when they return, and the storage worker knows no guest memory. It may have discards and zeroes of the device
-   * that goes, behind a long flush: requests of the next device wait for them, since they would destroy what that one writes.
+   * Reads and writes are over when they return, and the storage worker knows no guest memory. It may have discards and
+   * zeroes of the device that goes, behind a long flush: requests of the next device wait for them, since they would
+   * destroy what that one writes.
    */
   detach(): void {
     this.#held = this.#changesUnderWay > 0 ? [] : undefined;
   }
 
   /**
-   * Waits for what the storage worker has in hand, delivers it, and unlocks the image. Calling it twice is harmless. An image whose worker
-   * is inside a call after `timeoutMs` stays open and locked.
+   * Waits for what the storage worker has in hand, delivers it, and unlocks the image. Calling it twice is harmless. An
+   * image whose worker is inside a call after `timeoutMs` stays open and locked.
    */
   close(timeoutMs: number): void {
     if (this.#isClosed) return;
@@ -147,7 +150,8 @@ export class DiskFile implements BlockBackend {
   #move(direction: "read" | "write", offset: number, segments: readonly HostSegment[]): BlockStatus {
     if (this.#isClosed) return "ioError";
     const errno = this.#transfer.run(direction, offset, segments);
-    // Counted when it is done: what comes after a flush began is not covered by it. A write that failed may have changed a part.
+    // Counted when it is done: what comes after a flush began is not covered by it. A write that failed may have
+    // changed a part.
     if (direction === "write") this.#changes++;
     if (errno === 0) return "ok";
     const kind = `${direction} ${errno}`;

@@ -36,7 +36,8 @@ const SHARE_ADVICE = "another machine uses it: give both readonly=on, or stop th
 /**
  * Opens an image, locks it and finds out what it can do. The caller closes `fd`, which unlocks it too.
  *
- * @throws HostError when it is missing, no file, empty, in use or may not be opened: with the path and what can be done.
+ * @throws HostError when it is missing, no file, empty, in use or may not be opened: with the path and what can be
+ *   done.
  */
 export function openDiskImage(options: DiskImageOptions): DiskImage {
   const { path, isReadOnly } = options;
@@ -44,7 +45,8 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
   const isBlockDevice = found.isBlockDevice();
   let flags = FCNTL.O_CLOEXEC | (isReadOnly ? FCNTL.O_RDONLY : FCNTL.O_RDWR);
   if (options.isDirect) flags |= FCNTL.O_DIRECT;
-  // On a block device it refuses one that is mounted, whole or in part: two writers would destroy each other's file system.
+  // On a block device it refuses one that is mounted, whole or in part: two writers would destroy each other's file
+  // system.
   if (isBlockDevice && !isReadOnly) flags |= FCNTL.O_EXCL;
   const file = fd(
     check(libc.open(path, flags, 0), `open disk image ${path}`, "open", {
@@ -103,8 +105,8 @@ function kindOf(path: string): Stats {
 }
 
 /**
- * Locks the whole image: one writer, or any number of readers. The lock belongs to the open file, not to the process, and goes when
- * the file is closed, also by a crash.
+ * Locks the whole image: one writer, or any number of readers. The lock belongs to the open file, not to the process,
+ * and goes when the file is closed, also by a crash.
  */
 function lock(file: Fd, options: DiskImageOptions): void {
   const request = new DataView(new ArrayBuffer(FLOCK.size)); // start 0, length 0: the whole file

@@ -11,8 +11,9 @@ const IOVECS = 256;
 const BOUNCE_BYTES: number = MIB;
 
 /**
- * Moves bytes between a file and scattered memory, by preadv and pwritev with one array used again and again. What the kernel does
- * only in part is continued. Direct I/O from memory that is not aligned enough goes through an aligned buffer.
+ * Moves bytes between a file and scattered memory, by preadv and pwritev with one array used again and again. What the
+ * kernel does only in part is continued. Direct I/O from memory that is not aligned enough goes through an aligned
+ * buffer.
  */
 export class DiskTransfer {
   readonly #file: Fd;
@@ -92,7 +93,10 @@ export class DiskTransfer {
   }
 }
 
-/** Copies `[start, start + sizeBytes)` of the segments laid end to end: out of the buffer for a read, into it for a write. */
+/**
+ * Copies `[start, start + sizeBytes)` of the segments laid end to end: out of the buffer for a read, into it for a
+ * write.
+ */
 function copyPart(
   direction: Direction,
   segments: readonly HostSegment[],

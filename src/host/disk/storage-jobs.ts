@@ -46,7 +46,10 @@ function discardBlocks(target: StorageTarget, range: Range): number {
   return whole.sizeBytes === 0 ? 0 : blockIoctl(target.fd, BLOCK.BLKDISCARD, whole);
 }
 
-/** Blocks that the range covers only in part are written through the page cache, which the guest's blocks of 512 bytes go through too. */
+/**
+ * Blocks that the range covers only in part are written through the page cache, which the guest's blocks of 512 bytes
+ * go through too.
+ */
 function zeroBlocks(target: StorageTarget, range: Range): number {
   const whole = wholeBlocks(target, range);
   const end = range.offset + range.sizeBytes;

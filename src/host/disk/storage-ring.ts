@@ -20,7 +20,9 @@ export type StorageRingMemory = SharedArrayBuffer;
 /** What the device thread needs of a storage worker. Plain data. */
 export interface StoragePort {
   readonly ring: StorageRingMemory;
-  /** Eventfd that is signalled after each finished job and when the worker has ended. Whoever started the worker owns it. */
+  /**
+   * Eventfd that is signalled after each finished job and when the worker has ended. The starter of the worker owns it.
+   */
   readonly completion: Fd;
 }
 
@@ -32,8 +34,9 @@ const CAPACITY = 64;
 /** Words of a slot: kind, offset low and high, size low and high, errno. */
 const SLOT = { kind: 0, offsetLow: 1, offsetHigh: 2, sizeLow: 3, sizeHigh: 4, errno: 5, words: 8 } as const;
 /**
- * Words before the slots. Four only grow, modulo 2^32: `submitted` is the device thread's, `completed` the worker's; a bell counts what its
- * listener should look at, so that nothing is lost between a look and the wait for more. The target's words are written before the first job.
+ * Words before the slots. Four only grow, modulo 2^32: `submitted` is the device thread's, `completed` the worker's; a
+ * bell counts what its listener should look at, so that nothing is lost between a look and the wait for more. The
+ * target's words are written before the first job.
  */
 const HEADER = {
   submitted: 0,
@@ -52,8 +55,8 @@ const KINDS = ["flush", "discard", "writeZeroes", "writeZeroesMayUnmap"] as cons
 /**
  * Requests from one thread to one worker and their results, in order, in shared memory.
  *
- * Each side writes its payload first, then its counter, then rings the other's bell; the other looks at the bell, the counter, the payload.
- * Jobs are done in the order they came, so one slot serves a job there and back.
+ * Each side writes its payload first, then its counter, then rings the other's bell; the other looks at the bell, the
+ * counter, the payload. Jobs are done in the order they came, so one slot serves a job there and back.
  */
 export class StorageRing {
   readonly memory: StorageRingMemory;
@@ -144,10 +147,14 @@ export class StorageRing {
     };
   }
 
-  /** Worker: blocks until there is a job, which stays in its slot until {@link complete}; `undefined` when it should end. */
+  /**
+   * Worker: blocks until there is a job, which stays in its slot until {@link complete}; `undefined` when it should
+   * end.
+   */
   next(): StorageJob | undefined {
     for (;;) {
-      // Rung before this look: what it rang for is seen below. Rung later: the bell differs and the wait returns at once.
+      // Rung before this look: what it rang for is seen below. Rung later: the bell differs and the wait returns at
+      // once.
       const bell = Atomics.load(this.#words, HEADER.workerBell);
       const job = this.peek();
       if (job !== undefined) return job;

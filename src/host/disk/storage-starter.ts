@@ -5,8 +5,8 @@ import { startWorker, workerError } from "../worker.ts";
 import { STORAGE_STAGE, type StoragePort, StorageRing } from "./storage-ring.ts";
 
 /**
- * A storage worker as the thread that starts it sees it. That is a thread whose event loop turns: it alone hears of a worker that could not
- * start or has died, and tells the device thread through the ring.
+ * A storage worker as the thread that starts it sees it. That is a thread whose event loop turns: it alone hears of a
+ * worker that could not start or has died, and tells the device thread through the ring.
  */
 export class StorageWorker {
   /** For the device thread. */
@@ -85,7 +85,8 @@ export class StorageWorker {
   }
 
   /**
-   * Blocks until the worker has ended: for a process that exits, since Node would end a thread in the middle of native code.
+   * Blocks until the worker has ended: for a process that exits, since Node would end a thread in the middle of native
+   * code.
    *
    * @returns False after `timeoutMs`.
    */

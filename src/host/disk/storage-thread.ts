@@ -7,10 +7,11 @@ import { STORAGE_STAGE, type StorageJob, type StoragePort, StorageRing, type Sto
 type Done = (status: BlockStatus) => void;
 
 /**
- * The device thread's side of a storage worker: calls that may take long are handed over, results come back through the watcher.
+ * The device thread's side of a storage worker: calls that may take long are handed over, results come back through the
+ * watcher.
  *
- * The worker uses the target's descriptor number, so the descriptor must stay open until {@link close} has answered true. All it tells
- * comes through shared memory, as this thread's event loop never turns.
+ * The worker uses the target's descriptor number, so the descriptor must stay open until {@link close} has answered
+ * true. All it tells comes through shared memory, as this thread's event loop never turns.
  */
 export class StorageThread {
   readonly #name: string;
@@ -35,7 +36,10 @@ export class StorageThread {
     });
   }
 
-  /** Hands a job over; `done` is called later, on this thread. Jobs are done in order. Without a worker it fails at once. */
+  /**
+   * Hands a job over; `done` is called later, on this thread. Jobs are done in order. Without a worker it fails at
+   * once.
+   */
   submit(job: StorageJob, done: Done): void {
     if (this.#isClosed) done("ioError");
     else if (this.#isGone) this.#failForGood([done]);
@@ -44,10 +48,11 @@ export class StorageThread {
   }
 
   /**
-   * Lets the worker finish what it has, delivers the results, and stops it. Blocks this thread meanwhile; calling it twice is harmless.
+   * Lets the worker finish what it has, delivers the results, and stops it. Blocks this thread meanwhile; calling it
+   * twice is harmless.
    *
-   * @returns False when the worker is still inside a call after `timeoutMs`: what was not finished has failed, and the target's
-   *   descriptor must be left open, because the worker uses its number.
+   * @returns False when the worker is still inside a call after `timeoutMs`: what was not finished has failed, and the
+   *   target's descriptor must be left open, because the worker uses its number.
    */
   close(timeoutMs: number): boolean {
     if (this.#isClosed) return true;

@@ -6,8 +6,9 @@ import { runStorageJob } from "./storage-jobs.ts";
 import { type StoragePort, StorageRing } from "./storage-ring.ts";
 
 /*
- * Entry file of a storage worker. It does jobs in order until it is told to stop; between jobs it sleeps in Atomics.wait. What it needs is
- * imported above: nothing is loaded for a job, so the package's files may go while it runs.
+ * Entry file of a storage worker. It does jobs in order until it is told to stop; between jobs it sleeps in
+ * Atomics.wait. What it needs is imported above: nothing is loaded for a job, so the package's files may go while it
+ * runs.
  */
 
 // Cast: StorageWorker is the only one who starts this file.

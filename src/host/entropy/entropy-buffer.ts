@@ -6,8 +6,8 @@ export const ENTROPY_BUFFER_BYTES = 4096;
 /** Words before the bytes. */
 const HEADER = { state: 0, count: 1, errno: 2, stop: 3, done: 4, serving: 5, words: 8 } as const;
 /**
- * Who owns count and bytes. Only the owner changes the state: the device thread makes `wanted` of `empty` and `empty` of `full`, the worker
- * makes `full` or `ended` of `wanted`.
+ * Who owns count and bytes. Only the owner changes the state: the device thread makes `wanted` of `empty` and `empty`
+ * of `full`, the worker makes `full` or `ended` of `wanted`.
  */
 const STATE = { empty: 0, wanted: 1, full: 2, ended: 3 } as const;
 
@@ -36,7 +36,10 @@ export class EntropyBuffer {
     return count;
   }
 
-  /** Device thread: asks for a piece of so many bytes at most. @returns False when one is asked for already, or the source has ended. */
+  /**
+   * Device thread: asks for a piece of so many bytes at most. @returns False when one is asked for already, or the
+   * source has ended.
+   */
   want(sizeBytes: number): boolean {
     if (Atomics.load(this.#words, HEADER.state) !== STATE.empty) return false;
     this.#taken = 0;

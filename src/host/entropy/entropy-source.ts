@@ -15,14 +15,14 @@ export interface EntropySource extends EntropyBackend {
 const INSTANT_DEVICES: readonly number[] = [0x105, 0x109];
 
 /**
- * Opens a file that bytes nobody can predict are read from: /dev/urandom, a hardware generator's node, a pipe.
+ * Opens a source of unpredictable bytes: /dev/urandom, a hardware generator's node, a pipe.
  *
  * @throws SpecError or HostError when it cannot be opened, or its worker cannot be started.
  */
 export function openEntropySource(path: string, watcher: FdWatcher, report: Report): EntropySource {
   let file: number;
   try {
-    // Nonblocking: a pipe that nobody writes to opens at once. A terminal does not become this process's.
+    // Nonblocking: a pipe without a writer opens at once. A terminal does not become this process's.
     file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   } catch (error) {
     throw openError("rng.source", path, error);

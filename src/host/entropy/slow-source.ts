@@ -19,8 +19,8 @@ const WORKER: WorkerStart = { entry: new URL("./entropy-worker.js", import.meta.
 const START_ADVICE = "raise ulimit -n, or install tsvmm again if its files are gone";
 
 /**
- * A source of random bytes that may make its reader wait: a hardware generator, a pipe, a terminal. A worker waits for it, and reads no
- * more than was asked for: a generator's bytes are other programs' too.
+ * A source of random bytes that may make its reader wait: a hardware generator, a pipe, a terminal. A worker waits for
+ * it, and reads no more than was asked for: a generator's bytes are other programs' too.
  */
 export class SlowSource implements EntropyBackend {
   readonly #path: string;

@@ -4,9 +4,10 @@ import { libc } from "../libc.ts";
 import type { HostMapping } from "./mapping.ts";
 
 /**
- * A mapping whose file others may cut short, or whose pages they may take away: touching it could be SIGBUS, which ends the process. Every
- * byte is copied by the kernel (process_vm_readv and _writev of this process), which answers EFAULT instead. That takes 2.5 µs for up to a
- * page. pread and pwrite of the file take 0.5 to 1.7 µs, but hugetlbfs has no write.
+ * A mapping whose file others may cut short, or whose pages they may take away: touching it could be SIGBUS, which ends
+ * the process. Every byte is copied by the kernel (process_vm_readv and _writev of this process), which answers EFAULT
+ * instead. That takes 2.5 µs for up to a page. pread and pwrite of the file take 0.5 to 1.7 µs, but hugetlbfs has no
+ * write.
  */
 export class CheckedMapping {
   readonly #mapping: HostMapping;

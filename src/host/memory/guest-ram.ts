@@ -24,11 +24,13 @@ import { checkRegions, type GuestRamOptions, makeRamFile, ramFileSize } from "./
 export interface GuestRamAttachment {
   readonly address: Hva;
   readonly regions: readonly RamRegion[];
-  /** The memfd, to be handed to other processes; whoever made the RAM keeps it open. */
+  /** The memfd, to be handed to other processes; the maker of the RAM keeps it open. */
   readonly file: Fd;
 }
 
-/** A piece of the mapping as typed arrays of each width over the same bytes: an element of them is one load or store. */
+/**
+ * A piece of the mapping as typed arrays of each width over the same bytes: an element of them is one load or store.
+ */
 interface Piece {
   readonly u8: Uint8Array;
   readonly u16: Uint16Array;
@@ -40,15 +42,19 @@ const ZEROES: Uint8Array = new Uint8Array(64 * KIB);
 
 const NOWHERE: RamRegion = { gpa: gpa(0), sizeBytes: -1, fileOffset: 0 };
 
-/** Place in its piece of an offset in the file; below 2^32, so bit operators may be used on it. `%` would be a call of fmod. */
+/**
+ * Place in its piece of an offset in the file; below 2^32, so bit operators may be used on it. `%` would be a call of
+ * fmod.
+ */
 const inPiece = (offset: number): number =>
   offset < MAX_VIEW_SIZE ? offset : offset - Math.floor(offset / MAX_VIEW_SIZE) * MAX_VIEW_SIZE;
 
 /**
  * Guest RAM: a memfd mapped shared, once, as a whole; the file's bytes lie in the order of the regions' file offsets.
  *
- * Views are made at the first access to each 4 GiB that reads or writes less than a block, so a thread that only loads files pays for none. A view counts
- * as V8 memory and costs a collection: one thread, the device thread, should use the accessors.
+ * Views are made at the first access to each 4 GiB that reads or writes less than a block, so a thread that only loads
+ * files pays for none. A view counts as V8 memory and costs a collection: one thread, the device thread, should use the
+ * accessors.
  */
 export class GuestRam implements GuestMemory {
   readonly hostBase: Hva;
@@ -258,7 +264,10 @@ export class GuestRam implements GuestMemory {
     return -1;
   }
 
-  /** Copies bytes that lie in one piece. Without a view of it yet, past V8: a machine's start writes tables, and should not pay for a view. */
+  /**
+   * Copies bytes that lie in one piece. Without a view of it yet, past V8: a machine's start writes tables, and should
+   * not pay for a view.
+   */
   #copyIn(offset: number, source: Uint8Array): void {
     const piece = this.#pieces[Math.floor(offset / MAX_VIEW_SIZE)];
     if (piece !== undefined) piece.u8.set(source, inPiece(offset));

@@ -11,8 +11,8 @@ export interface MappingOptions {
   /** `MAP_*` beside the sharing that the constructor function sets. */
   readonly flags?: number;
   /**
-   * A power of two that the address is a multiple of; the page size when absent. Device memory aligned to 2 MiB or 1 GiB can be
-   * mapped by the kernel in pages of that size.
+   * A power of two that the address is a multiple of; the page size when absent. Device memory aligned to 2 MiB or 1
+   * GiB can be mapped by the kernel in pages of that size.
    */
   readonly alignment?: number;
   /** What the user can do when mmap fails. */
@@ -20,8 +20,8 @@ export interface MappingOptions {
 }
 
 /**
- * A stretch of this process's memory from mmap to munmap. The mapping belongs to the process: any thread may use the address as long as
- * the owner has not called {@link unmap}.
+ * A stretch of this process's memory from mmap to munmap. The mapping belongs to the process: any thread may use the
+ * address as long as the owner has not called {@link unmap}.
  */
 export class HostMapping {
   readonly name: string;
@@ -105,7 +105,7 @@ export class HostMapping {
   }
 
   /**
-   * Bytes of the mapping without a copy. The buffer is the mapping's: nobody may touch it after {@link unmap}, which ends the process
+   * Bytes of the mapping without a copy. The buffer is the mapping's: an access after {@link unmap} ends the process
    * with SIGSEGV. Making one costs microseconds, so keep it.
    *
    * @throws RangeError outside the mapping or above 4 GiB.
@@ -119,7 +119,10 @@ export class HostMapping {
     return libc.view(this.address + offset, sizeBytes);
   }
 
-  /** The whole mapping in pieces of 4 GiB, the last one shorter: Node 20 has no larger buffers. Same rules as {@link view}. */
+  /**
+   * The whole mapping in pieces of 4 GiB, the last one shorter: Node 20 has no larger buffers. Same rules as
+   * {@link view}.
+   */
   pieces(): ArrayBuffer[] {
     const pieces: ArrayBuffer[] = [];
     for (let offset = 0; offset < this.sizeBytes; offset += MAX_VIEW_SIZE) {
@@ -129,7 +132,8 @@ export class HostMapping {
   }
 
   /**
-   * Puts a part of another file at the same addresses, so that views stay good and show its bytes; the file before is let go of.
+   * Puts a part of another file at the same addresses, so that views stay good and show its bytes; the file before is
+   * let go of.
    *
    * @throws SyscallError; everything is as before then.
    */

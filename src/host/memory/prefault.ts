@@ -28,7 +28,7 @@ export function prefault(mapping: HostMapping): void {
 export function touchPages(mapping: HostMapping): void {
   for (const piece of mapping.pieces()) {
     const bytes = new Int32Array(piece, 0, piece.byteLength >>> 2);
-    // An atomic "or" with zero changes nothing, whoever else writes meanwhile.
+    // An atomic "or" with zero changes nothing, also beside other writers.
     for (let word = 0; word < bytes.length; word += PAGE_SIZE / 4) Atomics.or(bytes, word, 0);
   }
 }

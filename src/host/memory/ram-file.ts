@@ -9,7 +9,10 @@ import { prefault } from "./prefault.ts";
 
 /** What to make guest RAM of. */
 export interface GuestRamOptions {
-  /** The guest-physical map, without overlaps; together the regions say how large the file is. All in multiples of the page size. */
+  /**
+   * The guest-physical map, without overlaps; together the regions say how large the file is. All in multiples of the
+   * page size.
+   */
   readonly regions: readonly RamRegion[];
   /** 2-MiB pages from the host's pool instead of ordinary ones: sizes and file offsets are multiples of 2 MiB then. */
   readonly hugepages?: boolean;
@@ -19,13 +22,17 @@ export interface GuestRamOptions {
 
 const HUGE_PAGE_SIZE: number = 2 * MIB;
 
-/** vfio-user servers get the file's descriptor. One that cut it short would turn our next load or store into SIGBUS. memfd_create(2) */
+/**
+ * vfio-user servers get the file's descriptor. One that cut it short would turn our next load or store into SIGBUS.
+ * memfd_create(2)
+ */
 const SIZE_SEALS: number = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEAL_SEAL;
 
 /**
  * Makes the RAM file, whose size is sealed, and maps it whole. The caller owns both.
  *
- * @throws SyscallError with advice, for example when the host has too few huge pages; RangeError for regions that cannot be.
+ * @throws SyscallError with advice, for example when the host has too few huge pages; RangeError for regions that
+ *   cannot be.
  */
 export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; readonly mapping: HostMapping } {
   const hugepages = options.hugepages ?? false;

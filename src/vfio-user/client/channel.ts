@@ -30,8 +30,8 @@ export interface UserChannelParts {
 const MESSAGES_PER_PUMP = 16;
 
 /**
- * The client's end of a vfio-user connection: one request at a time, all within a budget of waiting, and the server's own commands
- * answered whenever they come. Once lost it stays lost: every request throws at once. Device thread only.
+ * The client's end of a vfio-user connection: one request at a time, all within a budget of waiting. The server's own
+ * commands are answered at any time. Once lost it stays lost: every request throws at once. Device thread only.
  */
 export class UserChannel {
   readonly #parts: UserChannelParts;
@@ -96,7 +96,9 @@ export class UserChannel {
     );
   }
 
-  /** Takes what has come while no request was under way: the server's commands, or its end. Never throws a HostError. */
+  /**
+   * Takes what has come while no request was under way: the server's commands, or its end. Never throws a HostError.
+   */
   pump(): void {
     if (this.#lost !== undefined) return;
     try {
@@ -141,7 +143,7 @@ export class UserChannel {
       if (arrival === "closed") throw new NoAnswer(CLOSED);
       if (!arrival.isReply) {
         this.#answer(arrival, deadline);
-        // A server that only ever commands would keep the device thread for ever.
+        // A server that only sends commands would keep the device thread without end.
         if (performance.now() >= deadline) throw new HostError("its server commands and does not answer");
         continue;
       }

@@ -57,8 +57,8 @@ const DEFAULT_TIMEOUT_MS = 5000;
 const REGISTER_BYTES = 4;
 
 /**
- * A device whose other end is a process: a vfio-user 0.1 server behind a unix socket. It is to the rest of this folder what a device of the
- * kernel's is. Guest RAM is shared with the server from the first moment to {@link close}.
+ * A device whose other end is a process: a vfio-user 0.1 server behind a unix socket. It is to the rest of this folder
+ * what a device of the kernel's is. Guest RAM is shared with the server from the first moment to {@link close}.
  *
  * When the server is lost, reads answer `undefined`, writes false, and switching things off does nothing.
  */
@@ -72,7 +72,10 @@ export class UserDevice implements DeviceBackend {
   readonly #canReset: boolean;
   readonly #controls: MessageControls;
   readonly #watch: FdWatch;
-  /** Configuration space as read at once, up to the first message that may change it: a start reads all of it, a register at a time. */
+  /**
+   * Configuration space as read at once, up to the first message that may change it: a start reads all of it, a
+   * register at a time.
+   */
   #image: Uint8Array | undefined;
   #hasVectorMasks = true;
   #messages = 0;
@@ -174,7 +177,8 @@ export class UserDevice implements DeviceBackend {
     if (kind !== "msi" && kind !== "msix") return;
     const vectors = start + triggers.length;
     this.#controls.enable(kind, vectors);
-    // QEMU's server begins with every vector of MSI-X masked. Servers without such masks may refuse, and are not asked again.
+    // QEMU's server begins with every vector of MSI-X masked. Servers without such masks may refuse, and are not asked
+    // again.
     if (kind === "msix" && this.#hasVectorMasks) {
       const unmask = (): boolean => {
         unmaskUserVectors(this.#channel, kind, vectors);

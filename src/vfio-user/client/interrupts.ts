@@ -26,8 +26,8 @@ export function queryUserInterrupt(channel: UserChannel, kind: InterruptKind, ki
 }
 
 /**
- * VFIO_USER_DEVICE_SET_IRQS. The eventfds travel beside the message, so a place without one cannot be among others: a run of eventfds is
- * one message, or several where the server takes fewer at a time, and a run of empty places another, which brings none.
+ * VFIO_USER_DEVICE_SET_IRQS. SCM_RIGHTS cannot carry a gap. So vectors are sent in runs: one message per run of
+ * eventfds (split at the server's limit), one message without descriptors per run of unused vectors.
  *
  * @throws HostError, also when the server takes no descriptors at all.
  */

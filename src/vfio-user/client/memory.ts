@@ -22,7 +22,8 @@ export interface SharedMemory extends GuestMemory {
 }
 
 /**
- * Gives a server all of guest RAM, each region by the file's descriptor. Identity: a device's DMA address is the guest's physical address.
+ * Gives a server all of guest RAM, each region by the file's descriptor. Identity: a device's DMA address is the
+ * guest's physical address.
  *
  * @param byFile False for a server that takes no descriptors: it asks for each transfer by message.
  * @throws HostError
@@ -49,9 +50,11 @@ export function unshareMemory(channel: UserChannel, memory: SharedMemory): void 
 }
 
 /**
- * Answers a server that reads or writes guest RAM by messages, because it cannot or will not map it. Pure but for guest RAM.
+ * Answers a server that reads or writes guest RAM by messages, because it cannot or will not map it. Pure but for guest
+ * RAM.
  *
- * @returns The reply's payload, or an errno: EINVAL for what is malformed, EFAULT outside RAM, ENOSYS for other commands.
+ * @returns The reply's payload, or an errno: EINVAL for what is malformed, EFAULT outside RAM, ENOSYS for other
+ *   commands.
  */
 export function answerDma(memory: GuestMemory, command: number, payload: Uint8Array): Uint8Array | number {
   if (command !== VFIO_USER_DMA_READ && command !== VFIO_USER_DMA_WRITE) return ERRNO.ENOSYS;

@@ -16,8 +16,9 @@ const QMASK_SHIFT = 1;
 const QSIZE_SHIFT = 4;
 
 /**
- * The control words of MSI and MSI-X in a server's configuration space. vfio-pci sets them as it is given eventfds. A vfio-user server
- * has nobody to do that: devices of libvfio-user and of QEMU look at the enable bit before they interrupt, so the client writes it.
+ * The control words of MSI and MSI-X in a server's configuration space. vfio-pci sets them as it is given eventfds. A
+ * vfio-user server has no such helper. Devices of libvfio-user and of QEMU look at the enable bit before they
+ * interrupt, so the client writes it.
  */
 export class MessageControls {
   readonly #words: ReadonlyMap<MessageKind, { readonly offset: number; readonly flags: number }>;
@@ -41,7 +42,9 @@ export class MessageControls {
     this.#write = write;
   }
 
-  /** The eventfds of `vectors` vectors are there, counted from the first; of MSI with the power of two that holds them. */
+  /**
+   * The eventfds of `vectors` vectors are there, counted from the first; of MSI with the power of two that holds them.
+   */
   enable(kind: MessageKind, vectors: number): void {
     const word = this.#words.get(kind);
     if (word === undefined || vectors <= (this.#vectors.get(kind) ?? 0)) return;

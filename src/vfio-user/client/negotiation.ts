@@ -16,7 +16,9 @@ import type { UserChannel } from "./channel.ts";
 
 /** What a server takes: the client keeps to it. */
 export interface ServerLimits {
-  /** Descriptors with a message; 0 for a server that takes none: DMA goes by message then, and there are no interrupts. */
+  /**
+   * Descriptors with a message; 0 for a server that takes none: DMA goes by message then, and there are no interrupts.
+   */
   readonly maxDescriptors: number;
   /** Bytes that one REGION_READ or REGION_WRITE may move. */
   readonly maxTransferBytes: number;
@@ -34,7 +36,10 @@ export interface ServerDevice {
 /** Accesses of a guest are so wide. */
 const WIDEST_ACCESS = 4;
 
-/** Agrees on a version. @throws HostError when there is none that both speak, or the server takes too little to be of use. */
+/**
+ * Agrees on a version. @throws HostError when there is none that both speak, or the server takes too little to be of
+ * use.
+ */
 export function negotiate(channel: UserChannel): ServerLimits {
   const offer = encodeVersion({
     maxMessageDescriptors: MAX_DESCRIPTORS,

@@ -24,11 +24,15 @@ export interface UserRegion extends VfioRegion {
 /** More than any chain of sparse areas needs; a server must not make us ask for all there is. */
 const MAX_INFO_BYTES = 65_536;
 
-/** Once for the fixed part, once more with room for the capability chain. A server that wants more room each time is not asked on. */
+/**
+ * Once for the fixed part, once more with room for the capability chain. A server that wants more room each time is not
+ * asked on.
+ */
 const MAX_QUERIES = 2;
 
 /**
- * VFIO_USER_DEVICE_GET_REGION_INFO: once for the size, once more where a capability chain follows. The caller closes the file.
+ * VFIO_USER_DEVICE_GET_REGION_INFO: once for the size, once more where a capability chain follows. The caller closes
+ * the file.
  *
  * @throws HostError
  */
@@ -77,7 +81,8 @@ export function mapUserRegion(name: string, region: UserRegion, area: RegionArea
   const sizeBytes = alignUp(area.sizeBytes, PAGE_SIZE);
   const offset = region.fileOffset + area.offset;
   if (region.file === undefined) throw new RangeError(`Cannot map ${name}: it has no file`);
-  // Before anything is asked of its file system, whose server may be the device's. A fault on other files waits for that, too.
+  // Before anything is asked of its file system, whose server may be the device's. A fault on other files waits for
+  // that, too.
   if (!isMemoryFile(region.file)) {
     throw new HostError(`Cannot map ${name}: its server gave something else than memory (a memfd, tmpfs, hugetlbfs)`);
   }

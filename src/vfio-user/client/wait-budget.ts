@@ -1,4 +1,7 @@
-/** A turn in which a server took less in sum is free: between two turns everything else on the device thread has its go. Milliseconds. */
+/**
+ * A turn in which a server took less in sum is free: between two turns everything else on the device thread has its go.
+ * Milliseconds.
+ */
 const FREE_TURN_MS = 200;
 /** What slow turns took is given back evenly, the whole limit in so many milliseconds. */
 const WINDOW_MS = 60_000;
@@ -13,11 +16,12 @@ export interface WaitBudgetParts {
 }
 
 /**
- * How long the device thread may still wait for one server. Everything else on that thread waits meanwhile: disks, consoles, a stop.
+ * How long the device thread may still wait for one server. Everything else on that thread waits meanwhile: disks,
+ * consoles, a stop.
  *
- * Within a turn of the loop all waits count, so that a guest's access that becomes many messages is held no longer than the limit.
- * Over many turns those count that took {@link FREE_TURN_MS} and more, against the same limit, of which a minute gives the whole
- * back. A server that answers at once is never in debt, however often it is asked.
+ * Within a turn of the loop all waits count, so that a guest's access that becomes many messages is held no longer than
+ * the limit. Over many turns those count that took {@link FREE_TURN_MS} and more, against the same limit, of which a
+ * minute gives the whole back. A server that answers at once is never in debt, however often it is asked.
  */
 export class WaitBudget {
   readonly #parts: WaitBudgetParts;

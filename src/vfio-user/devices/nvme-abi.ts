@@ -1,6 +1,6 @@
 /*
- * NVM Express 1.4: numbers under the specification's names, only what this controller knows. Offsets are in bytes; masks are named for
- * their field, shifts end in _SHIFT.
+ * NVM Express 1.4: numbers under the specification's names, only what this controller knows. Offsets are in bytes;
+ * masks are named for their field, shifts end in _SHIFT.
  */
 
 export const NVME_PAGE = 4096;

@@ -234,7 +234,10 @@ export class NvmeAdmin {
     return abi.STATUS_SUCCESS;
   }
 
-  /** Only what waits can be aborted; everything else is over before the next command is looked at. Bit 0 says "not aborted". */
+  /**
+   * Only what waits can be aborted; everything else is over before the next command is looked at. Bit 0 says "not
+   * aborted".
+   */
   #abort(entry: DataView): Completion {
     const [queue, cid] = [entry.getUint16(SQE.cdw10, true), entry.getUint16(SQE.cdw10 + 2, true)];
     const index = queue === 0 ? this.#asyncEvents.indexOf(cid) : -1;

@@ -37,7 +37,10 @@ export class NvmeIo {
   readonly #buffer: Uint8Array = new Uint8Array(new ArrayBuffer(MAX_TRANSFER_BYTES));
   #counters: NvmeCounters = { reads: 0, writes: 0, bytesRead: 0, bytesWritten: 0 };
 
-  /** @param isWriteCacheOn What Set Features has chosen; without the cache each finished write is on the medium. NVMe 1.4 §5.21.1.6 */
+  /**
+   * @param isWriteCacheOn What Set Features has chosen; without the cache each finished write is on the medium. NVMe
+   *   1.4 §5.21.1.6
+   */
   constructor(memory: DeviceMemory, store: NvmeStore, report: Report, isWriteCacheOn: () => boolean) {
     this.#memory = memory;
     this.#store = store;
@@ -141,7 +144,10 @@ export class NvmeIo {
     return this.#finishChange(entry);
   }
 
-  /** A change with FUA, and any without the write cache, is on the medium when it completes. NVMe 1.4 §6.15, §6.17, §5.21.1.6 */
+  /**
+   * A change with FUA, and any without the write cache, is on the medium when it completes. NVMe 1.4 §6.15, §6.17,
+   * §5.21.1.6
+   */
   #finishChange(entry: DataView): number {
     return hasForceUnitAccess(entry) || !this.#isWriteCacheOn() ? this.#flushStore() : STATUS_SUCCESS;
   }

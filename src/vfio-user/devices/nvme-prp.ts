@@ -15,7 +15,8 @@ const ENTRIES_PER_PAGE = 512;
  * Walks the physical region pages of a command. NVMe 1.4 §4.3
  *
  * @param sizeBytes Of the whole transfer, above 0; it bounds the walk.
- * @returns The pieces in order; `undefined` for entries that are not aligned as they must be, and lists that are not in memory.
+ * @returns The pieces in order; `undefined` for entries that are not aligned as they must be, and lists that are not in
+ *   memory.
  */
 export function walkPrps(memory: DeviceMemory, entry: DataView, sizeBytes: number): readonly PrpPiece[] | undefined {
   const first = addressAt(entry, SQE.prp1);

@@ -9,7 +9,9 @@ export interface Completion {
   readonly result?: number;
 }
 
-/** A ring of completions in guest memory. The phase bit of each entry says in which round it was written. NVMe 1.4 §4.1 */
+/**
+ * A ring of completions in guest memory. The phase bit of each entry says in which round it was written. NVMe 1.4 §4.1
+ */
 export class CompletionQueue {
   readonly id: number;
   readonly entries: number;
@@ -43,7 +45,10 @@ export class CompletionQueue {
     return true;
   }
 
-  /** Writes an entry, its last dword, with the phase, at the end. The queue must not be full. @returns False where memory is not there. */
+  /**
+   * Writes an entry, its last dword, with the phase, at the end. The queue must not be full. @returns False where
+   * memory is not there.
+   */
   post(memory: DeviceMemory, from: SubmissionQueue, cid: number, { status, result = 0 }: Completion): boolean {
     const at = this.#base + this.#tail * CQE.size;
     const flags = ((status << 1) | this.#phase) & 0xffff;

@@ -9,7 +9,10 @@ const ZEROES: Uint8Array = new Uint8Array(new ArrayBuffer(128 * 1024));
 
 const LOST_ADVICE = "data may be lost: every later flush fails until the device is started anew";
 
-/** A namespace's blocks in an image file or block device, locked against other users. Calls block: a device's process may wait. */
+/**
+ * A namespace's blocks in an image file or block device, locked against other users. Calls block: a device's process
+ * may wait.
+ */
 export class NvmeStore {
   /** Blocks of 512 bytes. */
   readonly blocks: number;
@@ -47,8 +50,9 @@ export class NvmeStore {
   /**
    * Returns when everything written is on the medium.
    *
-   * After one that failed, every later flush fails: Linux reports a failed writeback once and marks its pages clean, and the next fdatasync
-   * would succeed without the data (fsync(2); Linux, mm/filemap.c, file_check_and_advance_wb_err).
+   * After one that failed, every later flush fails: Linux reports a failed writeback once and marks its pages clean,
+   * and the next fdatasync would succeed without the data (fsync(2); Linux, mm/filemap.c,
+   * file_check_and_advance_wb_err).
    *
    * @throws SyscallError
    */

@@ -47,13 +47,15 @@ const CAP_HIGH: number = 1 << 5;
 const VERSION_1_4 = 0x0001_0400;
 const MSIX_TABLE = 0x2000;
 const MSIX_PBA = 0x3000;
-/** How long commands may take in a turn of the event loop, in milliseconds: others, a signal too, are to have theirs. */
+/**
+ * How long commands may take in a turn of the event loop, in milliseconds: others, a signal too, are to have theirs.
+ */
 const TURN_MS = 20;
 const DOORBELLS_END: number = abi.DOORBELLS + 8 * VECTORS;
 
 /**
- * An NVMe 1.4 controller with one namespace: as much as drivers need, and no option that can be left out. Commands are carried out as
- * their doorbell rings, one after another, some milliseconds a turn.
+ * NVMe 1.4 controller with one namespace and the mandatory features only. Commands run at the doorbell write, in
+ * submission order, some milliseconds a turn.
  */
 export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> {
   readonly name = "nvme";
@@ -227,7 +229,10 @@ export class NvmeDevice implements UserPciDevice, RegisterHandler<NvmeRegister> 
     if (hasPosted && completions.vector !== undefined) this.#host.signal(completions.vector);
   }
 
-  /** Whether the commands of this turn of the event loop, of all queues, have taken their time. A paused queue has one more then. */
+  /**
+   * Whether the commands of this turn of the event loop, of all queues, have taken their time. A paused queue has one
+   * more then.
+   */
   #isTurnOver(): boolean {
     if (this.#turnEnd === undefined) {
       this.#turnEnd = this.#now() + TURN_MS;

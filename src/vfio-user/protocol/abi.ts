@@ -1,6 +1,7 @@
 /*
- * vfio-user 0.1: numbers and layouts under the specification's names ("vfio-user Protocol Specification", QEMU docs/interop). Structs that
- * it shares with <linux/vfio.h> are in abi.ts. Everything is in host order, which is little endian here.
+ * vfio-user 0.1: numbers and layouts under the specification's names ("vfio-user Protocol Specification", QEMU
+ * docs/interop). Structs that it shares with <linux/vfio.h> are in abi.ts. Everything is in host order, which is little
+ * endian here.
  */
 
 export const VFIO_USER_MAJOR = 0;

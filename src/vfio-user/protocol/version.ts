@@ -44,7 +44,9 @@ export function encodeVersion(capabilities: UserCapabilities, minor: number = VF
   return bytes;
 }
 
-/** @returns `undefined` for a payload that is none: too short, no JSON, JSON without its NUL, members of another type. */
+/**
+ * @returns `undefined` for a payload that is none: too short, no JSON, JSON without its NUL, members of another type.
+ */
 export function decodeVersion(payload: Uint8Array): UserVersion | undefined {
   if (payload.length < USER_VERSION.size) return undefined;
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);

@@ -14,7 +14,7 @@ import {
   VFIO_USER_TYPE_REPLY,
 } from "./abi.ts";
 
-/** A whole message. Whoever receives it owns the descriptors. */
+/** A whole message. The receiver owns the descriptors. */
 export interface UserMessage {
   readonly id: number;
   readonly command: number;
@@ -43,8 +43,9 @@ const MAX_BACKLOG = 64;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 
 /**
- * vfio-user messages over a socket, for both sides. Headers and payloads are received one by one, never beyond a message's end: so
- * descriptors belong to the message they came with. Nothing waits longer than its deadline, a time of `performance.now()`.
+ * vfio-user messages over a socket, for both sides. Headers and payloads are received one by one, never beyond a
+ * message's end: so descriptors belong to the message they came with. Nothing waits longer than its deadline, a time of
+ * `performance.now()`.
  *
  * Malformed input throws a HostError; the connection cannot be used afterwards.
  */
@@ -61,7 +62,8 @@ export class UserWire {
   /**
    * Owns the socket from now on.
    *
-   * @param cutOff A time of `performance.now()` after which nothing waits any more, whatever its deadline; it may change.
+   * @param cutOff A time of `performance.now()` after which nothing waits any more, whatever its deadline; it may
+   *   change.
    */
   constructor(socket: DescriptorSocket, cutOff: () => number = () => Number.POSITIVE_INFINITY) {
     this.#socket = socket;
@@ -92,9 +94,11 @@ export class UserWire {
   }
 
   /**
-   * Sends a whole message. While there is no room it takes in what the other side sends, which may be waiting for just that.
+   * Sends a whole message. While there is no room it takes in what the other side sends, which may be waiting for just
+   * that.
    *
-   * @throws HostError when the other side has hung up, does not take it in time, or sends a malformed message meanwhile.
+   * @throws HostError when the other side has hung up, does not take it in time, or sends a malformed message
+   *   meanwhile.
    */
   send(message: OutgoingMessage, deadline: number): void {
     let left: Uint8Array = encode(message);

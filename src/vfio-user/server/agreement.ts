@@ -17,8 +17,8 @@ export interface Agreement {
 }
 
 /**
- * Answers a client's VERSION: nothing in the answer is above what was offered. What the client did not mention is answered with this side's own
- * limit where the specification's default would be wrong, and is left out elsewhere.
+ * Answers a client's VERSION: nothing in the answer is above what was offered. What the client did not mention is
+ * answered with this side's own limit where the specification's default would be wrong, and is left out elsewhere.
  *
  * @returns `undefined` for an offer that is malformed, of another major version, or moves nothing.
  */

@@ -75,7 +75,8 @@ export class ClientMemory implements DeviceMemory {
   }
 
   /**
-   * Takes back all ranges between two addresses, or all there are, as VFIO_IOMMU_UNMAP_DMA does: no range is cut in two.
+   * Takes back all ranges between two addresses, or all there are, as VFIO_IOMMU_UNMAP_DMA does: no range is cut in
+   * two.
    *
    * @returns An errno, or 0: ENOENT where nothing is mapped.
    */

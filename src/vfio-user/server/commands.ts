@@ -55,8 +55,8 @@ export interface Answer {
 const EMPTY: Answer = { payload: new Uint8Array(0) };
 
 /**
- * The commands of one client, from VERSION on. Nothing here throws for a client's sake: what is malformed or impossible is answered with an
- * errno, and the connection goes on.
+ * The commands of one client, from VERSION on. Nothing here throws for a client's sake: what is malformed or impossible
+ * is answered with an errno, and the connection goes on.
  */
 export class Commands {
   readonly #targets: CommandTargets;
@@ -150,7 +150,9 @@ export class Commands {
     return memory === undefined ? { payload: bytes } : { payload: bytes, descriptors: [memory.share()] };
   }
 
-  /** No part of a region is reached by eventfds: the answer is an empty list, as libvfio-user gives for such a region. */
+  /**
+   * No part of a region is reached by eventfds: the answer is an empty list, as libvfio-user gives for such a region.
+   */
   #describeEventFds(view: DataView, { maxTransferBytes }: Agreement): Answer | number {
     if (!hasRoom(view, USER_REGION_IO_FDS.size)) return ERRNO.EINVAL;
     const index = view.getUint32(USER_REGION_IO_FDS.index, true);

@@ -23,8 +23,8 @@ export interface ConnectionParts extends CommandTargets {
 }
 
 /**
- * How long a client may leave messages of ours unread and DMA requests unanswered, in milliseconds: the sum of a turn of the event loop,
- * in which nothing else is served, no signal either.
+ * How long a client may leave messages of ours unread and DMA requests unanswered, in milliseconds: the sum of a turn
+ * of the event loop, in which nothing else is served, no signal either.
  */
 const PATIENCE_MS = 5000;
 const MESSAGES_PER_PUMP = 64;
@@ -35,8 +35,8 @@ const MAX_DEFERRED_BYTES: number = 16 * MIB;
 const DESCRIPTOR_BYTES: number = 64 * KIB;
 
 /**
- * One client: its commands in their order, each answered before the next is looked at. A client that breaks the protocol is refused with
- * an errno, or hung up on where nothing can be understood any more.
+ * One client: its commands in their order, each answered before the next is looked at. A client that breaks the
+ * protocol is refused with an errno, or hung up on where nothing can be understood any more.
  */
 export class Connection implements RemoteMemory {
   readonly #parts: ConnectionParts;
@@ -158,7 +158,10 @@ export class Connection implements RemoteMemory {
     }
   }
 
-  /** Asks the client and waits; its commands meanwhile are kept for later. @returns `undefined` when it refuses or is gone. */
+  /**
+   * Asks the client and waits; its commands meanwhile are kept for later. @returns `undefined` when it refuses or is
+   * gone.
+   */
   #ask(command: number, payload: Uint8Array): Uint8Array | undefined {
     if (this.#isClosed || this.#isLost) return undefined;
     this.#nextId = (this.#nextId + 1) & 0xffff;

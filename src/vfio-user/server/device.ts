@@ -5,7 +5,10 @@ import type { BarRequest } from "../../pci/function.ts";
 import type { BarOffset } from "../../pci/msix.ts";
 import type { MemoryBlock } from "./memory-block.ts";
 
-/** Guest RAM as a device reaches it by DMA. A transfer is done whole or not at all, and not at all while the guest has bus mastering off. */
+/**
+ * Guest RAM as a device reaches it by DMA. A transfer is done whole or not at all, and not at all while the guest has
+ * bus mastering off.
+ */
 export interface DeviceMemory {
   /** @returns False outside what the client lets the device reach; `target` is undefined then. */
   read(address: Gpa, target: Uint8Array): boolean;
@@ -27,7 +30,10 @@ export interface DeviceHost {
   setIntx(isHigh: boolean): void;
 }
 
-/** Registers of a BAR. `value` and results are unsigned and fit in `width` bytes; offsets are multiples of the width. Nothing throws. */
+/**
+ * Registers of a BAR. `value` and results are unsigned and fit in `width` bytes; offsets are multiples of the width.
+ * Nothing throws.
+ */
 export interface BarRegisters {
   read(offset: number, width: Width): number;
   write(offset: number, width: Width, value: number): void;
@@ -51,7 +57,8 @@ export interface DeviceInterrupts {
 }
 
 /**
- * A PCI device in a process of its own. What is described is read once; then come register accesses. One machine uses it at a time.
+ * A PCI device in a process of its own. What is described is read once; then come register accesses. One machine uses
+ * it at a time.
  */
 export interface UserPciDevice {
   readonly name: string;

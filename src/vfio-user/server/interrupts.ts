@@ -21,11 +21,12 @@ export interface InterruptParts {
 }
 
 /**
- * The eventfds that a client gave for a device's interrupts. The pin is a level: each signal masks it until the client unmasks it, by a
- * message or by an eventfd, and a level that is still high then signals again.
+ * The eventfds that a client gave for a device's interrupts. The pin is a level: each signal masks it until the client
+ * unmasks it, by a message or by an eventfd, and a level that is still high then signals again.
  *
- * The client holds the same files and may do with them what it likes, at any moment. So only eventfds are taken, they are signalled in a
- * way that never waits, and that of the unmasking is never read: it is watched edge-triggered, which tells of each write.
+ * The client holds the same files and may do with them what it likes, at any moment. So only eventfds are taken, they
+ * are signalled in a way that never waits, and that of the unmasking is never read: it is watched edge-triggered, which
+ * tells of each write.
  */
 export class ClientInterrupts {
   readonly #counts: readonly number[];
@@ -38,7 +39,9 @@ export class ClientInterrupts {
   #isDisabled = false;
   #hasFailed = false;
 
-  /** @param counts Vectors of INTx, MSI and MSI-X, in this order; an error and a request event come with each device. */
+  /**
+   * @param counts Vectors of INTx, MSI and MSI-X, in this order; an error and a request event come with each device.
+   */
   constructor(counts: readonly number[], parts: InterruptParts) {
     this.#counts = [...counts, 1, 1];
     this.#parts = parts;

@@ -31,8 +31,8 @@ const ACTIONS: number = VFIO_IRQ_SET_ACTION_MASK | VFIO_IRQ_SET_ACTION_UNMASK | 
 const U32_MAX = 0xffff_ffff;
 
 /**
- * Checks a request as the kernel's vfio_set_irqs_validate_and_prepare does, and what travels beside the message as libvfio-user's
- * device_set_irqs_validate does.
+ * Checks a request as the kernel's vfio_set_irqs_validate_and_prepare does, and what travels beside the message as
+ * libvfio-user's device_set_irqs_validate does.
  *
  * @param vectors How many the index has.
  * @returns `undefined` for a request that does not hold together.

@@ -4,19 +4,22 @@ import { check } from "../../host/errors.ts";
 import { libc } from "../../host/libc.ts";
 import { HostMapping } from "../../host/memory/mapping.ts";
 
-/** A machine that holds the file can neither cut it short, which would end this process by SIGBUS, nor forbid others to write. */
+/**
+ * A machine that holds the file can neither cut it short, which would end this process by SIGBUS, nor forbid others to
+ * write.
+ */
 const SEALS: number = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEAL_SEAL;
 
 /**
- * Memory of a device that a machine maps: zeroes at first, and again when a machine has gone, which keeps what it had mapped. The owner closes
- * it after the server.
+ * Memory of a device that a machine maps: zeroes at first, and again when a machine has gone, which keeps what it had
+ * mapped. The owner closes it after the server.
  */
 export class MemoryBlock {
   readonly name: string;
   readonly sizeBytes: number;
   /** Where it lies in its BAR, and in its file. */
   readonly offset: number;
-  /** The bytes, shared with whoever has mapped them; not to be touched after {@link close}. */
+  /** The bytes, shared with every process that has mapped them; not to be touched after {@link close}. */
   readonly bytes: Uint8Array;
   readonly #mapping: HostMapping;
   #file: Fd;

@@ -42,7 +42,10 @@ export interface RegionDescription {
   readonly memory: MemoryBlock | undefined;
 }
 
-/** A device as vfio-user sees it: regions to be read and written, configuration space among them. Nothing here throws for a client's sake. */
+/**
+ * A device as vfio-user sees it: regions to be read and written, configuration space among them. Nothing here throws
+ * for a client's sake.
+ */
 export class DeviceModel {
   readonly config: ConfigSpace;
   readonly #device: UserPciDevice;
@@ -67,7 +70,9 @@ export class DeviceModel {
     this.#device.reset();
   }
 
-  /** What a client that has gone keeps mapped is the device's no longer. To be followed by a reset. @throws SyscallError */
+  /**
+   * What a client that has gone keeps mapped is the device's no longer. To be followed by a reset. @throws SyscallError
+   */
   renewMemory(): void {
     for (const { memory } of this.#device.bars) memory?.renew();
   }
@@ -79,8 +84,9 @@ export class DeviceModel {
   }
 
   /**
-   * struct vfio_region_info with its capability chain, and the file to map. Where `room` is too small it is cut to its fixed part, and neither
-   * a chain nor a file goes along: QEMU's client refuses FLAG_CAPS without a chain, and libvfio-user does not set it then either.
+   * struct vfio_region_info with its capability chain, and the file to map. Where `room` is too small it is cut to its
+   * fixed part, and neither a chain nor a file goes along: QEMU's client refuses FLAG_CAPS without a chain, and
+   * libvfio-user does not set it then either.
    *
    * @param canMap False for a client that takes no descriptors.
    */
@@ -163,7 +169,10 @@ export class DeviceModel {
     return this.#device.bars.find(({ request }) => request.index === index);
   }
 
-  /** Kind in the low bits; above them the guest, or the client, writes an address and finds the size. PCI Local Bus 3.0 §6.2.5.1 */
+  /**
+   * Kind in the low bits; above them the guest, or the client, writes an address and finds the size. PCI Local Bus 3.0
+   * §6.2.5.1
+   */
   #addBar({ request, memory }: DeviceBar): void {
     if (memory !== undefined) {
       if (memory.offset + memory.sizeBytes > request.sizeBytes) {

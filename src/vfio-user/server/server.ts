@@ -28,8 +28,8 @@ export interface ServeOptions {
 const BACKLOG = 4;
 
 /**
- * Serves a PCI device to machines that speak vfio-user 0.1, one at a time, on Node's event loop. The process stays alive until
- * {@link close}.
+ * Serves a PCI device to machines that speak vfio-user 0.1, one at a time, on Node's event loop. The process stays
+ * alive until {@link close}.
  *
  * ```ts
  * const server = DeviceServer.listen({ socket: "/run/edu.sock", device: (host) => new EduDevice(host) });
@@ -115,7 +115,10 @@ export class DeviceServer {
     return this.#client !== undefined;
   }
 
-  /** Hangs up, stops listening, removes the socket; resolves when all is given back. Calling it again waits for the same end. */
+  /**
+   * Hangs up, stops listening, removes the socket; resolves when all is given back. Calling it again waits for the same
+   * end.
+   */
   async close(): Promise<void> {
     if (!this.#isClosed) {
       this.#isClosed = true;
@@ -174,7 +177,9 @@ export class DeviceServer {
     this.#report("info", "the machine is gone");
   }
 
-  /** Makes the device a new one, for a machine that has nothing of the one before. @returns False when the host cannot. */
+  /**
+   * Makes the device a new one, for a machine that has nothing of the one before. @returns False when the host cannot.
+   */
   #renew(): boolean {
     try {
       this.#model.renewMemory();

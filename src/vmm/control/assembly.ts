@@ -34,7 +34,10 @@ interface PowerCycle {
   readonly vcpus: CpuDescription[];
 }
 
-/** What a machine keeps over resets of its guest: KVM, guest RAM, the list of devices. Makes a VM of it for each power cycle. Control thread. */
+/**
+ * What a machine keeps over resets of its guest: KVM, guest RAM, the list of devices. Makes a VM of it for each power
+ * cycle. Control thread.
+ */
 export class Assembly {
   readonly #spec: MachineSpec;
   readonly #report: Report;
@@ -104,9 +107,10 @@ export class Assembly {
   }
 
   /**
-   * The host wants a device: the next power cycle goes without it, whether the guest lets go of it or is reset first. A request that comes
-   * before a reset is here before the reset's build is sent, since both come from the device thread in order. One that comes after the
-   * devices were taken apart is lost with their eventfds; the host repeats it to the next power cycle.
+   * The host wants a device: the next power cycle goes without it, whether the guest lets go of it or is reset first. A
+   * request that comes before a reset is here before the reset's build is sent, since both come from the device thread
+   * in order. One that comes after the devices were taken apart is lost with their eventfds; the host repeats it to the
+   * next power cycle.
    */
   forget(id: string): void {
     if (this.#machine === undefined) return;

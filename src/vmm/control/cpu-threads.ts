@@ -11,8 +11,8 @@ import type { EndingThread } from "./thread-ends.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 /**
- * The boot processor has the host for itself for so long, in milliseconds, before the others' threads are made. Linux needs ten times as long
- * until it sends them SIPI, and a guest that ends sooner never pays for them.
+ * The boot processor has the host for itself for so long, in milliseconds, before the others' threads are made. Linux
+ * needs ten times as long until it sends them SIPI, and a guest that ends sooner never pays for them.
  */
 const HEAD_START = 10;
 
@@ -50,7 +50,10 @@ interface CpuRun {
   readonly start: CpuStart;
 }
 
-/** Polling wants a core for the device thread beside the vCPU that waits: never with one CPU, for wake-ups only with one to spare. */
+/**
+ * Polling wants a core for the device thread beside the vCPU that waits: never with one CPU, for wake-ups only with one
+ * to spare.
+ */
 function spinLimits(vcpuCount: number): SpinLimits {
   const hostCpus = availableParallelism();
   return { awake: hostCpus > 1 ? SPIN_LIMIT : 0, asleep: vcpuCount < hostCpus ? SPIN_LIMIT : 0 };
@@ -59,9 +62,9 @@ function spinLimits(vcpuCount: number): SpinLimits {
 /**
  * The vCPU threads: run and stopped as often as the guest resets. Lives on the control thread.
  *
- * The boot processor's thread is made by {@link launch}. A thread takes 40 ms of a processor until its code runs, and the others have nothing to do
- * until the guest's kernel sends them INIT and SIPI: theirs are made when the boot processor has run for a moment. A SIPI that comes before
- * its thread waits in KVM.
+ * The boot processor's thread is made by {@link launch}. A thread takes 40 ms of CPU time until its code runs. The
+ * application processors have nothing to do until the guest's kernel sends INIT and SIPI. Their threads are made when
+ * the boot processor has run for a moment. A SIPI that comes before its thread waits in KVM.
  */
 export class CpuThreads {
   readonly #parts: CpuThreadsParts;
@@ -190,7 +193,10 @@ export class CpuThreads {
 
 const threadName = (index: number): string => `the thread of vCPU ${index}`;
 
-/** Waits until a vCPU that was asked to stop has left its run loop. One whose code does not run yet sees it before it enters KVM_RUN. */
+/**
+ * Waits until a vCPU that was asked to stop has left its run loop. One whose code does not run yet sees it before it
+ * enters KVM_RUN.
+ */
 async function stopThread(thread: CpuThread): Promise<void> {
   await thread.stopped?.promise;
   thread.stopped = undefined;

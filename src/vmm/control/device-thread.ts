@@ -89,11 +89,13 @@ export class DeviceThread {
     this.#storage.start();
     // Before the first build, so that a trace that listens from the start has all of it.
     const { settings } = this.#traces;
-    if (settings !== undefined) this.#requests.ask("trace", settings).catch(() => undefined); // its end is told elsewhere
+    // The thread's end is told elsewhere.
+    if (settings !== undefined) this.#requests.ask("trace", settings).catch(() => undefined);
   }
 
   /**
-   * Tells `listener` of every step of guest and devices, over resets. Before {@link launch} it listens from the first step on.
+   * Tells `listener` of every step of guest and devices, over resets. Before {@link launch} it listens from the first
+   * step on.
    *
    * @throws HostError when the thread has ended.
    */
@@ -101,7 +103,10 @@ export class DeviceThread {
     return this.#traces.listen(listener, options);
   }
 
-  /** The machine is on its way out: the thread waits for nobody from now on, also in the middle of a build or of a guest's access. */
+  /**
+   * The machine is on its way out: the thread waits for nobody from now on, also in the middle of a build or of a
+   * guest's access.
+   */
   hurry(): void {
     Atomics.store(this.#stopping, 0, 1);
   }
@@ -128,7 +133,7 @@ export class DeviceThread {
    * @throws HostError after `timeoutMs`: the thread still uses RAM, the VM and the doorbell.
    */
   async dismantle(timeoutMs: number): Promise<DeviceStatistics> {
-    // Nothing was asked for, or nobody is there: a thread that only now begins to run should not be waited for.
+    // No build was requested, or the thread has ended: nothing to dismantle.
     if (this.#link === undefined) return NO_STATISTICS;
     if (this.#isBuilt) {
       this.#isBuilt = false;
@@ -151,7 +156,9 @@ export class DeviceThread {
     return this.#link === undefined ? NO_STATISTICS : this.#requests.ask("statistics", undefined);
   }
 
-  /** Asks the thread to end, then those of its disks. Of the latter one may stay inside a call: it uses no guest RAM. */
+  /**
+   * Asks the thread to end, then those of its disks. Of the latter one may stay inside a call: it uses no guest RAM.
+   */
   end(): EndingThread {
     this.send({ kind: "stop" });
     const ended = this.#link?.ended ?? Promise.resolve();
@@ -165,8 +172,8 @@ export class DeviceThread {
   }
 
   /**
-   * Brings the thread to where Node can end it, and blocks until it is there: for a process that exits. Its devices are given back then,
-   * and its disks' threads have ended.
+   * Brings the thread to where Node can end it, and blocks until it is there: for a process that exits. Its devices are
+   * given back then, and its disks' threads have ended.
    *
    * @returns False when it did not come there.
    */

@@ -30,8 +30,8 @@ export interface HostDemands {
 }
 
 /**
- * Checks all that a start of such a machine depends on, by what a start itself does: KVM is opened, and where nothing else is wrong the
- * IOMMU is asked for its addresses and memory laid out. Nothing is held or changed afterwards.
+ * Checks all that a start of such a machine depends on, by what a start itself does: KVM is opened, and where nothing
+ * else is wrong the IOMMU is asked for its addresses and memory laid out. Nothing is held or changed afterwards.
  */
 export function checkHost(demands: HostDemands): readonly HostCheck[] {
   const { facts } = demands;
@@ -129,7 +129,9 @@ function placementCheck({ memory }: HostDemands, functions: readonly HostFunctio
       pciWindow64 === undefined
         ? "no room for 64-bit BARs above it"
         : `64-bit BARs at ${hex(pciWindow64.base)}, ${Math.floor(pciWindow64.sizeBytes / GIB)} GiB`;
-    const found = `RAM ends at ${hex(last === undefined ? 0 : regionEnd(last))}, ${window}; the CPU has ${bits} bits${iommuText(ranges)}`;
+    const found =
+      `RAM ends at ${hex(last === undefined ? 0 : regionEnd(last))}, ${window}; the CPU has ${bits} ` +
+      `bits${iommuText(ranges)}`;
     return { topic, state: "good", found, why, action: "place guest RAM" };
   } catch (error) {
     if (error instanceof HostError) return failedCheck(topic, why, error);

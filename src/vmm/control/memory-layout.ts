@@ -18,14 +18,19 @@ import {
 import { type AddressRange, intersect, sizeOf, totalSize, without } from "./address-ranges.ts";
 
 /**
- * First end of the 64-bit PCI window: client CPUs' IOMMUs translate 39 bits, so a BAR above that cannot be a peer-to-peer DMA target.
- * RAM beyond it pushes the window up to what the CPU can address.
+ * First end of the 64-bit PCI window: client CPUs' IOMMUs translate 39 bits, so a BAR above that cannot be a
+ * peer-to-peer DMA target. RAM beyond it pushes the window up to what the CPU can address.
  */
 const COMMON_IOMMU_BITS = 39;
 
-/** AMD processors and their IOMMU give these addresses to HyperTransport, not to memory. AMD I/O Virtualization 3.07 §2.1.2 */
+/**
+ * AMD processors and their IOMMU give these addresses to HyperTransport, not to memory. AMD I/O Virtualization 3.07
+ * §2.1.2
+ */
 const HYPERTRANSPORT: AddressRange = { start: 0xfd_0000_0000, end: 0x100_0000_0000 };
-/** RAM begins and ends on such a boundary where something cuts it: huge pages stay possible, and crumbs are not worth a slot. */
+/**
+ * Alignment of RAM regions at holes. Keeps huge pages usable and avoids slots smaller than 2 MiB.
+ */
 const RAM_GRAIN: number = 2 * MIB;
 /** Enough for the BARs of several accelerators. */
 const AMPLE_WINDOW: number = 256 * GIB;
@@ -33,9 +38,9 @@ const AMPLE_WINDOW: number = 256 * GIB;
 /**
  * Lays out RAM below and above 4 GiB and the PCI windows around it.
  *
- * Where devices are passed through, a guest-physical address is also the address of their DMA. RAM then leaves out what the IOMMU does not
- * translate (the MSI doorbell, regions that firmware reserved, what its address width does not reach), and so does the 64-bit
- * window if anything of use is left; a BAR outside is only out of the other devices' reach.
+ * Where devices are passed through, a guest-physical address is also the address of their DMA. RAM then leaves out what
+ * the IOMMU does not translate: the MSI doorbell, regions that firmware reserved, addresses beyond its width. So does
+ * the 64-bit window if anything of use is left. A BAR outside is only out of the other devices' reach.
  *
  * @param ramBytes A multiple of the page size, at least 2 MiB.
  * @param physicalBits Width of a guest-physical address, from CPUID 0x80000008.
@@ -111,7 +116,10 @@ function memoryMap(ram: readonly RamRegion[]): readonly MemoryMapEntry[] {
   return entries.sort((a, b) => a.address - b.address);
 }
 
-/** @param reachable Addresses that CPU and IOMMU know; `undefined` without devices: then a common IOMMU's width is assumed. */
+/**
+ * @param reachable Addresses that CPU and IOMMU know; `undefined` without devices: then a common IOMMU's width is
+ *   assumed.
+ */
 function window64(
   ramEnd: number,
   addressable: readonly AddressRange[],

@@ -17,8 +17,8 @@ import type { MachineSpec } from "../spec/spec.ts";
 export type HostView = Partial<Pick<PreflightOptions, "root" | "memoryLock">>;
 
 /**
- * Looks whether the functions of a machine can be passed through, and what sysfs tells of each. The control thread does so once a start, and
- * the device thread works with the answer.
+ * Looks whether the functions of a machine can be passed through, and what sysfs tells of each. The control thread does
+ * so once a start, and the device thread works with the answer.
  *
  * @throws HostError with a remedy.
  */
@@ -36,8 +36,9 @@ export function resolveMachine(spec: MachineSpec, facts: FunctionFacts, view: Ho
 }
 
 /**
- * Asks the IOMMU which addresses it translates for these functions, all in one address space: its width, less what firmware and platform
- * reserved. The functions' groups are taken for the question and given back, so that RAM can be laid out before anything is mapped.
+ * Asks the IOMMU which addresses it translates for these functions, all in one address space: its width, less what
+ * firmware and platform reserved. The functions' groups are taken for the question and given back, so that RAM can be
+ * laid out before anything is mapped.
  *
  * @returns In order; all addresses when the kernel does not tell (before 5.4). `undefined` without functions.
  * @throws HostError with advice, as opening the functions would.
@@ -56,7 +57,9 @@ export function askIovaRanges(
   }
 }
 
-/** The checks of {@link resolveMachine} with their states, for `tsvmm doctor`: a start ends at the first that failed. */
+/**
+ * The checks of {@link resolveMachine} with their states, for `tsvmm doctor`: a start ends at the first that failed.
+ */
 export function passthroughState(
   paths: readonly string[],
   facts: FunctionFacts,

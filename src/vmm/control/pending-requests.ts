@@ -5,10 +5,10 @@ import { type Deferred, defer } from "./worker-link.ts";
 /**
  * Requests to the device thread that are on their way. Two races, each in both orders:
  *
- * - A reply and the thread's end. Node hands out what a worker posted before it tells of the worker's end: a reply that was posted is
- *   here first and counts. A request that was not answered until then is rejected by {@link rejectAll}.
- * - A request and the thread's end. A request that the thread never takes off its port waits here until {@link rejectAll}. One that comes
- *   later meets a handle without a thread, and is not sent.
+ * - A reply and the thread's end. Node hands out what a worker posted before it tells of the worker's end: a reply that
+ *   was posted is here first and counts. A request that was not answered until then is rejected by {@link rejectAll}.
+ * - A request and the thread's end. A request that the thread never takes off its port waits here until
+ *   {@link rejectAll}. One that comes later meets a handle without a thread, and is not sent.
  */
 export class PendingRequests {
   readonly #post: (message: RequestMessage) => void;
@@ -20,7 +20,10 @@ export class PendingRequests {
     this.#post = post;
   }
 
-  /** Sends a request. @returns The answer; rejects with what the device thread refused it for, or with the reason of its end. */
+  /**
+   * Sends a request. @returns The answer; rejects with what the device thread refused it for, or with the reason of its
+   * end.
+   */
   ask<Name extends RequestName>(name: Name, asks: Asks<Name>): Promise<Answer<Name>> {
     const token = this.#nextToken++;
     const answer = defer<Answer<RequestName>>();

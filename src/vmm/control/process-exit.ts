@@ -5,10 +5,11 @@ import { libc } from "../../host/libc.ts";
 export type ExitListener = (status: number, signal?: string) => void;
 
 /**
- * A machine's part in the end of its process, from construction to {@link close}: brings the machine's threads to where Node can end them.
+ * A machine's part in the end of its process, from construction to {@link close}: brings the machine's threads to where
+ * Node can end them.
  *
- * Node waits for each thread before it ends a process. For a thread that does not return from a call of the kernel it would wait without
- * end, so the process is then left by `_exit`, after the other listeners of `exit` have run.
+ * Node waits for each thread before it ends a process. For a thread that does not return from a call of the kernel it
+ * would wait without end, so the process is then left by `_exit`, after the other listeners of `exit` have run.
  */
 export class ProcessExit {
   readonly #release: () => boolean;

@@ -12,19 +12,25 @@ const NODE_TIMERS: Timers = {
   clear: (timer) => clearTimeout(timer as ReturnType<typeof setTimeout>),
 };
 
-/** How long a guest may keep a device that the host wants back: an operating system needs milliseconds, one that boots some seconds. */
+/**
+ * How long a guest may keep a device that the host wants back: an operating system needs milliseconds, one that boots
+ * some seconds.
+ */
 const GRACE_SECONDS = 30;
 
 /**
- * Stops waiting for guests that do not let go of a device: whoever unbinds it on the host hangs meanwhile. One deadline a device, from the
- * first request. Control thread.
+ * Stops waiting for guests that do not let go of a device: whoever unbinds it on the host hangs meanwhile. One deadline
+ * a device, from the first request. Control thread.
  */
 export class RemovalDeadlines {
   readonly #onOverdue: (error: HostError) => void;
   readonly #timers: Timers;
   readonly #running = new Map<string, unknown>();
 
-  /** @param onOverdue Called with what to say; the machine has to be stopped, since that gives the device back for certain. */
+  /**
+   * @param onOverdue Called with what to say; the machine has to be stopped, since that gives the device back for
+   *   certain.
+   */
   constructor(onOverdue: (error: HostError) => void, timers: Timers = NODE_TIMERS) {
     this.#onOverdue = onOverdue;
     this.#timers = timers;

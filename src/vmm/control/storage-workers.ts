@@ -9,8 +9,9 @@ const START_TIMEOUT_MS = 30_000;
 const EXIT_TIMEOUT_MS = 2000;
 
 /**
- * The storage workers of a machine: one for each writable disk, from the machine's start to its end. They are started here and not by the
- * device thread that gives them jobs, since that thread's event loop never turns: it would not hear of one that fails.
+ * The storage workers of a machine: one for each writable disk, from the machine's start to its end. They are started
+ * here and not by the device thread that gives them jobs, since that thread's event loop never turns: it would not hear
+ * of one that fails.
  */
 export class StorageWorkers {
   readonly #disks: readonly DiskSpec[];
@@ -38,7 +39,9 @@ export class StorageWorkers {
     await Promise.all([...this.#workers.values()].map((worker) => worker.ready(START_TIMEOUT_MS)));
   }
 
-  /** Ends those that are not inside a call; the others end with it, whenever that is. The device thread must be gone. */
+  /**
+   * Ends those that are not inside a call; the others end with it, whenever that is. The device thread must be gone.
+   */
   async end(): Promise<void> {
     const workers = [...this.#workers];
     for (const [, worker] of workers) worker.stop();

@@ -5,8 +5,9 @@ import type { TraceEvent } from "../shared/trace-event.ts";
 /** How a trace is told. */
 export interface TraceOptions {
   /**
-   * What becomes of events when the listener is a thousand behind. `drop`, the default: they are dropped and counted, and an event of kind
-   * `lost` tells where. `wait`: the device thread waits, so that none is lost and the guest runs as slowly as the listener.
+   * What becomes of events when the listener is a thousand behind. `drop`, the default: they are dropped and counted,
+   * and an event of kind `lost` tells where. `wait`: the device thread waits, so that none is lost and the guest runs
+   * as slowly as the listener.
    */
   readonly whenBehind?: WhenBehind;
 }
@@ -38,7 +39,9 @@ export class Traces {
     this.#change = change;
   }
 
-  /** What the device thread is to do; `undefined` while nobody listens. One listener that waits makes it wait for all. */
+  /**
+   * What the device thread is to do; `undefined` while nobody listens. One listener that waits makes it wait for all.
+   */
   get settings(): TraceSettings | undefined {
     const listeners = [...this.#listeners].filter(({ isStopping }) => !isStopping);
     if (listeners.length === 0) return undefined;
@@ -79,7 +82,10 @@ export class Traces {
     }
   }
 
-  /** Events that were sent before the device thread's answer are here before it, and told. A thread that has ended sends no more either. */
+  /**
+   * Events that were sent before the device thread's answer are here before it, and told. A thread that has ended sends
+   * no more either.
+   */
   async #stop(listener: Listener): Promise<void> {
     listener.isStopping = true;
     if (this.#listeners.has(listener)) await this.#change(this.settings).catch(() => undefined);

@@ -9,8 +9,8 @@ const STAGE_TIMEOUT = 2000;
 /**
  * A worker thread with typed messages. The control thread holds one for each.
  *
- * Nobody ends it from outside: it is asked to, and does. Node would stop its code in the middle of loading the FFI package, whose native
- * part answers that by aborting the whole process.
+ * Never call `worker.terminate()`: terminating a thread while it loads koffi aborts the process. Post a stop message
+ * and await `ended`.
  */
 export class WorkerLink<ToWorker, FromWorker> {
   readonly #worker: Worker;
@@ -79,7 +79,7 @@ export function defer<T>(): Deferred<T> {
     resolve = onResolve;
     reject = onReject;
   });
-  // A rejection that nobody awaits yet must not end the process: whoever awaits it later still gets it.
+  // A rejection that is not awaited yet must not end the process; a later await still gets it.
   promise.catch(() => undefined);
   return { promise, resolve, reject };
 }

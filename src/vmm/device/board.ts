@@ -66,15 +66,15 @@ export interface BoardParts extends MachineFiles {
   readonly cutOff: () => number;
 }
 
-/** How many accesses that nobody answers are logged; a guest can make any number of them. */
+/** How many unclaimed accesses are logged; a guest can make any number of them. */
 const UNCLAIMED_REPORTS = 20;
 
 const clock: Clock = { monotonicNs: () => process.hrtime.bigint(), wallMs: () => Date.now() };
 
 /**
- * Every device of one power cycle and what connects them: buses, PCI root, interrupt table, memory slots. The device thread makes one
- * when the machine is switched on and closes it when all vCPUs have stopped. The order of the constructor is that of the wiring:
- * a part is made after what it hangs on, and closing goes backwards.
+ * Every device of one power cycle and what connects them: buses, PCI root, interrupt table, memory slots. The device
+ * thread makes one when the machine is switched on and closes it when all vCPUs have stopped. The order of the
+ * constructor is that of the wiring: a part is made after what it hangs on, and closing goes backwards.
  */
 export class Board {
   readonly ports: Bus;

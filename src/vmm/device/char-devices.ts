@@ -14,8 +14,8 @@ import { ApiOutput } from "./api-output.ts";
 const UNKNOWN_SIZE = { columns: 0, rows: 0 } as const;
 
 /**
- * The host's ends of serial port and console. They outlive a reset of the guest, so that a socket's client or a pty's path stays; each
- * new board connects its devices to them.
+ * The host's ends of serial port and console. They outlive a reset of the guest, so that a socket's client or a pty's
+ * path stays; each new board connects its devices to them.
  */
 export class CharDevices {
   /** `undefined`: the machine has no such device. */
@@ -96,7 +96,8 @@ export class CharDevices {
   /**
    * The guest starts: files that output goes to are emptied.
    *
-   * @throws SpecError when one of them is, by now, a file that the machine uses: nothing is emptied then. SyscallError when one cannot be.
+   * @throws SpecError when one of them is, by now, a file that the machine uses: nothing is emptied then. SyscallError
+   *   when one cannot be.
    */
   begin(): void {
     const opened = [...this.#files].map(([channel, file]) => {

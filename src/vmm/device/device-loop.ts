@@ -22,13 +22,19 @@ export interface DeviceLoopParts {
   readonly now: () => number;
 }
 
-/** Looks at a mailbox between two looks at the clock and at the descriptors, while polling: a look costs some 20 ns, those 500. */
+/**
+ * Looks at a mailbox between two looks at the clock and at the descriptors, while polling: a look costs some 20 ns,
+ * those 500.
+ */
 const LOOKS_PER_TICK = 128;
 
 /** Yields are rarer than that, so that an access rarely comes during one. */
 const TICKS_PER_YIELD = 4;
 
-/** Descriptors are looked at so often while polling, in microseconds, however short a tick is: a doorbell's ring waits that long. */
+/**
+ * Descriptors are looked at so often while polling, in microseconds, however short a tick is: a doorbell's ring waits
+ * that long.
+ */
 const DESCRIPTOR_INTERVAL = 2;
 
 /** A busy vCPU keeps collected work for so long, in microseconds. */
@@ -37,10 +43,9 @@ const FLUSH_INTERVAL = 50;
 /**
  * The device thread's life: serve accesses, dispatch descriptors, sleep when there is neither.
  *
- * After work it keeps looking for more for a while, since accesses come in runs (a driver's probe, a burst of console output), requests
- * follow their completions, and a wake-up through epoll costs ten times the work. It yields after work and now and then: with a processor
- * to spare that is nothing, as the guest needs longer for its next access, and without one the vCPU, whose next access it waits for, gets
- * on with it. Other programs would too, for a whole time slice: the window is told how long each yield took.
+ * After work, it polls for `window` µs: accesses come in bursts, and an epoll wake-up costs ten times as much. It calls
+ * sched_yield after work and every few ticks, so that a vCPU can run when no CPU is spare. It reports the duration of
+ * each yield to the window.
  */
 export function runDeviceLoop(parts: DeviceLoopParts): void {
   const { mailboxes, waiter, handle, flush, isDone, window, yieldProcessor, now } = parts;

@@ -32,10 +32,12 @@ import { traceAccesses } from "./trace.ts";
 import { Tracer } from "./tracer.ts";
 
 /*
- * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in epoll. Messages of
- * the control thread come with a ring of the doorbell and are taken off the port by hand; `postMessage` needs no loop.
+ * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in
+ * epoll. Messages of the control thread come with a ring of the doorbell and are taken off the port by hand;
+ * `postMessage` needs no loop.
  *
- * The character devices (terminal, sockets, ptys) and the disks' images live as long as the thread; the board as long as a power cycle.
+ * The character devices (terminal, sockets, ptys) and the disks' images live as long as the thread; the board as long
+ * as a power cycle.
  */
 
 // Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.
@@ -193,7 +195,10 @@ const doAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
 const tracedAccess = traceAccesses(doAccess, () => board, tracer);
 let access = doAccess;
 
-/** An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the same way. */
+/**
+ * An unexpected exception in a device answers all ones and stops the machine in order; later accesses go unanswered the
+ * same way.
+ */
 let hasFailed = false;
 /** Reported once: the thread keeps serving, so that the vCPUs can be stopped in order. */
 function fail(error: unknown): void {

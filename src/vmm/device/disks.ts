@@ -9,8 +9,8 @@ import type { DiskSpec } from "../spec/spec.ts";
 const CLOSE_TIMEOUT_MS = 10_000;
 
 /**
- * The images behind the machine's disks. Like character devices they outlive a reset of the guest: each is opened and locked once, and
- * stays so until the machine ends. A path that leads to another file meanwhile changes nothing.
+ * The images behind the machine's disks. Like character devices they outlive a reset of the guest: each is opened and
+ * locked once, and stays so until the machine ends. A path that leads to another file meanwhile changes nothing.
  */
 export class Disks {
   readonly #files = new Map<string, DiskFile>();

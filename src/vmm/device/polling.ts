@@ -7,14 +7,13 @@ const SAVED_BY_FINDING = 5;
 /**
  * How long the device thread keeps looking for the next access before it sleeps.
  *
- * The window follows what pays, as KVM's own halt polling does: it grows when a sleep turned out shorter than the window could be (a
- * little more patience would have saved the wake-up), and shrinks when a sleep was long. A guest that works its devices is answered
- * without a wake-up; an idle one costs nothing.
+ * Adaptive, like KVM halt polling: doubles after a sleep shorter than the maximum window, halves after a longer one. A
+ * guest that works its devices is answered without a wake-up; an idle one costs nothing.
  *
- * Between looks the thread yields. Where another program waits for the processor, that costs a time slice of the scheduler, some 3 ms, for a
- * request that a wake-up would have answered in 100 µs: a thread that sleeps is let in at once, one that yields goes to the end. So a yield
- * that took longer than the longest window shuts it for a number of sleeps, which doubles each time, unless what was found by polling since
- * the last one has paid for it: a guest that traps every few microseconds is worth a slice now and then, one with a request every 100 is not.
+ * Between looks the thread yields. If another program waits for the CPU, a yield costs a time slice of the scheduler,
+ * some 3 ms. A wake-up would have answered the request in 100 µs. If a yield takes longer than the maximum window,
+ * another program had the CPU. Polling is then disabled for a number of sleeps, which doubles each time (64 to 4096).
+ * Exception: polling has saved more time since the last loss than the yield cost (5 µs per request found).
  */
 export class PollWindow {
   readonly #maximum: number;
@@ -74,15 +73,21 @@ export class PollWindow {
   }
 }
 
-/** Looks at the mailboxes that the longest automatic window takes; some 100 µs on a fast host, more on a slow one, as it should. */
+/**
+ * Looks at the mailboxes that the longest automatic window takes; some 100 µs on a fast host, more on a slow one, as it
+ * should.
+ */
 const LOOKS_OF_WINDOW = 4000;
-/** Looks timed together, and how often: the quickest counts, since a thread that loses its processor meanwhile is as slow as no host is. */
+/**
+ * Looks timed together, and how often: the quickest counts, since a thread that loses its processor meanwhile is as
+ * slow as no host is.
+ */
 const LOOKS_OF_SAMPLE = 200;
 const SAMPLES = 10;
 
 /**
- * The longest automatic window on this host, in microseconds: the time of a number of looks. A fixed time would be far too short where
- * everything is slow (an emulated host) and so never pay there.
+ * The longest automatic window on this host, in microseconds: the time of a number of looks. A fixed time would be far
+ * too short where everything is slow (an emulated host) and so never pay there.
  *
  * @param look One look at the mailboxes.
  * @param now Microseconds that never go back.

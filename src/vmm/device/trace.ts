@@ -7,8 +7,9 @@ import type { TraceAccess } from "../shared/trace-event.ts";
 import type { Tracer } from "./tracer.ts";
 
 /*
- * What the guest and its devices do to each other, an event for each step, in the order it happens. Everything here wraps an interface that
- * devices are wired to, so that neither they nor KVM's side know of it. While the trace is off a step costs one look at the tracer.
+ * What the guest and its devices do to each other, an event for each step, in the order it happens. Everything here
+ * wraps an interface that devices are wired to, so that neither they nor KVM's side know of it. While the trace is off
+ * a step costs one look at the tracer.
  */
 
 /** What events are told to, while there is anybody. */
@@ -28,7 +29,10 @@ const KINDS: Readonly<Record<Access, TraceAccess>> = {
   [ACCESS.memoryFault]: "memory fault",
 };
 
-/** A write is told before what it causes, a read when its value is known. To be used while the trace is on: it names what answers first. */
+/**
+ * A write is told before what it causes, a read when its value is known. To be used while the trace is on: it names
+ * what answers first.
+ */
 export function traceAccesses(handle: AccessHandler, buses: () => Buses | undefined, tracer: TraceSink): AccessHandler {
   return (vcpu, kind, address, width, value) => {
     // First: a write may move what lies there.

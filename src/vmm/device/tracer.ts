@@ -3,8 +3,8 @@ import { takeTraceCredit, traceGate } from "../shared/trace-credit.ts";
 import type { TraceEvent } from "../shared/trace-event.ts";
 
 /**
- * The trace's switch on the device thread, off at first. What is wired through `trace.ts` looks here at each step: `tracer.emit?.({ … })`
- * makes no event while it is off.
+ * The trace's switch on the device thread, off at first. What is wired through `trace.ts` looks here at each step:
+ * `tracer.emit?.({ … })` makes no event while it is off.
  */
 export class Tracer {
   /** Takes an event; `undefined` while the trace is off. */
@@ -17,7 +17,10 @@ export class Tracer {
     this.#post = post;
   }
 
-  /** Switches the trace on, over or, without settings, off. What was lost until then is told first, whether there is room or not. */
+  /**
+   * Switches the trace on, over or, without settings, off. What was lost until then is told first, whether there is
+   * room or not.
+   */
   set(settings: TraceSettings | undefined): void {
     if (this.#lost > 0) this.#tellLost();
     this.emit = settings === undefined ? undefined : this.#emitter(settings);

@@ -3,9 +3,9 @@
  * queue of messages between the two is as long as its credit, and no longer.
  *
  * The device thread takes credit for each message and the control thread gives it back. One that has none left either
- * waits for it (a trace that loses nothing) or keeps what it has and asks to be told of new credit (output). In the second case it
- * sets the word of the wish and then looks at the credit once more; the control thread gives credit and then looks at
- * the wish. Whichever comes first, one of the two sees what the other has done.
+ * waits for it (a trace that loses nothing) or keeps what it has and asks to be told of new credit (output). In the
+ * second case it sets the word of the wish and then looks at the credit once more; the control thread gives credit and
+ * then looks at the wish. Whichever comes first, one of the two sees what the other has done.
  */
 
 /** Messages that may still be sent. Negative when some were sent without credit. */

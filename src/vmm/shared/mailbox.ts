@@ -1,7 +1,8 @@
 import { allOnes, type Width } from "../../base/units.ts";
 
 /*
- * The one synchronous call of the program: a vCPU thread asks the device thread to do a port or MMIO access and waits for the answer.
+ * The one synchronous call of the program: a vCPU thread asks the device thread to do a port or MMIO access and waits
+ * for the answer.
  *
  *   word      writer   meaning
  *   request   vCPU     sequence number of its latest access
@@ -12,18 +13,22 @@ import { allOnes, type Width } from "../../base/units.ts";
  *   data      both     the value written, or, before `reply` is stored, the value read
  *   waits     vCPU     1 while it is in Atomics.wait, so that the device thread notifies only when somebody listens
  *
- * Payload is stored before its sequence number and loaded after it; Atomics orders the two. Each vCPU has a line of its own, so that
- * two vCPUs never share a cache line.
+ * Payload is stored before its sequence number and loaded after it; Atomics orders the two. Each vCPU has a line of its
+ * own, so that two vCPUs never share a cache line.
  *
- * Falling asleep is the one race. The device thread stores `sleeping = 1`, looks at every mailbox once more, then blocks in
- * epoll_wait. A vCPU stores `request`, then loads `sleeping`. Both are sequentially consistent, so in either order nothing is lost:
- *   vCPU first:   the device thread's last look sees the request, and it does not sleep.
- *   device first: the vCPU sees `sleeping = 1` and rings the doorbell; epoll keeps the ring, so epoll_wait returns at once even if it
+ * Falling asleep is the one race. The device thread stores `sleeping = 1`, looks at every mailbox once more, then
+ * blocks in epoll_wait. A vCPU stores `request`, then loads `sleeping`. Both are sequentially consistent, so in either
+ * order nothing is lost:
+ *   vCPU first:   the device thread's last look sees the request, and it does not sleep. device first: the vCPU sees
+ *   `sleeping = 1` and rings the doorbell; epoll keeps the ring, so epoll_wait returns at once even if it
  *                 is entered only afterwards.
  * Both at once: both happen, and the spare ring costs one empty pass.
  */
 
-/** What an access does. A `memoryFault` has no address: KVM met memory that does not answer, and the reply is a count of withdrawals. */
+/**
+ * What an access does. A `memoryFault` has no address: KVM met memory that does not answer, and the reply is a count of
+ * withdrawals.
+ */
 export const ACCESS = { portRead: 0, portWrite: 1, mmioRead: 2, mmioWrite: 3, memoryFault: 4 } as const;
 export type Access = (typeof ACCESS)[keyof typeof ACCESS];
 
@@ -59,8 +64,9 @@ const LEAST_SPINS = 100;
 const PROBE_INTERVAL = 256;
 
 /**
- * How often a waiting vCPU looks for its answer before it sleeps: as often as allowed while that finds answers, hardly at all where it does not,
- * because the device thread is not running. On a busy host it cannot run for as long as this thread keeps looking.
+ * How often a waiting vCPU looks for its answer before it sleeps: as often as allowed while that finds answers, hardly
+ * at all where it does not, because the device thread is not running. On a busy host it cannot run for as long as this
+ * thread keeps looking.
  */
 class SpinBudget {
   readonly #maximum: number;
@@ -153,8 +159,8 @@ export class MailboxClient {
     budget.missed();
     Atomics.store(words, base + WAITS, 1);
     for (let seconds = 1; ; seconds++) {
-      // The condition is checked after `waits` was stored, and Atomics.wait checks it once more: an answer stored before either
-      // check is seen, one stored after them notifies.
+      // The condition is checked after `waits` was stored, and Atomics.wait checks it once more: an answer stored
+      // before either check is seen, one stored after them notifies.
       const reply = Atomics.load(words, base + REPLY);
       if (reply === sequence) break;
       const outcome = Atomics.wait(words, base + REPLY, reply, 1000);

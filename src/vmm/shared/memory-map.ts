@@ -85,7 +85,10 @@ export function pciPortWindows(hasTestDevice: boolean): readonly Window[] {
   return hasTestDevice ? cutOut(PCI_WINDOW_IO, TEST_DEVICE.lines) : [PCI_WINDOW_IO];
 }
 
-/** Ports that the host bridge passes on to its bus, as its _CRS says: all but those of configuration, and of the test device's lines. */
+/**
+ * Ports that the host bridge passes on to its bus, as its _CRS says: all but those of configuration, and of the test
+ * device's lines.
+ */
 export function bridgePorts(hasTestDevice: boolean): readonly Window[] {
   const [low, high] = cutOut({ base: 0, sizeBytes: 0x1_0000 }, PORTS.pciConfig, 8);
   return hasTestDevice ? [low, ...cutOut(high, TEST_DEVICE.lines)] : [low, high];

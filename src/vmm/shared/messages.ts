@@ -40,7 +40,9 @@ export function announceStage({ stage }: LoadingWorker, reached: (typeof STAGE)[
 export interface DeviceWorkerData {
   readonly mailboxes: SharedArrayBuffer;
   readonly doorbell: Fd;
-  /** One word, 1 once the machine is on its way out: for waits of the device thread, which reads no message meanwhile. */
+  /**
+   * One word, 1 once the machine is on its way out: for waits of the device thread, which reads no message meanwhile.
+   */
   readonly stopping: Int32Array;
   /** `auto`: adaptive; `never`: a host with one CPU, where polling keeps the vCPU from running. */
   readonly pollMicroseconds: number | "auto" | "never";

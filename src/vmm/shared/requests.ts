@@ -10,8 +10,9 @@ import type { DeviceStatistics } from "./statistics.ts";
 import type { WhenBehind } from "./trace-credit.ts";
 
 /*
- * What the control thread asks of the device thread, each with its answer. A request carries a token, and its reply the same: requests are
- * answered in the order they were sent, one reply for each, unless the thread ends before. Plain data only.
+ * What the control thread asks of the device thread, each with its answer. A request carries a token, and its reply the
+ * same: requests are answered in the order they were sent, one reply for each, unless the thread ends before. Plain
+ * data only.
  */
 
 /** KVM's descriptors of a power cycle; the control thread owns them. */
@@ -44,14 +45,20 @@ export interface TraceSettings {
 export interface DeviceRequests {
   /** Makes the devices of one power cycle; refused with a SpecError or HostError, and nothing is left then. */
   readonly build: { readonly asks: BuildParts & { readonly storage: StoragePorts }; readonly answer: MachinePlan };
-  /** The guest starts: files that its output goes to are emptied. Refused with nothing emptied when one is another file's. */
+  /**
+   * The guest starts: files that its output goes to are emptied. Refused with nothing emptied when one is another
+   * file's.
+   */
   readonly begin: { readonly asks: undefined; readonly answer: undefined };
   /** Takes the devices apart, keeps the host's ends. The vCPUs have stopped. Answers the counters of the cycle. */
   readonly dismantle: { readonly asks: undefined; readonly answer: DeviceStatistics };
   readonly statistics: { readonly asks: undefined; readonly answer: DeviceStatistics };
   /** Looks at everything; refused while there is no power cycle. */
   readonly snapshot: { readonly asks: undefined; readonly answer: DeviceSnapshot };
-  /** Switches the trace on, over or, without settings, off; it outlives the power cycle. What was traced until then is sent before the reply. */
+  /**
+   * Switches the trace on, over or, without settings, off; it outlives the power cycle. What was traced until then is
+   * sent before the reply.
+   */
   readonly trace: { readonly asks: TraceSettings | undefined; readonly answer: undefined };
 }
 

@@ -6,7 +6,10 @@ export interface ResolvedDevice extends DeviceSpec {
   readonly host: HostFunction;
 }
 
-/** A machine as the control thread hands it to the device thread: its specification, and what of the host belongs to it. Plain data. */
+/**
+ * A machine as the control thread hands it to the device thread: its specification, and what of the host belongs to it.
+ * Plain data.
+ */
 export interface ResolvedMachine extends MachineSpec {
   readonly devices: readonly ResolvedDevice[];
 }

@@ -14,8 +14,8 @@ export type { QueueIndices, VirtqueueAddresses } from "../../virtio/queue.ts";
 export type { FunctionVectors, HiddenCapability, MemorySlot, RouteState, RoutingEntry, VirtioInspection };
 
 /*
- * A machine as it is at one moment, for inspectors: plain data, so that it crosses threads and can be stored. Taking it changes nothing and
- * asks no device. Addresses are guest-physical, or port numbers.
+ * A machine as it is at one moment, for inspectors: plain data, so that it crosses threads and can be stored. Taking it
+ * changes nothing and asks no device. Addresses are guest-physical, or port numbers.
  */
 
 /** A stretch of a BAR, in bytes from its start. */
@@ -85,8 +85,8 @@ export interface FunctionSnapshot {
   readonly revision: number;
   readonly bars: readonly BarSnapshot[];
   /**
-   * Configuration space, 256 or 4096 bytes. Registers that live in a passed-through device are as the guest has read them last; windows to
-   * other registers show nothing.
+   * Configuration space, 256 or 4096 bytes. Registers that live in a passed-through device are as the guest has read
+   * them last; windows to other registers show nothing.
    */
   readonly config: Uint8Array;
   readonly capabilities: readonly CapabilitySnapshot[];

@@ -47,8 +47,8 @@ export function outputsOf(spec: { readonly serial: CharSpec; readonly console: C
 }
 
 /**
- * Refuses outputs that would destroy an input or each other: by device and inode, whatever their names; by directory and name where there is
- * no file yet. Character devices may be shared: a terminal, /dev/null.
+ * Refuses outputs that would destroy an input or each other: by device and inode, whatever their names; by directory
+ * and name where there is no file yet. Character devices may be shared: a terminal, /dev/null.
  *
  * @throws SameFileError for the first one; SpecError for an output that is a block device.
  */

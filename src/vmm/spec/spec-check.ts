@@ -12,29 +12,32 @@ export type DeviceInput = Pick<DeviceSpec, "path"> & Partial<DeviceSpec>;
 /** A vfio-user device as callers describe it. */
 export type UserDeviceInput = Pick<UserDeviceSpec, "socket"> & Partial<UserDeviceSpec>;
 
-/** A machine as callers describe it: a kernel, and what differs from the defaults. A complete {@link MachineSpec} is one too. */
+/**
+ * A machine as callers describe it: a kernel, and what differs from the defaults. A complete {@link MachineSpec} is one
+ * too.
+ */
 export interface MachineInput {
   readonly kernel: string;
   readonly initramfs?: string;
-  /** Empty unless told. */
+  /** Default: empty. */
   readonly cmdline?: string;
-  /** One unless told. */
+  /** Default: one. */
   readonly cpus?: { readonly count?: number };
-  /** 512 MiB unless told. */
+  /** Default: 512 MiB. */
   readonly memory?: Partial<MemorySpec>;
   readonly disks?: readonly DiskInput[];
   readonly devices?: readonly DeviceInput[];
   readonly userDevices?: readonly UserDeviceInput[];
-  /** The typed API unless told. */
+  /** Default: the typed API. */
   readonly serial?: CharSpec;
-  /** No console unless told. */
+  /** Default: no console. */
   readonly console?: CharSpec;
-  /** `/dev/urandom` unless told. */
+  /** Default: `/dev/urandom`. */
   readonly rng?: { readonly source?: string };
   readonly debugExitPort?: number;
-  /** False unless told. */
+  /** Default: false. */
   readonly hasTestDevice?: boolean;
-  /** True unless told. */
+  /** Default: true. */
   readonly allowReboot?: boolean;
   readonly pollMicroseconds?: number;
 }

@@ -46,8 +46,9 @@ export interface UserDeviceSpec {
   readonly socket: string;
   readonly id: string;
   /**
-   * How long the machine waits for the server, in seconds, before the device counts as lost: for all that one access of the guest makes
-   * it wait, and for slow accesses within a minute. 5 when absent; `off` for as long as the server likes, as when it is debugged.
+   * How long the machine waits for the server, in seconds, before the device counts as lost: for all that one access of
+   * the guest makes it wait, and for slow accesses within a minute. 5 when absent; `off` for as long as the server
+   * likes, as when it is debugged.
    */
   readonly timeoutSeconds?: number | "off";
 }

@@ -30,8 +30,8 @@ import {
 } from "../shared/vcpu-control.ts";
 
 /*
- * Entry file of a vCPU thread. Between power cycles it waits for messages on its event loop; within one it is in `runLoop`, which
- * returns only when the machine stops, the guest triple-faults or KVM gives up.
+ * Entry file of a vCPU thread. Between power cycles it waits for messages on its event loop; within one it is in
+ * `runLoop`, which returns only when the machine stops, the guest triple-faults or KVM gives up.
  */
 
 // Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.
@@ -99,7 +99,8 @@ function runLoop(vcpu: Vcpu): VcpuStop {
       continue;
     }
     if (outcome === "interrupted") {
-      // Interrupted. The kick was either for a stop, seen above, or late: pending ones would end the next KVM_RUN at once.
+      // Interrupted. The kick was either for a stop, seen above, or late: pending ones would end the next KVM_RUN at
+      // once.
       control.count(COUNT_INTERRUPTED);
       drainKickSignals();
       continue;

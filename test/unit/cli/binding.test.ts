@@ -101,7 +101,8 @@ t.test("bind() --dry-run prints each write and does none", async (t) => {
   const devices = `${around.root.sys}/bus/pci/devices/${GPU}`;
   t.equal(
     around.printed(),
-    `echo vfio-pci > ${devices}/driver_override\necho ${GPU} > ${devices}/driver/unbind\necho ${GPU} > ${around.root.sys}/bus/pci/drivers_probe\n`,
+    `echo vfio-pci > ${devices}/driver_override\necho ${GPU} > ${devices}/driver/unbind\necho ${GPU} > ` +
+      `${around.root.sys}/bus/pci/drivers_probe\n`,
   );
   t.same(kernel.log, []);
   t.notOk(existsSync(around.root.run));

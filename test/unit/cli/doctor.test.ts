@@ -72,7 +72,8 @@ t.test("doctor() refuses wrong words", async (t) => {
 t.test("doctor() asks the real host when nobody answers for it", async (t) => {
   const around = fakeSurroundings(t, []);
   const status = await doctor(["--json"], around);
-  const { wouldStart, checks } = JSON.parse(around.printed()) as { wouldStart: boolean; checks: HostCheck[] }; // cast: as doctor() prints
+  // cast: as doctor() prints
+  const { wouldStart, checks } = JSON.parse(around.printed()) as { wouldStart: boolean; checks: HostCheck[] };
   t.equal(status, wouldStart ? 0 : 1);
   t.ok(checks.some(({ topic }) => topic === "/dev/kvm"));
   t.ok(checks.some(({ topic }) => topic === "memory lock limit"));

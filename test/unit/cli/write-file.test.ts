@@ -47,7 +47,8 @@ t.test("writeFile() leaves the old file as it was when the new one cannot be wri
   const program = `
     import { writeFile } from ${JSON.stringify(MODULE)};
     for (const name of ["summary", "new"]) {
-      await writeFile("the summary", ${JSON.stringify(at("limited/"))} + name, "x".repeat(2000)).catch((error) => console.log(String(error)));
+      const path = ${JSON.stringify(at("limited/"))} + name;
+      await writeFile("the summary", path, "x".repeat(2000)).catch((error) => console.log(String(error)));
     }`;
   const node = [process.execPath, "--input-type=module", "-e", program];
   const { stdout } = spawnSync("bash", ["-c", 'ulimit -f 1; exec "$@"', "-", ...node], { encoding: "utf8" });

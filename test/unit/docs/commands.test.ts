@@ -10,8 +10,8 @@ import { codeBlocks, userDocuments } from "../../support/documents.ts";
 import { deadSocket } from "../../support/socket-pair.ts";
 
 /*
- * Command lines of the README and the guides, as users copy them. Those of `run` are parsed with the files they name; those of other
- * commands name a command and options of it; npm scripts exist.
+ * Command lines of the README and the guides, as users copy them. Those of `run` are parsed with the files they name;
+ * those of other commands name a command and options of it; npm scripts exist.
  */
 
 const function_ = { vendor: "0x8086", config: "c" };

@@ -135,7 +135,8 @@ t.test("DeviceUsage.reasons() finds a default route, through bonds, bridges and 
   const zeros = "0".repeat(32);
   six.proc(
     "net/ipv6_route",
-    `${zeros} 00 ${zeros} 00 fe800000000000000000000000000001 1 1 0 3 eth1\n${zeros} 00 ${zeros} 00 ${zeros} ffffffff 1 0 200200 lo`,
+    `${zeros} 00 ${zeros} 00 fe800000000000000000000000000001 1 1 0 3 eth1\n${zeros} 00 ${zeros} 00 ${zeros} ` +
+      "ffffffff 1 0 200200 lo",
   );
   t.same(six.reasons(NIC), ["the default route is eth1"]);
 });

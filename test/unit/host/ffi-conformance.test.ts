@@ -10,8 +10,8 @@ import { bytes, HostBench, text } from "../../support/host-bench.ts";
 const told = (library: Libc, answer: number): string => (answer === -1 ? `-1 errno ${library.errno()}` : `${answer}`);
 
 /**
- * Calls with answers that do not depend on who asks. Each is made by both libraries and must answer the same text; descriptors and
- * addresses, which differ, are replaced by what can be said about them.
+ * Calls with answers that do not depend on who asks. Each is made by both libraries and must answer the same text;
+ * descriptors and addresses, which differ, are replaced by what can be said about them.
  */
 const CALLS: Readonly<Record<string, (library: Libc, bench: HostBench) => string>> = {
   getpid: (library) => `${library.getpid()}`,
@@ -281,7 +281,8 @@ t.test("libc.view() shows the memory that ref-napi reads through a pointer", asy
   view.set(bytes("seen by both"), 4096);
   const pointer = Buffer.alloc(8);
   pointer.writeBigUInt64LE(BigInt(address));
-  const other = ref.readPointer(pointer, 0, 8192); // the whole mapping at once: a second length for one address is refused
+  // the whole mapping at once: a second length for one address is refused
+  const other = ref.readPointer(pointer, 0, 8192);
   t.equal(other.length, 8192);
   t.equal(ref.address(other), address);
   t.equal(other.toString("latin1", 4096, 4108), "seen by both");

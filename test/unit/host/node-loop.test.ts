@@ -48,7 +48,8 @@ for (const [how, status] of [
 ] as const) {
   t.test(`NodeLoop keeps no process from ending: ${how}`, async (t) => {
     const module = new URL("../../../src/host/node-loop.js", import.meta.url);
-    const program = `import { NodeLoop } from "${module}"; new NodeLoop(() => undefined); setTimeout(() => { ${how} }, 10);`;
+    const program =
+      `import { NodeLoop } from "${module}"; new NodeLoop(() => undefined); setTimeout(() => { ` + `${how} }, 10);`;
     const child = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "ignore" });
     t.teardown(() => child.kill("SIGKILL"));
     t.same(await once(child, "exit"), [status, null]);

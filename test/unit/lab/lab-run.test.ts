@@ -6,7 +6,10 @@ import { HostError } from "../../../src/base/errors.ts";
 
 type Bench = Pick<typeof t, "testdir" | "teardown">;
 
-/** A program that stands in for QEMU: `script` has the socket paths as $1 (console) and $2 (report), and `say` to write to one of them. */
+/**
+ * A program that stands in for QEMU: `script` has the socket paths as $1 (console) and $2 (report), and `say` to write
+ * to one of them.
+ */
 function fakeQemu(test: Bench, folder: string, script: string): void {
   const say = `say() { node -e 'require("net").connect(process.argv[1]).end(process.argv[2] + "\\n")' "$1" "$2"; }`;
   writeFileSync(join(folder, "qemu-system-x86_64"), `#!/bin/sh\n${say}\n${script}\n`);

@@ -33,7 +33,10 @@ const KEPT_BACK: readonly (readonly [id: number, name: string])[] = [
   [0x3f, "one nobody knows yet"],
 ];
 
-/** A device whose extended space is `ids`, 32 bytes each, all registers ones, between two serial numbers that a guest may have. */
+/**
+ * A device whose extended space is `ids`, 32 bytes each, all registers ones, between two serial numbers that a guest
+ * may have.
+ */
 function madeUp(ids: readonly number[]): DeviceRecording {
   const body = u32(...new Array<number>(7).fill(0xffff_ffff));
   const image = pciImage({

@@ -12,7 +12,8 @@ t.test(
         ...IDENTITY,
         capabilities: [
           pmCapability(0x40),
-          { id: 0x05, at: 0x50, body: [...u16(0x0180), ...new Array(20).fill(0)] }, // MSI with masks and 64-bit addresses
+          // MSI with masks and 64-bit addresses
+          { id: 0x05, at: 0x50, body: [...u16(0x0180), ...new Array(20).fill(0)] },
           msixCapability(0x70, 5, 0x3, 0x2003),
           { id: 0x09, at: 0x80, body: [0x10, ...new Array(13).fill(0x55)] },
           expressCapability(0xa0),

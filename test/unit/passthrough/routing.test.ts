@@ -8,8 +8,9 @@ import { FakePassthroughHost, PassthroughBench } from "../../support/fake-passth
 import { pciImage, u16 } from "../../support/pci-image.ts";
 
 /*
- * Device and KVM are fakes, everything between them is the program's own: configuration space, MSI and MSI-X registers, routes with
- * real eventfds, the routing table. The test is the guest on one side and the device, by the eventfds it was given, on the other.
+ * Device and KVM are fakes, everything between them is the program's own: configuration space, MSI and MSI-X registers,
+ * routes with real eventfds, the routing table. The test is the guest on one side and the device, by the eventfds it
+ * was given, on the other.
  */
 
 const MSIX_AT = 0x40;

@@ -39,7 +39,9 @@ export function interruptTexts(config: ConfigSpace, gsiOf?: (pin: number) => Gsi
   return kinds;
 }
 
-/** Tells how the guest will reach a passed-through function: a line for each piece of a BAR, and one for its interrupts. */
+/**
+ * Tells how the guest will reach a passed-through function: a line for each piece of a BAR, and one for its interrupts.
+ */
 export function reportFunction(fn: PassthroughFunction, report: Report): void {
   for (const bar of fn.summary().bars) {
     const name = bar.kind === "rom" ? "the expansion ROM" : `BAR ${bar.index}`;

@@ -36,7 +36,10 @@ interface OpenFunction {
   readonly function: PassthroughFunction;
 }
 
-/** The functions of the host that a board has, with all that they share: the source they come from, and guest RAM in its addresses. */
+/**
+ * The functions of the host that a board has, with all that they share: the source they come from, and guest RAM in its
+ * addresses.
+ */
 export class HostFunctions {
   /** How long it took to map guest RAM. */
   readonly dma: PlanDma;
@@ -45,8 +48,8 @@ export class HostFunctions {
   readonly #isReleased = new Set<OpenFunction>();
 
   /**
-   * Opens all functions; those that opening did not reset are reset with their bus. BARs are mapped for the other devices' DMA only where
-   * there are other devices.
+   * Opens all functions; those that opening did not reset are reset with their bus. BARs are mapped for the other
+   * devices' DMA only where there are other devices.
    *
    * @throws HostError with advice; everything is given back then.
    */
@@ -101,7 +104,10 @@ export class HostFunctions {
     }));
   }
 
-  /** Gives everything back, after a reset of the functions that closing alone does not reset. The guest must have stopped. */
+  /**
+   * Gives everything back, after a reset of the functions that closing alone does not reset. The guest must have
+   * stopped.
+   */
   close(): void {
     const open = this.#opened.filter((one) => !this.#isReleased.has(one)).reverse();
     for (const { function: fn } of open) fn.retire();

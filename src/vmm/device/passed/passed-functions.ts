@@ -26,7 +26,10 @@ export interface PassedFunction {
   readonly release: () => void;
 }
 
-/** The passed-through functions of a board: the one list, for removals, statistics, memory faults and descriptions. Device thread only. */
+/**
+ * The passed-through functions of a board: the one list, for removals, statistics, memory faults and descriptions.
+ * Device thread only.
+ */
 export class PassedFunctions {
   /** In the order of their making, released ones too: their counters are the machine's. */
   readonly #all: PassedFunction[] = [];
@@ -61,7 +64,10 @@ export class PassedFunctions {
     return this.#faults.handle();
   }
 
-  /** What a plan says of a function besides its configuration space; `undefined` for functions that are not passed through. */
+  /**
+   * What a plan says of a function besides its configuration space; `undefined` for functions that are not passed
+   * through.
+   */
   describe(fn: PciFunction): PassthroughDescription | undefined {
     const passed = this.of(fn);
     if (passed === undefined) return undefined;

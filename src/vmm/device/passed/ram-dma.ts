@@ -8,8 +8,8 @@ import type { PlanDma } from "../../shared/plan.ts";
 export type DmaMemory = Pick<GuestRam, "regions" | "sizeBytes" | "hostAddress">;
 
 /**
- * Lets passed-through devices reach all guest RAM, at DMA addresses that are the guest's physical ones. The kernel pins every page, which
- * is what takes the time of such a start: so it is told.
+ * Lets passed-through devices reach all guest RAM, at DMA addresses that are the guest's physical ones. The kernel pins
+ * every page, which is what takes the time of such a start: so it is told.
  *
  * @throws HostError
  */

@@ -18,12 +18,13 @@ export interface RemovalParts {
 /**
  * Takes passed-through functions away from a running guest, for three reasons:
  *
- * - The host wants one back (REQ: somebody unbinds its driver, and waits): the guest is asked to let go of the slot, by ACPI. When it does,
- *   all functions of the slot go back. The host asks again and again, and so does this, since a guest that boots may not listen yet.
- *   How long that may last is the control thread's to decide, which hears of the beginning and the end.
- * - The host reports an error the device does not recover from (ERR): as if the device had been pulled. It disappears at once, whoever
- *   still reads it gets all ones, its DMA and interrupts end with its release; the guest is asked to tidy up.
- *   A device of another process whose server is lost goes the same way.
+ * - The host wants one back (REQ: somebody unbinds its driver, and waits): the guest is asked to let go of the slot, by
+ *   ACPI. When it does, all functions of the slot go back. The host asks again and again, and so does this, since a
+ *   guest that boots may not listen yet. RemovalDeadlines on the control thread enforces the timeout; it receives
+ *   `deviceWanted` and `deviceReleased`.
+ * - The host reports an error the device does not recover from (ERR): as if the device had been pulled. It disappears
+ *   at once: reads give all ones, and its DMA and interrupts end with its release. The guest is asked to tidy up. A
+ *   device of another process whose server is lost goes the same way.
  * - The guest lets go of a slot of its own accord.
  *
  * Device thread only.

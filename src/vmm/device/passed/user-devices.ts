@@ -7,7 +7,10 @@ import type { UserDeviceSpec } from "../../spec/spec.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
 
-/** What devices of other processes are wired to: the same as functions of the host. No IOMMU stands between them and guest RAM: a memfd does. */
+/**
+ * What devices of other processes are wired to: the same as functions of the host. No IOMMU stands between them and
+ * guest RAM: a memfd does.
+ */
 export interface UserDeviceParts {
   readonly host: PassthroughHost;
   readonly memory: SharedMemory;
@@ -19,8 +22,8 @@ export interface UserDeviceParts {
 }
 
 /**
- * The same after a reset of the guest, which the machine owes it whether the server is there or not. A server that came back since is
- * connected to again.
+ * The same after a reset of the guest, which the machine owes it whether the server is there or not. A server that came
+ * back since is connected to again.
  *
  * @returns `undefined` where the server cannot be used, which is reported: the guest starts without the device.
  */
@@ -35,7 +38,8 @@ export function reopenUserDevice(parts: UserDeviceParts, device: UserDeviceSpec)
 }
 
 /**
- * Connects to a device that is a process of its own, by vfio-user. The function is the caller's to close, which hangs up.
+ * Connects to a device that is a process of its own, by vfio-user. The function is the caller's to close, which hangs
+ * up.
  *
  * @throws HostError with the socket's path; nothing is left then.
  */

@@ -126,7 +126,7 @@ t.test("parseRun() reads rom= of --device, and other VMMs' spellings of the same
   t.match(device("rombar=0"), { rom: { kind: "off" } });
   t.match(device("x-no-mmap=on"), { bars: "trap" });
   t.match(device("iommu=off,pci_segment=0"), { bars: "map" });
-  t.notOk("rom" in (device("bars=map") ?? {}), "the device's own unless told");
+  t.notOk("rom" in (device("bars=map") ?? {}), "the device's own by default");
   t.match(parse("--device", "host=~/0000:01:00.0").spec.devices, [{ path: `${home}/0000:01:00.0` }]);
   t.match(parse("--device", "sysfsdev=~/0000:01:00.0").spec.devices, [{ path: `${home}/0000:01:00.0` }]);
 });
@@ -221,7 +221,7 @@ t.test("parseRun() says what does the job of options and keys that people bring 
   t.equal(refused("-m", "512"), "unknown option '-m': write --memory 512M");
   t.equal(refused("-smp", "4"), "unknown option '-smp': write --cpus 4");
   t.equal(refused("-kernel", "x"), "unknown option '-kernel'; did you mean '--kernel'?");
-  t.equal(refused("--cpus", "boot=2,max=4"), "--cpus max: nothing can be added to a running guest: leave it away");
+  t.equal(refused("--cpus", "boot=2,max=4"), "--cpus max: nothing can be added to a running guest: omit it");
   t.match(refused("--memory", "size=1G,mergeable=on"), /^--memory mergeable: memory is shared with devices/);
   t.match(refused("--disk", `path=${home}/a.raw,num_queues=4`), /^--disk num_queues: a disk has one queue/);
   t.notMatch(refused("--memory", "mergable=on"), /did you mean/, "what is refused is not proposed");

@@ -37,8 +37,9 @@ interface Options {
 }
 
 /**
- * A guest's driver, its disk and the storage worker, all at the hands of one sequence of random numbers: several requests at a time, a
- * worker that is slow, flushes that last while others go on, resets of the guest with requests under way.
+ * A guest's driver, its disk and the storage worker, all at the hands of one sequence of random numbers: several
+ * requests at a time, a worker that is slow, flushes that last while others go on, resets of the guest with requests
+ * under way.
  */
 class Workload {
   readonly log: WriteLog;
@@ -101,7 +102,10 @@ class Workload {
     return [virtio, queue];
   }
 
-  /** The guest's reset, as the board does it: the device goes, the disk stays, requests that are under way stay unanswered. */
+  /**
+   * The guest's reset, as the board does it: the device goes, the disk stays, requests that are under way stay
+   * unanswered.
+   */
   #reset(): void {
     this.#virtio.pci.close();
     for (const answer of this.#waiting.values()) answer(-1);

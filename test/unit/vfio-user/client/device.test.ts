@@ -270,7 +270,8 @@ t.test("UserDevice asks for another machine only where the server hangs up or is
   t.teardown(() => listener.close());
   t.equal(
     refusal(silent, { timeoutMs: 50 }),
-    "HostError: Cannot use thing: its server has not answered VFIO_USER_VERSION for 50 ms (does it serve another machine already?)",
+    "HostError: Cannot use thing: its server has not answered VFIO_USER_VERSION for 50 ms (does it serve another " +
+      "machine already?)",
   );
 });
 

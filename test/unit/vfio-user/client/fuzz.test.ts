@@ -14,8 +14,9 @@ import { socketPath } from "../../../support/socket-pair.ts";
 import { UserBench } from "../../../support/user-server.ts";
 
 /*
- * Devices whose servers send wrong, late, too much, too little or nothing. Whatever they do, the client throws no other errors than
- * HostErrors, keeps no descriptor, and is through within its deadlines. A failure names its seed, which replays it.
+ * Devices whose servers send wrong, late, too much, too little or nothing. Whatever they do, the client throws no other
+ * errors than HostErrors, keeps no descriptor, and is through within its deadlines. A failure names its seed, which
+ * replays it.
  */
 
 const SEEDS = 150;

@@ -11,7 +11,9 @@ import { fields, version } from "../../../support/user-client.ts";
 
 const [VERSION, REGION_READ, DMA_READ] = [1, 9, 11] as const;
 
-/** What a played client does while it is waited for: answers, sends something else, or nothing. Time goes by as told. */
+/**
+ * What a played client does while it is waited for: answers, sends something else, or nothing. Time goes by as told.
+ */
 type Play = (asked: OutgoingMessage) => { readonly takesMs: number; readonly arrival: Arrival };
 
 /** A connection of a device without registers to a played client, on a played clock. */

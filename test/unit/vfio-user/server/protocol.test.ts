@@ -4,8 +4,8 @@ import { fields, RawClient, version } from "../../../support/user-client.ts";
 import { startScratchServer, startServer } from "../../../support/user-server.ts";
 
 /*
- * What other implementations expect of a server: libvfio-user's suite (test/py: test_negotiate, test_device_get_info, …_irq_info,
- * …_region_info, …_region_io_fds, test_setup_region) and QEMU's client (hw/vfio-user/proxy.c and device.c).
+ * What other implementations expect of a server: libvfio-user's suite (test/py: test_negotiate, test_device_get_info,
+ * …_irq_info, …_region_info, …_region_io_fds, test_setup_region) and QEMU's client (hw/vfio-user/proxy.c and device.c).
  */
 
 const EINVAL = 22;

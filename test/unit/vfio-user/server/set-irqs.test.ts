@@ -5,8 +5,8 @@ import { fields, RawClient } from "../../../support/user-client.ts";
 import { startServer } from "../../../support/user-server.ts";
 
 /*
- * SET_IRQS as libvfio-user's test/py/test_device_set_irqs.py and the kernel's vfio_set_irqs_validate_and_prepare and vfio_pci_intrs.c have
- * it. edu has INTx and one MSI, nvme 17 vectors of MSI-X.
+ * SET_IRQS as libvfio-user's test/py/test_device_set_irqs.py and the kernel's vfio_set_irqs_validate_and_prepare and
+ * vfio_pci_intrs.c have it. edu has INTx and one MSI, nvme 17 vectors of MSI-X.
  */
 
 const EINVAL = 22;

@@ -11,13 +11,15 @@ spawnSync("mkfifo", [fifo]);
 
 /** A program with a thread in open(2) of a pipe that has no writer: Node would wait for it without end. */
 function leave(body: string): { status: number | null; signal: string | null; output: string } {
+  const module = new URL("../../../../src/vmm/control/process-exit.js", import.meta.url);
   const source = `
     import { Worker } from "node:worker_threads";
-    import { ProcessExit } from ${JSON.stringify(new URL("../../../../src/vmm/control/process-exit.js", import.meta.url))};
+    import { ProcessExit } from ${JSON.stringify(module)};
     process.on("exit", () => console.log("before"));
     const exit = new ProcessExit(() => { console.log("release"); return false; });
     process.on("exit", (status) => console.log("after", status));
-    const code = 'require("node:worker_threads").parentPort.postMessage(0); require("node:fs").openSync("${fifo}", "r")';
+    const code = 'require("node:worker_threads").parentPort.postMessage(0); ' +
+    'require("node:fs").openSync("${fifo}", "r")';
     const worker = new Worker(code, { eval: true, execArgv: [] });
     worker.once("message", () => { ${body} });
   `;
@@ -38,7 +40,8 @@ t.test("ProcessExit shows the exception that ends the process", async (t) => {
 
 t.test("ProcessExit leaves the end to whoever says by which signal", async (t) => {
   const { status, signal, output } = leave(
-    `process.emit("exit", 143, "SIGTERM"); process.removeAllListeners("SIGTERM"); process.kill(process.pid, "SIGTERM");`,
+    'process.emit("exit", 143, "SIGTERM"); process.removeAllListeners("SIGTERM"); process.kill(process.pid, ' +
+      '"SIGTERM");',
   );
   t.same([status, signal, output], [null, "SIGTERM", "before\nrelease\nafter 143\n"]);
 });

@@ -10,7 +10,8 @@ function client(shared: SharedArrayBuffer, vcpu: number, spinLimit: number, coun
       const { shared, vcpu, spinLimit, count, bell } = workerData;
       const words = new Int32Array(bell);
       const ring = () => { Atomics.store(words, 0, 1); Atomics.notify(words, 0); };
-      const mailbox = new MailboxClient(shared, vcpu, { awake: spinLimit, asleep: spinLimit }, ring, () => false, () => {});
+      const spins = { awake: spinLimit, asleep: spinLimit };
+      const mailbox = new MailboxClient(shared, vcpu, spins, ring, () => false, () => {});
       let sum = 0;
       for (let i = 0; i < count; i++) sum += mailbox.access(ACCESS.mmioRead, 0x1_2345_6000 + i, 4, 0);
       parentPort.postMessage(sum);

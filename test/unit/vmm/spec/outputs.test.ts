@@ -148,9 +148,11 @@ t.test("parseRun() names the options of two parts that name one file", async (t)
 });
 
 t.test("completeSpec() refuses standard output that is a file the machine uses", async (t) => {
+  const module = new URL("../../../../src/vmm/spec/spec-check.js", import.meta.url).href;
+  const spec = { kernel: at("kernel"), disks: [{ path: at("disk") }], serial: { kind: "tty" } };
   const program = `
-    import { completeSpec } from ${JSON.stringify(new URL("../../../../src/vmm/spec/spec-check.js", import.meta.url).href)};
-    try { completeSpec({ kernel: ${JSON.stringify(at("kernel"))}, disks: [{ path: ${JSON.stringify(at("disk"))} }], serial: { kind: "tty" } }); }
+    import { completeSpec } from ${JSON.stringify(module)};
+    try { completeSpec(${JSON.stringify(spec)}); }
     catch (error) { process.stderr.write(String(error)); }`;
   const append = openSync(at("disk"), "a");
   const { stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
