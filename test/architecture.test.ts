@@ -136,11 +136,13 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "test/fuzz/accesses",
     "test/fuzz/removals",
     "test/fuzz/platform",
+    "test/fuzz/block",
     "test/fuzz/boot",
     "test/fuzz/command-line",
     "test/fuzz/vfio-user",
   ],
   "test/fuzz/accesses": ["src/**", "test/support", "test/fuzz/engine"],
+  "test/fuzz/block": ["src/**", "tools", "test/support", "test/fuzz/engine"],
   "test/fuzz/boot": ["src/base", "src/boot", "src/vmm/control", "guests", "test/support", "test/fuzz/engine"],
   "test/fuzz/command-line": [
     "src/cli",

@@ -1,4 +1,5 @@
 import { accessesTarget } from "./accesses/target.ts";
+import { blockTarget } from "./block/target.ts";
 import { bootTarget } from "./boot/target.ts";
 import { commandLineTarget } from "./command-line/target.ts";
 import type { Target } from "./engine/target.ts";
@@ -14,6 +15,7 @@ export const TARGETS: readonly (() => Target)[] = [
   platformTarget,
   bootTarget,
   commandLineTarget,
+  blockTarget,
   userServerTarget,
   userClientTarget,
 ];

@@ -12,7 +12,7 @@ export class PlayedStorage {
   readonly #ring: StorageRing = new StorageRing();
   readonly #completion: EventFd = EventFd.create();
 
-  constructor(t: Test) {
+  constructor(t: Pick<Test, "teardown">) {
     this.port = { ring: this.#ring.memory, completion: this.#completion.fd };
     this.#ring.enter("serving");
     t.teardown(() => this.#completion.close());

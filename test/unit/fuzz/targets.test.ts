@@ -8,6 +8,7 @@ const OPERATIONS: Readonly<Record<string, number>> = {
   platform: 60_000,
   boot: 2000,
   "command-line": 2000,
+  block: 8000,
   "vfio-user-server": 3000,
   "vfio-user-client": 2000,
 };

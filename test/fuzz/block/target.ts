@@ -1,0 +1,39 @@
+import { makeTarget, type Target } from "../engine/target.ts";
+import { DiskBench } from "./disk-bench.ts";
+import { generate } from "./generator.ts";
+import { kindOf, type Operation } from "./operations.ts";
+import { Places } from "./places.ts";
+
+const EPISODE_LENGTH = 1500;
+
+/** A guest's requests on a virtio disk in a file or block device. */
+export function blockTarget(): Target {
+  let made: Places | undefined;
+  const places = (): Places => {
+    made ??= new Places();
+    return made;
+  };
+  return makeTarget<Operation>({
+    name: "block",
+    about: "a guest's disk requests against a model, on ext4, tmpfs and loop devices, 4Kn too",
+    unit: "requests",
+    leftOut: () => places().leftOut,
+    generate: (random) => generate(random, EPISODE_LENGTH, places().usable),
+    run: (operations) => {
+      const [first] = operations;
+      const settings = first?.op === "disk" ? first : { isDirect: false, isWriteThrough: false };
+      const bench = new DiskBench(places().image(first?.op === "disk" ? first.place : "tmpfs"), settings);
+      try {
+        for (const [index, operation] of operations.entries()) {
+          const wrong = bench.run(operation);
+          if (wrong !== undefined) return `after operation ${index}: ${wrong}`;
+        }
+        return bench.finish();
+      } finally {
+        bench.close();
+      }
+    },
+    kind: kindOf,
+    close: () => made?.close(),
+  });
+}
