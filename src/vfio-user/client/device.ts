@@ -57,8 +57,8 @@ const DEFAULT_TIMEOUT_MS = 5000;
 const REGISTER_BYTES = 4;
 
 /**
- * A device whose other end is a process: a vfio-user 0.1 server behind a unix socket. It is to the rest of this folder
- * what a device of the kernel's is. Guest RAM is shared with the server from the first moment to {@link close}.
+ * `DeviceBackend` for a vfio-user 0.1 server on a Unix socket. Guest RAM is shared with the server from the first
+ * moment to {@link close}.
  *
  * When the server is lost, reads answer `undefined`, writes false, and switching things off does nothing.
  */
