@@ -219,7 +219,11 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
           writes: this.#writes[index] ?? 0,
         };
       }),
-      interrupts: { kind: this.#interrupts.active, armed: this.#interrupts.armedCount },
+      interrupts: {
+        kind: this.#interrupts.active,
+        armed: this.#interrupts.armedCount,
+        repeated: this.#interrupts.repeatedCount,
+      },
       armedVectors: this.#interrupts.armedVectors,
       hiddenCapabilities: this.#built.policy.hidden,
       forwardedConfigAccesses: this.#built.forwarded(),

@@ -32,6 +32,7 @@ export class FunctionInterrupts implements VectorHost {
   #line: Gsi | undefined;
   #intx: IntxConnection | undefined;
   #isHeld = false;
+  #repeatedCount = 0;
 
   constructor(backend: DeviceBackend, host: IntxHost, report: Report) {
     this.#backend = backend;
@@ -50,6 +51,11 @@ export class FunctionInterrupts implements VectorHost {
   /** Vectors that can arrive now; 1 for INTx. */
   get armedCount(): number {
     return this.#intx !== undefined ? 1 : this.#vectors.msi.armedCount + this.#vectors.msix.armedCount;
+  }
+
+  /** Interrupts that {@link FunctionInterrupts} itself gave the guest, one a vector that was disarmed for a moment. */
+  get repeatedCount(): number {
+    return this.#repeatedCount;
   }
 
   /** Vectors that the host signals now. */
@@ -123,6 +129,8 @@ export class FunctionInterrupts implements VectorHost {
     const routes = this.#wanted[kind] ?? [];
     const eventFds = routes.map((route): Fd => route?.eventFd ?? fd(-1));
     // A spurious interrupt costs a driver nothing, a lost one can stop it for good.
-    for (const vector of this.#vectors[kind].arm(eventFds)) routes[vector]?.inject();
+    const disarmed = this.#vectors[kind].arm(eventFds);
+    for (const vector of disarmed) routes[vector]?.inject();
+    this.#repeatedCount += disarmed.length;
   }
 }

@@ -26,7 +26,12 @@ export interface BarSummary {
 export interface PassthroughSummary {
   readonly name: string;
   readonly bars: readonly BarSummary[];
-  readonly interrupts: { readonly kind: "intx" | "msi" | "msix" | "none"; readonly armed: number };
+  readonly interrupts: {
+    readonly kind: "intx" | "msi" | "msix" | "none";
+    readonly armed: number;
+    /** Interrupts that the guest was given in case one was lost while the host armed its vectors anew. */
+    readonly repeated: number;
+  };
   /** Vectors whose eventfd the host signals; empty for INTx. */
   readonly armedVectors: readonly number[];
   readonly hiddenCapabilities: readonly HiddenCapability[];

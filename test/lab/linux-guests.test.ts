@@ -142,7 +142,11 @@ t.test("A guest with four CPUs uses an NVMe disk and a network card at once", as
   const sum = (counts: readonly number[]): number => counts.reduce((total, count) => total + count, 0);
   const onHost = sum([1, 2, 3, 4].map((vector) => Number(nvmeCounters?.[`interrupts.msix[${vector}]`])));
   const inGuest = sum(nvme.map(({ count }) => count));
-  t.ok(onHost >= inGuest, `${onHost} interrupts on the host, ${inGuest} in the guest: some may be one there`);
+  const repeated = Number(nvmeCounters?.["interruptsRepeated"]); // Debian 12's kernel arms a grown set of vectors anew
+  t.ok(
+    onHost + repeated >= inGuest,
+    `${onHost} interrupts on the host, ${repeated} repeated, ${inGuest} in the guest: some may be one there`,
+  );
 });
 
 t.test("A guest has its devices again after a reboot, and lets go of a card that the host takes back", async (t) => {

@@ -59,6 +59,11 @@ export interface PassthroughSnapshot {
     readonly kind: "intx" | "msi" | "msix" | "none";
     /** Vectors that can arrive now; 1 for INTx. */
     readonly armed: number;
+    /**
+     * Interrupts that the guest was given in case one was lost: a host before Linux 6.5 disarms a function's vectors
+     * for a moment when their number grows.
+     */
+    readonly repeated: number;
   };
   /** Vectors whose eventfd the host signals; empty for INTx. */
   readonly armedVectors: readonly number[];

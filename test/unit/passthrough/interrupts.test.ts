@@ -20,7 +20,7 @@ t.test("PassthroughFunction connects INTx when wired: masked while KVM's side is
   const bench = new PassthroughBench(SD_HOST);
   const log = interruptsOf(bench.host.takeLog()).map((line) => line.replace(/: \d+$/, ""));
   t.same(log, ["arm request 0", "arm intx 0", "mask intx", "connect gsi 17", "resample intx", "unmask intx"]);
-  t.same(bench.function.summary().interrupts, { kind: "intx", armed: 1 });
+  t.same(bench.function.summary().interrupts, { kind: "intx", armed: 1, repeated: 0 });
   t.not(bench.backend.resample, bench.backend.triggers.get("intx")?.[0]);
 });
 
@@ -53,7 +53,7 @@ t.test("PassthroughFunction arms a vector after its route is complete, only when
   t.same(interruptsOf(bench.host.takeLog()), [], "all entries are masked");
   writeEntry(bench, table, 1);
   t.same(interruptsOf(bench.host.takeLog()), ["route 100 message 0x4021", "route 100 unmask", "arm msix 1: 100"]);
-  t.same(bench.function.summary().interrupts, { kind: "msix", armed: 1 });
+  t.same(bench.function.summary().interrupts, { kind: "msix", armed: 1, repeated: 0 });
 });
 
 t.test("PassthroughFunction masks by the route and leaves the host's vector armed", async (t) => {
@@ -83,6 +83,7 @@ t.test("PassthroughFunction signals vectors that were disarmed for a moment to m
     "arm msix 0: 100 101",
     "route 100 signal",
   ]);
+  t.equal(bench.function.summary().interrupts.repeated, 1, "the interrupt of no host event is counted");
 });
 
 t.test("PassthroughFunction arms as many MSI messages as the guest enables, before it releases others", async (t) => {

@@ -96,6 +96,7 @@ function functionCounters(fn: PassthroughFunction): FunctionStatistics["counters
     host: fn.name,
     interruptKind: interrupts.kind,
     interruptsArmed: interrupts.armed,
+    interruptsRepeated: interrupts.repeated,
     forwardedConfigAccesses,
   };
   for (const bar of bars) {
