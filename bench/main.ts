@@ -11,6 +11,7 @@ import { describeMachine, formatRow, type Report, type RowReport } from "./repor
 import { block, interrupt } from "./rows/block.ts";
 import { exits, exitsOneCore } from "./rows/exits.ts";
 import { ffi } from "./rows/ffi.ts";
+import { flood } from "./rows/flood.ts";
 import { growth } from "./rows/growth.ts";
 import { idle, memory } from "./rows/idle.ts";
 import { boot, linuxIdle, path } from "./rows/lab.ts";
@@ -39,6 +40,7 @@ const ROWS: readonly Row[] = [
     ffi,
     growth,
     snapshot,
+    flood,
   ],
 ];
 
@@ -48,7 +50,7 @@ const USAGE = `node dist/bench/main.js [row…] [--rounds N] [--json FILE] [--en
   --rounds N    measurements of each thing; default: ${DEFAULT_ROUNDS}
   --json FILE   writes the result there too
   --entry FILE  the program to measure; default: dist/bundle/main.js
-  --long        idles for a minute instead of seconds, and starts QEMU's q35 too
+  --long        idles for a minute instead of seconds, starts QEMU's q35 too, floods for an hour
 rows: ${ROWS.map(({ name }) => name).join(", ")}
 `;
 
