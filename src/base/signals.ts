@@ -44,7 +44,7 @@ export interface MsiRoute {
 }
 
 /** An eventfd to hand on: a counter that a device, KVM or another process raises. */
-export interface EventDescriptor {
+export interface EventDescriptor extends Disposable {
   /** -1 after {@link close}. */
   readonly fd: Fd;
   /** Calling it twice is harmless. Close watches on it first. */

@@ -32,7 +32,7 @@ const SAME_REQUEST_MS = 200;
  * by that signal: the listeners of `exit` run first and are told which (they give the terminal back), and then the
  * signal is raised again with its default action, as `process.exit()` would wait for threads that do not come back.
  */
-export class StopRequests {
+export class StopRequests implements Disposable {
   readonly #process: ProcessEvents;
   readonly #report: (error: Error) => void;
   readonly #now: () => number;
@@ -86,6 +86,10 @@ export class StopRequests {
   close(): void {
     clearTimeout(this.#deadline);
     for (const [event, listener] of this.#listeners) this.#process.removeListener(event, listener);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #onSignal(signal: StopSignal): void {

@@ -24,7 +24,7 @@ export interface Readiness {
  * A nonblocking stream socket of the unix domain over which bytes travel with descriptors. Nothing here blocks but
  * {@link wait}. It does not own the socket until {@link close} is called.
  */
-export class DescriptorSocket {
+export class DescriptorSocket implements Disposable {
   readonly fd: Fd;
   readonly #header: DataView = new DataView(new ArrayBuffer(MSGHDR.size));
   readonly #headerBytes: Uint8Array = new Uint8Array(this.#header.buffer);
@@ -106,6 +106,10 @@ export class DescriptorSocket {
   close(): void {
     if (this.#isOpen) libc.close(this.fd);
     this.#isOpen = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #prepare(bytes: Uint8Array, controlSize: number): void {

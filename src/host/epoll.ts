@@ -18,7 +18,7 @@ const WRITABLE: number = EPOLL.EPOLLOUT | EPOLL.EPOLLHUP | EPOLL.EPOLLERR;
  * A callback may close any watch, its own too, and open new ones. An event that was already fetched for a closed watch
  * is dropped. That holds when another file has the descriptor number meanwhile, too.
  */
-export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter {
+export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter, Disposable {
   readonly #events: DataView = new DataView(new ArrayBuffer(EVENTS_PER_WAIT * EPOLL_EVENT.size));
   readonly #eventBytes: Uint8Array = new Uint8Array(this.#events.buffer);
   readonly #watches: (Watch | undefined)[] = [];
@@ -111,6 +111,10 @@ export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter {
     libc.close(this.#epoll);
     this.#epoll = -1;
     for (const watch of this.#watches) watch?.abandon();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

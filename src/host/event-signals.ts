@@ -18,7 +18,7 @@ const NO_FLAG_HAS_IT = 0x4000_0000;
  * file of ours, submitted as asynchronous I/O with IOCB_FLAG_RESFD, is over at once. Its end signals the eventfd
  * (eventfd_signal). It costs 0.6 µs, twice a write.
  */
-export class EventSignals {
+export class EventSignals implements Disposable {
   readonly #file: Fd;
   readonly #context: number;
   readonly #request: DataView = new DataView(new ArrayBuffer(IOCB.size));
@@ -70,6 +70,10 @@ export class EventSignals {
     this.#isOpen = false;
     libc.ioDestroy(this.#context);
     libc.close(this.#file);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #submit(file: Fd): number {

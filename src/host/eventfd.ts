@@ -14,7 +14,7 @@ import { libc } from "./libc.ts";
  * {@link signal} and {@link drain} are for eventfds that stay in this process; of one that does not,
  * {@link isSignalled} alone never blocks.
  */
-export class EventFd implements EventDescriptor {
+export class EventFd implements EventDescriptor, Disposable {
   readonly #ownsDescriptor: boolean;
   // One buffer each: no allocation per call.
   readonly #one: Uint8Array = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
@@ -73,5 +73,9 @@ export class EventFd implements EventDescriptor {
   close(): void {
     if (this.#descriptor >= 0 && this.#ownsDescriptor) libc.close(this.#descriptor);
     this.#descriptor = -1;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

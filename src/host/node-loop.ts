@@ -12,7 +12,7 @@ import { pollInBackground } from "./libc.ts";
  * that exits without it wakes the background thread first: Node waits for its threads, and would wait for this one
  * until the next event.
  */
-export class NodeLoop {
+export class NodeLoop implements Disposable {
   readonly epoll: EpollLoop = new EpollLoop();
   readonly #wake: EventFd = EventFd.create();
   readonly #descriptors: Uint8Array = new Uint8Array(new ArrayBuffer(POLLFD.size));
@@ -38,6 +38,10 @@ export class NodeLoop {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#wake.signal();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   async #run(): Promise<void> {

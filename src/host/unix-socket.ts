@@ -31,7 +31,7 @@ function makeSocket(path: string): Fd {
 }
 
 /** A listening socket and its path. */
-export class UnixListener {
+export class UnixListener implements Disposable {
   readonly path: string;
   /** For watching; -1 after {@link close}. */
   get fd(): Fd {
@@ -102,6 +102,10 @@ export class UnixListener {
     }
     libc.close(this.#fd);
     this.#fd = fd(-1);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

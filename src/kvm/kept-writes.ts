@@ -20,7 +20,7 @@ const CAPACITY: number = Math.floor((PAGE_SIZE - COALESCED_RING.size) / COALESCE
  * There is no other sign of a kept write: a register whose write does something by itself must not be among them.
  * Device thread only.
  */
-export class KeptWrites {
+export class KeptWrites implements Disposable {
   readonly #vm: KeptWritePort;
   readonly #mapping: HostMapping;
   readonly #ring: DataView;
@@ -75,5 +75,9 @@ export class KeptWrites {
   /** The mapping holds the machine: to be called before it is closed. */
   close(): void {
     this.#mapping.unmap();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

@@ -56,7 +56,7 @@ const OPEN_ADVICE: Readonly<Record<string, string>> = {
  * KVM itself: an open /dev/kvm. Any thread may use one; the fd number may be handed to another thread and wrapped there
  * again.
  */
-export class KvmSystem {
+export class KvmSystem implements Disposable {
   readonly fd: Fd;
 
   /** Wraps a descriptor that {@link open} made, perhaps on another thread. */
@@ -150,6 +150,10 @@ export class KvmSystem {
 
   close(): void {
     libc.close(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

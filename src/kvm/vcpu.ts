@@ -42,7 +42,7 @@ const KERNEL_SIGSET_BYTES = 8;
  * exit was. All methods but the setter `immediateExit` are that thread's alone, and block while another thread is in
  * KVM_RUN on it.
  */
-export class Vcpu extends RunPage {
+export class Vcpu extends RunPage implements Disposable {
   readonly id: number;
   readonly #fd: Fd;
   readonly #mapping: number;
@@ -186,6 +186,10 @@ export class Vcpu extends RunPage {
   /** Unmaps the run page; no getter may be used afterwards. The descriptor stays open. */
   close(): void {
     check(libc.munmap(this.#mapping, this.#mappingSize), `unmap vCPU ${this.id}`, "munmap");
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #struct(request: number, call: string, bytes: Uint8Array, what: string): void {

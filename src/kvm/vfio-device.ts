@@ -11,7 +11,7 @@ import type { Vm } from "./vm.ts";
  * coherent with the CPU caches. Drivers that need the machine find it there. A machine has at most one. Linux
  * Documentation/virt/kvm/devices/vfio.rst
  */
-export class KvmVfioDevice implements VfioFiles {
+export class KvmVfioDevice implements VfioFiles, Disposable {
   readonly #fd: Fd;
   readonly #attribute: DataView = new DataView(new ArrayBuffer(DEVICE_ATTR.size));
   // KVM reads the descriptor through a pointer in the struct, so its memory must stay where it is: that of an explicit
@@ -43,5 +43,9 @@ export class KvmVfioDevice implements VfioFiles {
 
   close(): void {
     libc.close(this.#fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

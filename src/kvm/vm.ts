@@ -53,7 +53,7 @@ function structOf(sizeBytes: number): { readonly bytes: Uint8Array; readonly vie
  * A virtual machine: its memory slots, interrupt controllers and vCPUs, all by one descriptor. Each thread wraps the
  * descriptor for itself; KVM does the locking. Every method throws SyscallError when KVM refuses.
  */
-export class Vm {
+export class Vm implements Disposable {
   readonly fd: Fd;
   readonly #memoryRegion = structOf(MEMORY_REGION.size);
   readonly #irqfd = structOf(IRQFD.size);
@@ -263,6 +263,10 @@ export class Vm {
   /** Gives this descriptor back; the machine ends when its vCPUs' and devices' are closed too. */
   close(): void {
     libc.close(this.fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

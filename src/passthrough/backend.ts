@@ -116,7 +116,7 @@ export interface SourceFunction {
  * method but {@link release} and {@link close} throws a HostError with advice when the host refuses. Device thread
  * only; a source that is only asked for its addresses may be on any thread.
  */
-export interface DeviceSource extends DmaMapper {
+export interface DeviceSource extends DmaMapper, Disposable {
   /** DMA addresses that devices can be given, in order; all of them when the host does not tell. */
   readonly iovaRanges: readonly IovaRange[];
   /** Opens a function, which resets it where the kernel can. The backend is the caller's to close. */

@@ -37,7 +37,7 @@ export interface PassthroughChoice {
  * possible, its interrupts go from device to guest inside the kernel. The function owns its backend. Device thread
  * only.
  */
-export class PassthroughFunction implements PciFunction, SlottedFunction {
+export class PassthroughFunction implements PciFunction, SlottedFunction, Disposable {
   readonly name: string;
   readonly config: ConfigSpace;
   readonly barRequests: readonly BarRequest[];
@@ -182,6 +182,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction {
   close(): void {
     this.retire();
     this.#backend.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /**

@@ -23,7 +23,7 @@ export interface EventHost {
  * Watches the ERR and REQ events of a device, where it has them. Their eventfds are never read: a vfio-user server
  * holds them too, and can make a read block.
  */
-export class HostEvents {
+export class HostEvents implements Disposable {
   readonly #backend: DeviceBackend;
   readonly #host: EventHost;
   readonly #events: {
@@ -56,6 +56,10 @@ export class HostEvents {
     } finally {
       this.#release();
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #watch(kind: "error" | "request", callback: () => void): Fd {

@@ -14,7 +14,7 @@ export interface IntxHost {
  * the pin. At the guest's acknowledgement (EOI) KVM lowers the pin and signals the resample eventfd; the host unmasks
  * the line. A device whose line is still up then interrupts again, as a level should.
  */
-export class IntxConnection {
+export class IntxConnection implements Disposable {
   readonly #backend: DeviceBackend;
   readonly #connected: { disconnect(): void };
   readonly #trigger: EventDescriptor;
@@ -67,5 +67,9 @@ export class IntxConnection {
       this.#resample.close();
       this.#trigger.close();
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

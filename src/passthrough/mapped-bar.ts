@@ -19,7 +19,7 @@ export interface BarMappers {
  * The areas of one memory BAR that the guest reaches without an exit. Where anything fails the area stays trapped,
  * which is slower and otherwise the same; it is reported once.
  */
-export class MappedBar {
+export class MappedBar implements Disposable {
   readonly #name: string;
   readonly #mappers: BarMappers;
   readonly #report: Report;
@@ -96,6 +96,10 @@ export class MappedBar {
   close(): void {
     this.hide();
     for (const { region } of this.#areas) region.unmap();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** Only a BAR shorter than a page can have neighbours in its page, if the guest moved them there. */

@@ -8,7 +8,7 @@ import type { PciRoot } from "./root.ts";
 /**
  * Function 0:0.0: what a guest finds first and takes for the way to everything else. It has identity and nothing more.
  */
-export class HostBridge implements PciFunction {
+export class HostBridge implements PciFunction, Disposable {
   readonly name = "host bridge";
   readonly config: ConfigSpace = new ConfigSpace("host bridge", PCI_CFG_SPACE_SIZE);
   readonly barRequests: readonly BarRequest[] = [];
@@ -42,6 +42,10 @@ export class HostBridge implements PciFunction {
 
   close(): void {
     // Holds nothing.
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

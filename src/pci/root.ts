@@ -58,7 +58,7 @@ export const swizzledGsi = (slot: number, pin: number): Gsi => gsi(16 + ((slot +
  * observers see the write. Then the BARs go to their new place. A BAR whose place is taken or outside the windows is
  * parked: it is not on the bus. It is reported once, and tried again after every such write. Device thread only.
  */
-export class PciRoot {
+export class PciRoot implements Disposable {
   readonly #options: PciRootOptions;
   readonly #slots: (Plugged | undefined)[] = new Array(SLOT_COUNT * FUNCTION_COUNT).fill(undefined);
   readonly #order: Plugged[] = []; // as plugged
@@ -198,6 +198,10 @@ export class PciRoot {
     }
     this.#order.length = 0;
     this.#slots.fill(undefined);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #find(bus: number, device: number, functionNumber: number): PciFunction | undefined {

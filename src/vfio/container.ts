@@ -37,7 +37,7 @@ const CONTAINER_NODE = "/dev/vfio/vfio";
  * which undoes the rest in the order that the kernel wants. Every method but `close` throws a HostError with advice.
  * Device thread only.
  */
-export class VfioContainer implements DmaMapper {
+export class VfioContainer implements DmaMapper, Disposable {
   readonly #libc: VfioLibc;
   readonly #files: VfioFiles;
   readonly #report: Report;
@@ -197,6 +197,10 @@ export class VfioContainer implements DmaMapper {
     this.#unmapAll();
     for (const [number, group] of this.#groups) this.#detach(number, group);
     this.#libc.close(this.#container);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #forget(number: number, group: Fd): void {

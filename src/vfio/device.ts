@@ -36,7 +36,7 @@ const HUGE_PAGE: number = 2 * MIB;
 const GIGANTIC_PAGE: number = 1024 * MIB;
 
 /** A device behind a VFIO device descriptor, whether a group or a device file gave it. Owns the descriptor. */
-export class VfioDevice implements DeviceBackend, BusResettable {
+export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
   readonly name: string;
   readonly needsBusReset: boolean;
   readonly #libc: VfioLibc;
@@ -176,6 +176,10 @@ export class VfioDevice implements DeviceBackend, BusResettable {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#libc.close(this.#device);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #inside(index: number, offset: number, width: Width): VfioRegion | undefined {

@@ -12,7 +12,7 @@ import { resetBuses } from "./hot-reset.ts";
 const NO_FILES: VfioFiles = { addFile: () => undefined, removeFile: () => undefined };
 
 /** Devices of IOMMU groups (`/dev/vfio/N`), all in one container. */
-export class GroupSource implements DeviceSource {
+export class GroupSource implements DeviceSource, Disposable {
   readonly #libc: VfioLibc;
   readonly #container: VfioContainer;
   readonly #report: Report;
@@ -89,6 +89,10 @@ export class GroupSource implements DeviceSource {
   close(): void {
     this.#devices.clear();
     this.#container.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

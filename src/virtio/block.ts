@@ -89,7 +89,7 @@ interface Request {
  * A disk of one queue over a {@link BlockBackend}; data goes between guest RAM and the backend without a copy here.
  * VIRTIO 1.2 §5.2
  */
-export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister> {
+export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>, Disposable {
   readonly name: string;
   readonly deviceId = 2;
   readonly classCode = 0x01_80_00; // mass storage controller, other
@@ -193,6 +193,10 @@ export class VirtioBlock implements VirtioDevice, RegisterHandler<BlockRegister>
   close(): void {
     this.reset();
     this.#backend.detach();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** Answers how many bytes it has moved now. */

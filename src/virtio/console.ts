@@ -38,7 +38,7 @@ export const CONSOLE_CONFIG: RegisterBank<ConsoleRegister> = new RegisterBank("v
  * there is room again. So a guest that does not read slows down the sender, and memory use is bounded by the backend's
  * limit.
  */
-export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegister> {
+export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegister>, Disposable {
   readonly name: string;
   readonly deviceId = 3;
   readonly classCode = 0x07_80_00; // communication controller, other
@@ -123,6 +123,10 @@ export class VirtioConsole implements VirtioDevice, RegisterHandler<ConsoleRegis
   close(): void {
     this.reset();
     this.#backend.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** Answers how many bytes it has sent. */

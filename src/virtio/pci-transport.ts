@@ -78,7 +78,7 @@ export interface VirtioPciOptions {
  * It interrupts by MSI-X when the guest has switched that on, by its pin otherwise. A queue's notification is a
  * doorbell while the BAR answers; one that traps nevertheless has the same effect.
  */
-export class VirtioPciFunction implements PciFunction {
+export class VirtioPciFunction implements PciFunction, Disposable {
   readonly name: string;
   readonly config: ConfigSpace;
   readonly barRequests: readonly BarRequest[] = [
@@ -259,6 +259,10 @@ export class VirtioPciFunction implements PciFunction {
     this.barPlaced(BAR, undefined);
     this.reset();
     this.#device.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #addCapability(kind: number, offset: number, length: number): number {

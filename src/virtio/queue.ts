@@ -80,7 +80,7 @@ export function checkQueueAddresses(
  * over 16 bits; the slot is the index modulo the size. Loads and stores of the rings are in program order on x86-64,
  * except a store followed by a load of another address. Those two places have a fence and tell the race.
  */
-export class Virtqueue {
+export class Virtqueue implements Disposable {
   readonly size: number;
   readonly #memory: GuestMemory;
   readonly #table: DescriptorTable;
@@ -133,6 +133,10 @@ export class Virtqueue {
   /** Ends this queue: nothing is taken from it or put in it any more, even by a holder of a reference. */
   close(): void {
     this.#isLive = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /**

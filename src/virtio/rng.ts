@@ -16,7 +16,7 @@ const BYTES_PER_TURN = 1 << 18;
  *
  * A request gets the bytes that are there, one at least; it waits while there are none (§5.4.6.1).
  */
-export class VirtioRng implements VirtioDevice {
+export class VirtioRng implements VirtioDevice, Disposable {
   readonly name: string;
   readonly deviceId = 4;
   readonly classCode = 0xff_00_00; // unassigned class
@@ -60,6 +60,10 @@ export class VirtioRng implements VirtioDevice {
 
   close(): void {
     this.reset();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #accept(queue: Virtqueue, chain: Chain): number {

@@ -29,7 +29,7 @@ const NOTHING: Uint8Array = new Uint8Array(0);
  * Where lines go. A log that cannot be written is said once, and never in the way of the machine. Lines are written
  * synchronously; a reader that takes nothing for a second costs lines, which are counted, until it reads again.
  */
-export class LogOutput {
+export class LogOutput implements Disposable {
   /** Called before the next line when lines go out again, after so many were lost. */
   onLost: (count: number) => void = () => undefined;
   readonly #path: string | undefined;
@@ -85,6 +85,10 @@ export class LogOutput {
   close(): void {
     if (this.#ownsDescriptor && this.#descriptor >= 0) closeSync(this.#descriptor);
     this.#descriptor = -1;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** @returns What the reader has not taken, though it was waited for. */

@@ -25,7 +25,7 @@ export function logFiles(settings: LogSettings | undefined): readonly NamedFile[
 }
 
 /** A place for log lines. Only the control thread has one; workers send {@link LogMessage}s. */
-export interface Logger {
+export interface Logger extends Disposable {
   log(level: LogLevel, text: string, details?: Readonly<Record<string, unknown>>): void;
   /** Closes the file; lines that come later are dropped. */
   close(): void;
@@ -46,6 +46,8 @@ type Pino = Readonly<Record<LogLevel, (details: object, text: string) => void>>;
 /** Makes a logger that writes its lines there. */
 export type LogLoader = (settings: LogSettings, output: LogOutput) => Pino;
 
+const NO_LOG: Logger = { log: () => undefined, close: () => undefined, [Symbol.dispose]: () => undefined };
+
 /** How long a machine runs before pino is loaded, in milliseconds, where no line needs it sooner. */
 const LOAD_DELAY = 100;
 
@@ -59,7 +61,7 @@ const LOAD_DELAY = 100;
  * @throws SpecError or HostError when the file cannot be opened.
  */
 export function createLogger(settings: LogSettings, load: LogLoader = loadPino): Logger {
-  if (settings.level === "silent") return { log: () => undefined, close: () => undefined };
+  if (settings.level === "silent") return NO_LOG;
   const output = new LogOutput(settings.file);
   let pino: Pino | undefined;
   const loaded = (): Pino => {
@@ -69,14 +71,16 @@ export function createLogger(settings: LogSettings, load: LogLoader = loadPino):
   };
   output.onLost = (count) => loaded().warn({}, `${count} lines of the log were lost: nobody reads it fast enough`);
   const timer = setTimeout(loaded, LOAD_DELAY).unref();
+  const close = (): void => {
+    clearTimeout(timer);
+    output.close();
+  };
   return {
     log(level, text, details = {}) {
       if (RANK[level] >= RANK[settings.level]) loaded()[level](details, printable(text));
     },
-    close() {
-      clearTimeout(timer);
-      output.close();
-    },
+    close,
+    [Symbol.dispose]: close,
   };
 }
 

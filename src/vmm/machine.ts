@@ -55,7 +55,7 @@ function makeDoorbell(logger: Logger): EventFd {
  * await machine.serial.waitFor(/login:/, { timeoutMs: 60_000 });
  * ```
  */
-export class Machine extends EventEmitter<MachineEvents> {
+export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposable {
   readonly spec: MachineSpec;
   /** COM1, when `spec.serial` is `{ kind: "api" }`, its default. */
   readonly serial: TextChannel;
@@ -235,6 +235,7 @@ export class Machine extends EventEmitter<MachineEvents> {
     return this.#devices.trace(listener, options);
   }
 
+  /** The same as {@link stop}, for `await using machine = await Machine.start(…)`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }

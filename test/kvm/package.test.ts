@@ -45,6 +45,19 @@ t.test("every source map of the package leads to a file in it", async (t) => {
   t.same(missing, []);
 });
 
+const SETTINGS = ["--target", "es2022", "--module", "nodenext", "--strict", "--skipLibCheck", "false"];
+/** What the README tells: `await using` is compiled for versions of Node that do not know it. */
+const WITH_USING = ["--lib", "es2022,esnext.disposable"];
+const TYPES = ["--types", "node", "--typeRoots", join(root, "node_modules", "@types")];
+
+/** Compiles programs of the project. @returns As {@link node} does. */
+function compile(programs: Readonly<Record<string, string>>, ...settings: readonly string[]): unknown {
+  writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
+  for (const [name, text] of Object.entries(programs)) writeFileSync(join(project, name), text);
+  const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
+  return node(compiler, ...SETTINGS, ...TYPES, ...settings, ...Object.keys(programs));
+}
+
 const PROGRAM = `
 import { Machine, type MachineExit, SpecError } from "tsvmm";
 import { DeviceServer, EduDevice } from "tsvmm/vfio-user";
@@ -62,6 +75,26 @@ console.log(exit.status, exit.reason, (await machine.statistics()).functions.len
 await server.close();
 `;
 
+const THROWING_PROGRAM = `
+import { existsSync } from "node:fs";
+import { Machine, type MachineExit } from "tsvmm";
+import { DeviceServer, EduDevice } from "tsvmm/vfio-user";
+
+const socket = "throwing.sock";
+const exits: Promise<MachineExit>[] = [];
+
+async function run(kernel: string): Promise<void> {
+  await using server = DeviceServer.listen({ socket, device: (host) => new EduDevice(host) });
+  await using machine = await Machine.start({ kernel, userDevices: [{ socket }] });
+  exits.push(machine.exited);
+  throw new Error(server.isInUse ? "thrown on purpose" : "the device is not used");
+}
+
+await run(process.argv[2] ?? "").catch((error: Error) => console.log(error.message));
+const [exit] = await Promise.all(exits);
+console.log(exit?.reason, existsSync(socket));
+`;
+
 t.test(
   "a strict TypeScript project compiles against its types and boots a guest with it",
   { skip: missingKvm() },
@@ -72,12 +105,7 @@ t.test(
       a.mov("al", 3).out(0xf4, "al").hlt().label("text").ascii("all well\n");
     });
     writeFileSync(kernel, image.bytes);
-    writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
-    writeFileSync(join(project, "program.ts"), PROGRAM);
-    // What the README tells: `await using` is compiled for versions of Node that do not know it.
-    const settings = ["--target", "es2022", "--lib", "es2022,esnext.disposable", "--module", "nodenext", "--strict"];
-    const types = ["--types", "node", "--typeRoots", join(root, "node_modules", "@types")];
-    const compiled = node(join(root, "node_modules", "typescript", "bin", "tsc"), ...settings, ...types, "program.ts");
+    const compiled = compile({ "program.ts": PROGRAM, "throwing.ts": THROWING_PROGRAM }, ...WITH_USING);
     t.same(compiled, { status: 0, stdout: "", stderr: "" });
     t.same(node("program.js", kernel), {
       status: 0,
@@ -86,3 +114,31 @@ t.test(
     });
   },
 );
+
+t.test(
+  "`await using` ends Machine and DeviceServer when the block throws, and the process ends then",
+  { skip: missingKvm() },
+  async (t) => {
+    const kernel = join(project, "halting.elf");
+    const image = multibootImage((a) => {
+      a.cli().label("forever").hlt().jmp("forever");
+    });
+    writeFileSync(kernel, image.bytes);
+    // The test before has compiled it.
+    t.same(node("throwing.js", kernel), { status: 0, stdout: "thrown on purpose\nstopped false\n", stderr: "" });
+  },
+);
+
+const OLD_LIBRARY_PROGRAM = `
+import { Machine } from "tsvmm";
+import { DeviceServer, EduDevice } from "tsvmm/vfio-user";
+
+export const start = (kernel: string): Promise<Machine> => Machine.start({ kernel });
+export const serve = (socket: string): DeviceServer =>
+  DeviceServer.listen({ socket, device: (host) => new EduDevice(host) });
+`;
+
+t.test("its types compile in a project whose library knows no Disposable", async (t) => {
+  const compiled = compile({ "old-library.ts": OLD_LIBRARY_PROGRAM }, "--lib", "es2022", "--noEmit");
+  t.same(compiled, { status: 0, stdout: "", stderr: "" });
+});

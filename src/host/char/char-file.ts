@@ -21,7 +21,7 @@ const ADVICE: AdviceByErrno = {
  * What a file has is cut off by {@link begin}. Until then it is as it was found: one that was made here goes with
  * {@link close}.
  */
-export class CharFile implements CharBackend {
+export class CharFile implements CharBackend, Disposable {
   readonly #path: string;
   readonly #action: string;
   readonly #stream: CharStream;
@@ -77,6 +77,10 @@ export class CharFile implements CharBackend {
     if (this.#isNew && !this.#hasBegun) this.#remove();
     libc.close(this.#file);
     this.#file = fd(-1);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** Nobody else may have put something into it, or another file in its place. */

@@ -2,15 +2,19 @@ import type { CharBackend } from "../../base/backends.ts";
 import { InputPump } from "./input-pump.ts";
 
 /** Output goes nowhere, input never comes. */
-export class CharNull implements CharBackend {
+export class CharNull implements CharBackend, Disposable {
   write(): void {}
   onInput(): void {}
   inputReady(): void {}
   close(): void {}
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /** A character device whose other side is the program itself. */
-export class CharApi implements CharBackend {
+export class CharApi implements CharBackend, Disposable {
   readonly #onOutput: (bytes: Uint8Array) => void;
   readonly #pump: InputPump = new InputPump();
   #isClosed = false;
@@ -44,5 +48,9 @@ export class CharApi implements CharBackend {
 
   close(): void {
     this.#isClosed = true;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

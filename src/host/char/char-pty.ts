@@ -13,7 +13,7 @@ import { rawState } from "./terminal.ts";
  * The slave side is kept open too. Otherwise the master reports a permanent hang-up after the first client closes, and
  * output between clients is lost.
  */
-export class CharPty implements CharBackend {
+export class CharPty implements CharBackend, Disposable {
   /** What to open, such as /dev/pts/5. */
   readonly path: string;
   readonly #ours: Fd;
@@ -68,5 +68,9 @@ export class CharPty implements CharBackend {
     this.#stream.close();
     libc.close(this.#users);
     libc.close(this.#ours);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

@@ -14,7 +14,7 @@ const KEPT_BYTES: number = 64 * KIB;
  * A unix socket that a program connects to, such as socat or nc -U; one at a time, a second one is hung up on. What the
  * guest writes without a client is kept: the newest 64 KiB.
  */
-export class CharSocket implements CharBackend {
+export class CharSocket implements CharBackend, Disposable {
   readonly #name: string;
   readonly #watcher: FdWatcher;
   readonly #report: Report;
@@ -65,6 +65,10 @@ export class CharSocket implements CharBackend {
     this.#hangUp();
     this.#listenerWatch.close();
     this.#listener.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #acceptAll(): void {

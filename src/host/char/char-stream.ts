@@ -45,7 +45,7 @@ const FULL_DISK: ReadonlySet<number> = new Set([ERRNO.ENOSPC, ERRNO.EDQUOT, ERRN
  * Bytes to and from descriptors, without ever blocking. What the other side does not take at once is queued. A full
  * queue drops its oldest bytes. Input is read only while the device takes it. The descriptors stay the caller's.
  */
-export class CharStream implements CharBackend {
+export class CharStream implements CharBackend, Disposable {
   readonly #options: CharStreamOptions;
   readonly #pump: InputPump;
   readonly #queue: ByteQueue;
@@ -101,6 +101,10 @@ export class CharStream implements CharBackend {
     this.#inputWatch?.close();
     this.#outputWatch?.close();
     this.#alwaysReady?.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #flush(): void {

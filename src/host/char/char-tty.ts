@@ -26,7 +26,7 @@ export interface CharTtyOptions {
  * This process's terminal, or whatever its standard streams are: pipes, files, sockets. Escape keys are looked for on a
  * terminal only. The terminal's mode is not touched here: see RawTerminal.
  */
-export class CharTty implements CharBackend {
+export class CharTty implements CharBackend, Disposable {
   readonly #stream: CharStream;
   #opened: readonly Fd[];
 
@@ -65,5 +65,9 @@ export class CharTty implements CharBackend {
     this.#stream.close();
     for (const opened of this.#opened) libc.close(opened);
     this.#opened = [];
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

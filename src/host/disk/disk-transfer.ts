@@ -15,7 +15,7 @@ const BOUNCE_BYTES: number = MIB;
  * kernel does only in part is continued. Direct I/O from memory that is not aligned enough goes through an aligned
  * buffer.
  */
-export class DiskTransfer {
+export class DiskTransfer implements Disposable {
   readonly #file: Fd;
   /** What memory and sizes must be multiples of; 1 when the page cache takes anything. */
   readonly #alignment: number;
@@ -44,6 +44,10 @@ export class DiskTransfer {
   close(): void {
     this.#bounce?.unmap();
     this.#bounce = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #transfer(direction: Direction, offset: number, segments: readonly HostSegment[]): number {

@@ -9,7 +9,7 @@ import type { HostMapping } from "./mapping.ts";
  * instead. That takes 2.5 µs for up to a page. pread and pwrite of the file take 0.5 to 1.7 µs, but hugetlbfs has no
  * write.
  */
-export class CheckedMapping {
+export class CheckedMapping implements Disposable {
   readonly #mapping: HostMapping;
   readonly #pid: number = check(libc.getpid(), "find the process's number", "getpid");
   readonly #local: IovecArray = new IovecArray(1);
@@ -37,6 +37,10 @@ export class CheckedMapping {
   /** Calling it twice is harmless. */
   unmap(): void {
     this.#mapping.unmap();
+  }
+
+  [Symbol.dispose](): void {
+    this.unmap();
   }
 
   #prepare(offset: number, bytes: Uint8Array): void {

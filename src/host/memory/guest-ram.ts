@@ -56,7 +56,7 @@ const inPiece = (offset: number): number =>
  * files pays for none. A view counts as V8 memory and costs a collection: one thread, the device thread, should use the
  * accessors.
  */
-export class GuestRam implements GuestMemory {
+export class GuestRam implements GuestMemory, Disposable {
   readonly hostBase: Hva;
   readonly sizeBytes: number;
   readonly #fileBytes: number;
@@ -248,6 +248,10 @@ export class GuestRam implements GuestMemory {
     this.#mapping?.unmap();
     if (this.#mapping !== undefined && this.#fd >= 0) libc.close(this.#fd);
     this.#fd = -1;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** Offset in the file, or -1 unless the whole range is RAM of one region. */

@@ -23,7 +23,7 @@ export interface MappingOptions {
  * A stretch of this process's memory from mmap to munmap. The mapping belongs to the process: any thread may use the
  * address as long as the owner has not called {@link unmap}.
  */
-export class HostMapping {
+export class HostMapping implements Disposable {
   readonly name: string;
   readonly sizeBytes: number;
   readonly #address: Hva;
@@ -148,5 +148,9 @@ export class HostMapping {
     if (!this.#isMapped) return;
     this.#isMapped = false;
     check(libc.munmap(this.#address, this.sizeBytes), `unmap ${this.name}`, "munmap");
+  }
+
+  [Symbol.dispose](): void {
+    this.unmap();
   }
 }

@@ -33,7 +33,7 @@ const MESSAGES_PER_PUMP = 16;
  * The client's end of a vfio-user connection: one request at a time, all within a budget of waiting. The server's own
  * commands are answered at any time. Once lost it stays lost: every request throws at once. Device thread only.
  */
-export class UserChannel {
+export class UserChannel implements Disposable {
   readonly #parts: UserChannelParts;
   #nextId = 1;
   /** Commands of messages that want no answer, by id, since the last answer. Some servers answer all the same. */
@@ -129,6 +129,10 @@ export class UserChannel {
   close(): void {
     this.#lost ??= new HostError(`Cannot use ${this.#parts.name}: it is closed`);
     this.#parts.wire.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #takeId(): number {

@@ -62,7 +62,7 @@ const REGISTER_BYTES = 4;
  *
  * When the server is lost, reads answer `undefined`, writes false, and switching things off does nothing.
  */
-export class UserDevice implements DeviceBackend {
+export class UserDevice implements DeviceBackend, Disposable {
   readonly name: string;
   readonly #channel: UserChannel;
   readonly #memory: SharedMemory;
@@ -231,6 +231,10 @@ export class UserDevice implements DeviceBackend {
     this.#watch.close();
     this.#channel.close();
     closeAll(this.#regions.flatMap(({ file }) => (file === undefined ? [] : [file])));
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** @returns The whole configuration space, read in as many messages as the server's limit needs. */

@@ -13,7 +13,7 @@ const LOST_ADVICE = "data may be lost: every later flush fails until the device 
  * A namespace's blocks in an image file or block device, locked against other users. Calls block: a device's process
  * may wait.
  */
-export class NvmeStore {
+export class NvmeStore implements Disposable {
   /** Blocks of 512 bytes. */
   readonly blocks: number;
   readonly isReadOnly: boolean;
@@ -67,6 +67,10 @@ export class NvmeStore {
   close(): void {
     if (this.#isOpen) libc.close(this.#file);
     this.#isOpen = false;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #move(block: number, bytes: Uint8Array, call: (part: Uint8Array, offset: number) => number, what: string): void {

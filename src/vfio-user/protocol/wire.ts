@@ -49,7 +49,7 @@ const NO_BYTES: Uint8Array = new Uint8Array(0);
  *
  * Malformed input throws a HostError; the connection cannot be used afterwards.
  */
-export class UserWire {
+export class UserWire implements Disposable {
   readonly #socket: DescriptorSocket;
   readonly #cutOff: () => number;
   readonly #header: DataView = new DataView(new ArrayBuffer(USER_HEADER.size));
@@ -120,6 +120,10 @@ export class UserWire {
     this.#descriptors = [];
     for (const { descriptors } of this.#backlog.splice(0)) closeAll(descriptors);
     this.#socket.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #left(deadline: number): number {

@@ -38,7 +38,7 @@ const DESCRIPTOR_BYTES: number = 64 * KIB;
  * One client: its commands in their order, each answered before the next is looked at. A client that breaks the
  * protocol is refused with an errno, or hung up on where nothing can be understood any more.
  */
-export class Connection implements RemoteMemory {
+export class Connection implements RemoteMemory, Disposable {
   readonly #parts: ConnectionParts;
   readonly #commands: Commands;
   readonly #now: () => number;
@@ -87,6 +87,10 @@ export class Connection implements RemoteMemory {
     for (const { descriptors } of this.#deferred.splice(0)) closeAll(descriptors);
     this.#parts.wire.close();
     this.#parts.onClosed();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   // RemoteMemory: bytes that the client does not share

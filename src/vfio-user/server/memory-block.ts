@@ -14,7 +14,7 @@ const SEALS: number = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEAL_SEA
  * Memory of a device that a machine maps: zeroes at first, and again when a machine has gone, which keeps what it had
  * mapped. The owner closes it after the server.
  */
-export class MemoryBlock {
+export class MemoryBlock implements Disposable {
   readonly name: string;
   readonly sizeBytes: number;
   /** Where it lies in its BAR, and in its file. */
@@ -79,6 +79,10 @@ export class MemoryBlock {
     this.#isOpen = false;
     this.#mapping.unmap();
     libc.close(this.#file);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

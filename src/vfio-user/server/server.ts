@@ -35,7 +35,7 @@ const BACKLOG = 4;
  * const server = DeviceServer.listen({ socket: "/run/edu.sock", device: (host) => new EduDevice(host) });
  * ```
  */
-export class DeviceServer {
+export class DeviceServer implements AsyncDisposable {
   /** The socket. */
   readonly path: string;
   readonly #limit: ReportLimit;
@@ -129,6 +129,11 @@ export class DeviceServer {
       this.#limit.settle();
     }
     await this.#loop.closed;
+  }
+
+  /** The same as {@link close}, for `await using server = DeviceServer.listen(…)`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
   }
 
   #acceptAll(): void {

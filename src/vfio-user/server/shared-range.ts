@@ -8,7 +8,7 @@ import { GuestRam } from "../../host/memory/guest-ram.ts";
 import { HostMapping } from "../../host/memory/mapping.ts";
 
 /** A range of the client's memory that is reached without asking it. Offsets and lengths are inside the range. */
-export interface SharedRange {
+export interface SharedRange extends Disposable {
   /** @returns False where the client has taken the memory away. */
   read(offset: number, target: Uint8Array): boolean;
   write(offset: number, source: Uint8Array): boolean;
@@ -103,6 +103,10 @@ class TouchedRange implements SharedRange {
     this.#ram.close();
     this.#mapping.unmap();
   }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 class CopiedRange implements SharedRange {
@@ -130,5 +134,9 @@ class CopiedRange implements SharedRange {
 
   close(): void {
     this.#mapping.unmap();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

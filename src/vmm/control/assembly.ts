@@ -38,7 +38,7 @@ interface PowerCycle {
  * What a machine keeps over resets of its guest: KVM, guest RAM, the list of devices. Makes a VM of it for each power
  * cycle. Control thread.
  */
-export class Assembly {
+export class Assembly implements Disposable {
   readonly #spec: MachineSpec;
   readonly #report: Report;
   #system: KvmSystem | undefined;
@@ -128,5 +128,9 @@ export class Assembly {
   close(): void {
     this.#system?.close();
     this.#ram?.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

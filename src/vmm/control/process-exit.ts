@@ -11,7 +11,7 @@ export type ExitListener = (status: number, signal?: string) => void;
  * Node waits for each thread before it ends a process. For a thread that does not return from a call of the kernel it
  * would wait without end, so the process is then left by `_exit`, after the other listeners of `exit` have run.
  */
-export class ProcessExit {
+export class ProcessExit implements Disposable {
   readonly #release: () => boolean;
   #uncaught: { readonly error: unknown } | undefined;
 
@@ -25,6 +25,10 @@ export class ProcessExit {
   close(): void {
     process.off("exit", this.#onExit);
     process.off("uncaughtExceptionMonitor", this.#onUncaught);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   readonly #onUncaught = (error: unknown): void => {

@@ -76,7 +76,7 @@ const clock: Clock = { monotonicNs: () => process.hrtime.bigint(), wallMs: () =>
  * thread makes one when the machine is switched on and closes it when all vCPUs have stopped. The order of the
  * constructor is that of the wiring: a part is made after what it hangs on, and closing goes backwards.
  */
-export class Board {
+export class Board implements Disposable {
   readonly ports: Bus;
   readonly mmio: Bus;
   readonly plan: MachinePlan;
@@ -199,6 +199,10 @@ export class Board {
   close(): void {
     this.flush();
     for (let undo = this.#undo.pop(); undo !== undefined; undo = this.#undo.pop()) undo();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #own<T>(thing: T, giveBack: (thing: T) => void): T {

@@ -17,7 +17,7 @@ const UNKNOWN_SIZE = { columns: 0, rows: 0 } as const;
  * The host's ends of serial port and console. They outlive a reset of the guest, so that a socket's client or a pty's
  * path stays; each new board connects its devices to them.
  */
-export class CharDevices {
+export class CharDevices implements Disposable {
   /** `undefined`: the machine has no such device. */
   readonly serial: CharBackend | undefined;
   readonly console: CharBackend | undefined;
@@ -131,5 +131,9 @@ export class CharDevices {
     this.flush();
     this.serial?.close();
     this.console?.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

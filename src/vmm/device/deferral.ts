@@ -28,7 +28,7 @@ export class Turns implements Waiter {
 }
 
 /** What a board puts off; it does not outlive the board. */
-export class Deferral {
+export class Deferral implements Disposable {
   readonly #defer: Turns["defer"];
   #isClosed = false;
 
@@ -46,5 +46,9 @@ export class Deferral {
   /** Drops what has not run. */
   close(): void {
     this.#isClosed = true;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

@@ -12,7 +12,7 @@ const CLOSE_TIMEOUT_MS = 10_000;
  * The images behind the machine's disks. Like character devices they outlive a reset of the guest: each is opened and
  * locked once, and stays so until the machine ends. A path that leads to another file meanwhile changes nothing.
  */
-export class Disks {
+export class Disks implements Disposable {
   readonly #files = new Map<string, DiskFile>();
 
   /**
@@ -42,5 +42,9 @@ export class Disks {
     const deadline = performance.now() + CLOSE_TIMEOUT_MS;
     for (const file of this.#files.values()) file.close(Math.max(0, deadline - performance.now()));
     this.#files.clear();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 }

@@ -40,7 +40,7 @@ interface OpenFunction {
  * The functions of the host that a board has, with all that they share: the source they come from, and guest RAM in its
  * addresses.
  */
-export class HostFunctions {
+export class HostFunctions implements Disposable {
   /** How long it took to map guest RAM. */
   readonly dma: PlanDma;
   readonly #source: DeviceSource;
@@ -115,6 +115,10 @@ export class HostFunctions {
     this.#source.resetBuses("debug");
     for (const { function: fn } of open) fn.close();
     this.#source.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   /** The host may be waiting for the function, and for its group: that goes with its last function. */
