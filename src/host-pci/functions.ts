@@ -6,6 +6,10 @@ export interface ResourceSize {
   readonly index: number;
   readonly sizeBytes: number;
   readonly kind: "memory" | "io";
+  /** On the host's bus; 0 where the kernel shows addresses to root alone. */
+  readonly address: number;
+  readonly is64Bit: boolean;
+  readonly isPrefetchable: boolean;
 }
 
 /** What sysfs tells of a PCI function. */
@@ -50,6 +54,8 @@ export interface HostGroup {
 
 const IORESOURCE_IO = 0x100;
 const IORESOURCE_MEM = 0x200;
+const IORESOURCE_PREFETCH = 0x2000;
+const IORESOURCE_MEM_64 = 0x10_0000;
 const CLASS_PCI_BRIDGE = 0x0604;
 const ROM_RESOURCE = 6;
 
@@ -165,10 +171,17 @@ function parseResources(text: string): readonly ResourceSize[] {
     if (index > ROM_RESOURCE) break;
     const [start, end, flags] = line.split(" ").map((word) => BigInt(word === "" ? 0 : word));
     if (start === undefined || end === undefined || flags === undefined || end === 0n) continue;
-    const type = Number(flags & 0xfffn);
+    const type = Number(flags & 0xffff_ffffn);
     if ((type & (IORESOURCE_IO | IORESOURCE_MEM)) === 0) continue;
     const kind = (type & IORESOURCE_IO) !== 0 ? "io" : "memory";
-    resources.push({ index, sizeBytes: Number(end - start + 1n), kind });
+    resources.push({
+      index,
+      sizeBytes: Number(end - start + 1n),
+      kind,
+      address: Number(start),
+      is64Bit: (type & IORESOURCE_MEM_64) !== 0,
+      isPrefetchable: (type & IORESOURCE_PREFETCH) !== 0,
+    });
   }
   return resources;
 }

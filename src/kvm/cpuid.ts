@@ -63,7 +63,7 @@ const BRAND_LEAVES = [0x8000_0002, 0x8000_0003, 0x8000_0004];
 export function guestCpuid(supported: readonly CpuidEntry[], place: CpuidTopology, host: CpuidHost): CpuidEntry[] {
   const shift = Math.ceil(Math.log2(place.count));
   const hasAmx = ((find(supported, 0xd, 0)?.eax ?? 0) & XCR0_TILE_DATA) !== 0;
-  const isAmd = AMD_VENDORS.includes(find(supported, 0)?.ebx ?? 0);
+  const isAmd = isAmdCpu(supported);
   const result: CpuidEntry[] = [];
   for (const entry of supported) {
     if (isTopologyLeaf(entry.function)) continue; // made below
@@ -79,6 +79,11 @@ export function guestCpuid(supported: readonly CpuidEntry[], place: CpuidTopolog
     return withBrand(result, host.brand);
   }
   return result;
+}
+
+/** True for AMD's processors and their relatives of Hygon. */
+export function isAmdCpu(supported: readonly CpuidEntry[]): boolean {
+  return AMD_VENDORS.includes(find(supported, 0)?.ebx ?? 0);
 }
 
 /** Width of a guest-physical address. CPUID 0x8000_0008 EAX; 36 where the leaf is missing, as the SDM says. */

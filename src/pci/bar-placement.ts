@@ -19,65 +19,110 @@ export interface PciWindows {
 /** From here on a 64-bit BAR goes to the 64-bit window even when it is not prefetchable: the 32-bit one is small. */
 const LARGE_BAR_BYTES: number = 16 * MIB;
 
+/** A BAR that is to be placed. */
+interface Wish {
+  readonly request: BarRequest;
+}
+
+/** What {@link placeBars} answers of one wish; no address where no window has room. */
+export interface Placed<T extends Wish> {
+  readonly wish: T;
+  readonly address: number | undefined;
+}
+
+/** What sits inside the windows already. */
+export interface RootBuses {
+  readonly ports: Bus;
+  readonly mmio: Bus;
+}
+
 /**
  * Hands out addresses as firmware does: naturally aligned, memory at least page-aligned. So no two BARs share a page,
- * which is the smallest thing that can be mapped into a guest. Ask for large BARs first: then nothing is lost to
- * alignment.
+ * which is the smallest thing that can be mapped into a guest.
+ *
+ * The largest come first: as sizes are powers of two, nothing is lost to alignment then. Where that is not enough,
+ * 64-bit BARs leave the 32-bit window to those that have no other.
+ *
+ * @returns In the order of placement.
  */
-export class BarPlacement {
-  readonly #windows: PciWindows;
-  readonly #ports: Bus;
-  readonly #mmio: Bus;
-  readonly #next: Map<AddressRange, number> = new Map(); // everything below is handed out
+export function placeBars<T extends Wish>(
+  wishes: readonly T[],
+  windows: PciWindows,
+  buses: RootBuses,
+): readonly Placed<T>[] {
+  const bySize = [...wishes].sort((a, b) => b.request.sizeBytes - a.request.sizeBytes);
+  const placed = placeInOrder(bySize, windows, buses);
+  if (placed.every(({ address }) => address !== undefined)) return placed;
+  const isWide = ({ request }: T): number => Number(request.kind === "mem64");
+  return placeInOrder(
+    bySize.sort((a, b) => isWide(a) - isWide(b)),
+    windows,
+    buses,
+  );
+}
 
-  /** The buses are asked for what sits inside the windows already. */
-  constructor(windows: PciWindows, ports: Bus, mmio: Bus) {
-    this.#windows = windows;
-    this.#ports = ports;
-    this.#mmio = mmio;
-  }
-
-  /** An address for the BAR, `undefined` when no window has room. */
-  take(request: BarRequest): number | undefined {
-    const { memory32, memory64 } = this.#windows;
+function placeInOrder<T extends Wish>(
+  wishes: readonly T[],
+  windows: PciWindows,
+  { ports, mmio }: RootBuses,
+): readonly Placed<T>[] {
+  const portRanges = new FreeRanges(windows.ports, ports);
+  const memory32 = new FreeRanges(windows.memory32, mmio);
+  const memory64 = new FreeRanges(windows.memory64, mmio);
+  const take = (request: BarRequest): number | undefined => {
+    const pageBytes = Math.max(request.sizeBytes, PAGE_SIZE);
     switch (request.kind) {
       case "io":
-        return this.#takeFrom(this.#windows.ports, this.#ports, request.sizeBytes, request.sizeBytes);
+        return portRanges.take(request.sizeBytes);
       case "mem32":
       case "rom":
-        return this.#takeMemory(memory32, request.sizeBytes);
+        return memory32.take(pageBytes);
       case "mem64": {
         const isHigh = request.isPrefetchable || request.sizeBytes >= LARGE_BAR_BYTES;
-        return this.#takeMemory(isHigh ? [...memory64, ...memory32] : [...memory32, ...memory64], request.sizeBytes);
+        const [first, second] = isHigh ? [memory64, memory32] : [memory32, memory64];
+        return first.take(pageBytes) ?? second.take(pageBytes);
       }
       default:
         return request satisfies never;
     }
+  };
+  return wishes.map((wish) => ({ wish, address: take(wish.request) }));
+}
+
+/** What is free of some windows, in their order. */
+class FreeRanges {
+  readonly #free: AddressRange[];
+
+  constructor(windows: readonly AddressRange[], bus: Bus) {
+    this.#free = windows.flatMap((window) => bus.ranges.reduce(cutOut, [window]));
   }
 
-  #takeMemory(ranges: readonly AddressRange[], sizeBytes: number): number | undefined {
-    return this.#takeFrom(ranges, this.#mmio, sizeBytes, Math.max(sizeBytes, PAGE_SIZE));
-  }
-
-  #takeFrom(ranges: readonly AddressRange[], bus: Bus, sizeBytes: number, alignment: number): number | undefined {
-    for (const range of ranges) {
-      let address = alignUp(this.#next.get(range) ?? range.base, alignment);
-      for (;;) {
-        const end = address + Math.max(sizeBytes, alignment);
-        if (end > range.base + range.sizeBytes) break;
-        const holder = bus.holder(address, end - address);
-        if (holder === undefined) {
-          this.#next.set(range, end);
-          return address;
-        }
-        address = alignUp(holder.base + holder.sizeBytes, alignment);
-      }
+  /** The first free address that is a multiple of the size. */
+  take(sizeBytes: number): number | undefined {
+    for (const [index, free] of this.#free.entries()) {
+      const base = alignUp(free.base, sizeBytes);
+      if (base + sizeBytes > free.base + free.sizeBytes) continue;
+      this.#free.splice(index, 1, ...cutOut([free], { base, sizeBytes }));
+      return base;
     }
     return undefined;
   }
 }
 
-/** True when the whole of `[base, base + sizeBytes)` lies in one of the ranges. */
+/** The ranges without a hole. */
+function cutOut(ranges: AddressRange[], hole: AddressRange): AddressRange[] {
+  const holeEnd = hole.base + hole.sizeBytes;
+  return ranges.flatMap((range) => {
+    const end = range.base + range.sizeBytes;
+    if (hole.base >= end || holeEnd <= range.base) return [range];
+    return [
+      { base: range.base, sizeBytes: hole.base - range.base },
+      { base: holeEnd, sizeBytes: end - holeEnd },
+    ].filter(({ sizeBytes }) => sizeBytes > 0);
+  });
+}
+
+/** True when the ranges, which may touch, cover the whole of `[base, base + sizeBytes)`. */
 export function isInside(ranges: readonly AddressRange[], base: number, sizeBytes: number): boolean {
-  return ranges.some((range) => base >= range.base && base + sizeBytes <= range.base + range.sizeBytes);
+  return ranges.reduce(cutOut, [{ base, sizeBytes }]).length === 0;
 }

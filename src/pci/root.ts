@@ -2,7 +2,7 @@ import type { Report } from "../base/backends.ts";
 import type { Bus, BusDevice, BusRange } from "../base/bus.ts";
 import { allOnes, type Gsi, gpa, gsi, hex, TWO_POW_32, type Width } from "../base/units.ts";
 import { type BarMove, type BarPlace, BarSet } from "./bar.ts";
-import { BarPlacement, isInside, type PciWindows } from "./bar-placement.ts";
+import { isInside, type PciWindows, placeBars } from "./bar-placement.ts";
 import { type Bdf, formatBdf } from "./bdf.ts";
 import { nameConfigRegister } from "./config-names.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "./function.ts";
@@ -18,6 +18,12 @@ export interface PluggedFunction {
   readonly bars: BarSet;
   /** Whether a BAR is on its bus: decode is on, and its place was free. */
   readonly isDecoded: (index: BarIndex) => boolean;
+}
+
+/** A BAR that found no room in the windows. */
+export interface UnplacedBar {
+  readonly function: PciFunction;
+  readonly request: BarRequest;
 }
 
 /** What a root is made of. */
@@ -133,20 +139,14 @@ export class PciRoot implements Disposable {
    *
    * @returns BARs that found no room in the windows; they keep address 0, and the guest may still move them.
    */
-  assignBars(): readonly { readonly function: PciFunction; readonly request: BarRequest }[] {
+  assignBars(): readonly UnplacedBar[] {
     const { windows, ports, mmio, report } = this.#options;
-    const placement = new BarPlacement(windows, ports, mmio);
-    const all = this.#order.flatMap((plugged) => plugged.bars.requests.map((request) => ({ plugged, request })));
-    const unplaced: { function: PciFunction; request: BarRequest }[] = [];
-    for (const { plugged, request } of all.sort((a, b) => b.request.sizeBytes - a.request.sizeBytes)) {
-      const address = placement.take(request);
-      if (address !== undefined) {
-        plugged.bars.assign(request, address);
-        continue;
-      }
-      unplaced.push({ function: plugged.function, request });
-      const what = `${barName(request.index)} of ${plugged.function.name} (${request.kind}, ${hex(request.sizeBytes)})`;
-      report?.("error", `Cannot place ${what}: no window of the PCI root has room`);
+    const wishes = this.#order.flatMap((plugged) => plugged.bars.requests.map((request) => ({ plugged, request })));
+    const unplaced: UnplacedBar[] = [];
+    for (const { wish, address } of placeBars(wishes, windows, { ports, mmio })) {
+      const { plugged, request } = wish;
+      if (address === undefined) unplaced.push({ function: plugged.function, request });
+      else plugged.bars.assign(request, address);
     }
     for (const plugged of this.#order) {
       this.#settle(plugged);

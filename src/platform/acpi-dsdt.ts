@@ -53,7 +53,7 @@ export interface AcpiDevices {
     /** What BARs may use. Ports must leave 0xcf8 to 0xcff out. */
     readonly io: readonly AddressWindow[];
     readonly mem32: AddressWindow;
-    readonly mem64?: AddressWindow;
+    readonly mem64: readonly AddressWindow[];
     /** Slots that can be emptied while the guest runs. */
     readonly ejectableSlots?: readonly number[];
     /** Which GSI a slot's pin is wired to; pins are 1 (INTA#) to 4 (INTD#), as in the interrupt pin register. */
@@ -102,7 +102,7 @@ function hostBridge({ pci }: AcpiDevices): Aml {
         IO(0xcf8, 8),
         ...pci.io.map(WordIO),
         DWordMemory(pci.mem32),
-        ...(pci.mem64 === undefined ? [] : [QWordMemory(pci.mem64)]),
+        ...pci.mem64.map(QWordMemory),
       ),
     ),
     Name("_PRT", Package(...interruptRoutes(pci.intxGsi))),

@@ -5,17 +5,18 @@ import type { Fd } from "../../base/units.ts";
 import { libc } from "../../host/libc.ts";
 import { GuestRam } from "../../host/memory/guest-ram.ts";
 import { FunctionFacts } from "../../host-pci/functions.ts";
-import { guestCpuid, physicalAddressBits } from "../../kvm/cpuid.ts";
+import { guestCpuid } from "../../kvm/cpuid.ts";
 import { hostCpuBrand, KvmSystem } from "../../kvm/system.ts";
 import { Vm } from "../../kvm/vm.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "../shared/memory-map.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import type { ResolvedMachine } from "../shared/resolved-machine.ts";
 import type { MachineSpec } from "../spec/spec.ts";
+import { checkBarPlaces } from "./bar-checks.ts";
 import type { CpuDescription } from "./cpu-threads.ts";
 import type { DeviceThread } from "./device-thread.ts";
 import { loadImages } from "./load.ts";
-import { layoutMemory } from "./memory-layout.ts";
+import { type CpuAddresses, cpuAddresses, layoutMemory } from "./memory-layout.ts";
 import { askIovaRanges, resolveMachine } from "./passthrough-checks.ts";
 
 /** A power cycle that is ready for its first instruction. */
@@ -77,14 +78,7 @@ export class Assembly implements Disposable {
     const supported = system.supportedCpuid();
     this.#machine ??= resolveMachine(this.#spec, new FunctionFacts());
     const machine = this.#machine;
-    this.#layout ??= layoutMemory(
-      machine.memory.sizeBytes,
-      physicalAddressBits(supported),
-      askIovaRanges(
-        machine.devices.map(({ host }) => host),
-        this.#report,
-      ),
-    );
+    this.#layout ??= this.#layOut(machine, cpuAddresses(supported));
     const layout = this.#layout;
     const { hugepages, prefault } = machine.memory;
     this.#ram ??= GuestRam.create({ regions: layout.ram, hugepages, prefault });
@@ -104,6 +98,14 @@ export class Assembly implements Disposable {
     for (let index = 1; index < count; index++) addVcpu(index);
     const plan = { ...(await building), bootProtocol: boot.protocol };
     return { vcpus: cycle.vcpus, start: boot.start, mmapSize: system.vcpuMmapSize, plan };
+  }
+
+  /** Lays out memory round what the IOMMU translates, and refuses devices whose BARs find no place then. */
+  #layOut(machine: ResolvedMachine, cpu: CpuAddresses): MemoryLayout {
+    const functions = machine.devices.map(({ host }) => host);
+    const layout = layoutMemory(machine.memory.sizeBytes, cpu, askIovaRanges(functions, this.#report));
+    checkBarPlaces(functions, layout, machine.hasTestDevice);
+    return layout;
   }
 
   /**

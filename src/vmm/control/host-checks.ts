@@ -1,13 +1,12 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError, SpecError } from "../../base/errors.ts";
 import type { IovaRange } from "../../base/mappings.ts";
-import { GIB, hex, MIB } from "../../base/units.ts";
+import { GIB, hex, MIB, sizeText } from "../../base/units.ts";
 import { availableMemory, hugePages } from "../../host/limits.ts";
 import { hugePageAdvice } from "../../host/memory/ram-file.ts";
 import { failedCheck, type HostCheck } from "../../host-pci/check.ts";
 import type { FunctionFacts, HostFunction } from "../../host-pci/functions.ts";
 import { KVM_API_VERSION } from "../../kvm/abi.ts";
-import { physicalAddressBits } from "../../kvm/cpuid.ts";
 import {
   CAPABILITY_ADVICE,
   type Capability,
@@ -15,9 +14,11 @@ import {
   OPTIONAL_CAPABILITIES,
   REQUIRED_CAPABILITIES,
 } from "../../kvm/system.ts";
+import type { OwnedBar } from "../shared/bar-places.ts";
 import { regionEnd } from "../shared/memory-map.ts";
 import type { MemorySpec } from "../spec/spec.ts";
-import { layoutMemory } from "./memory-layout.ts";
+import { checkBarPlaces } from "./bar-checks.ts";
+import { type CpuAddresses, cpuAddresses, layoutMemory } from "./memory-layout.ts";
 import { askIovaRanges, passthroughState } from "./passthrough-checks.ts";
 
 /** A machine's demands on its host. */
@@ -115,23 +116,24 @@ function placementCheck({ memory }: HostDemands, functions: readonly HostFunctio
   const why = "a guest-physical address is the address of its DMA: RAM and BARs have to lie where CPU and IOMMU reach";
   try {
     const system = KvmSystem.open();
-    let bits: number;
+    let cpu: CpuAddresses;
     try {
-      bits = physicalAddressBits(system.supportedCpuid());
+      cpu = cpuAddresses(system.supportedCpuid());
     } finally {
       system.close();
     }
     const quiet: Report = () => undefined;
     const ranges = askIovaRanges(functions, quiet);
-    const { ram, pciWindow64 } = layoutMemory(memory.sizeBytes, bits, ranges);
-    const last = ram.at(-1);
-    const window =
-      pciWindow64 === undefined
-        ? "no room for 64-bit BARs above it"
-        : `64-bit BARs at ${hex(pciWindow64.base)}, ${Math.floor(pciWindow64.sizeBytes / GIB)} GiB`;
+    const layout = layoutMemory(memory.sizeBytes, cpu, ranges);
+    const bars = checkBarPlaces(functions, layout, false);
+    const last = layout.ram.at(-1);
+    const pieces = layout.pciWindows64.map(
+      ({ base, sizeBytes }) => `at ${hex(base)}, ${Math.floor(sizeBytes / GIB)} GiB`,
+    );
+    const windows = pieces.length === 0 ? "no room for 64-bit BARs above it" : `64-bit BARs ${pieces.join(", and ")}`;
     const found =
-      `RAM ends at ${hex(last === undefined ? 0 : regionEnd(last))}, ${window}; the CPU has ${bits} ` +
-      `bits${iommuText(ranges)}`;
+      `RAM ends at ${hex(last === undefined ? 0 : regionEnd(last))}, ${windows}${barsText(bars)}; the CPU has ` +
+      `${cpu.bits} bits${iommuText(ranges)}`;
     return { topic, state: "good", found, why, action: "place guest RAM" };
   } catch (error) {
     if (error instanceof HostError) return failedCheck(topic, why, error);
@@ -148,6 +150,12 @@ function placementCheck({ memory }: HostDemands, functions: readonly HostFunctio
     }
     throw error;
   }
+}
+
+function barsText(bars: readonly OwnedBar[]): string {
+  if (bars.length === 0) return "";
+  const sum = bars.reduce((total, { request }) => total + request.sizeBytes, 0);
+  return `, which hold the functions' ${bars.length} BARs of ${sizeText(sum)}`;
 }
 
 function iommuText(ranges: readonly IovaRange[] | undefined): string {

@@ -3,6 +3,7 @@ import type { RamRegion } from "../../base/guest-memory.ts";
 import type { MemoryMapEntry } from "../../base/load-plan.ts";
 import type { IovaRange } from "../../base/mappings.ts";
 import { alignDown, alignUp, GIB, gpa, hex, MIB } from "../../base/units.ts";
+import { type CpuidEntry, isAmdCpu, physicalAddressBits } from "../../kvm/cpuid.ts";
 import {
   ACPI_TABLES,
   ECAM,
@@ -18,12 +19,6 @@ import {
 import { type AddressRange, intersect, sizeOf, totalSize, without } from "./address-ranges.ts";
 
 /**
- * First end of the 64-bit PCI window: client CPUs' IOMMUs translate 39 bits, so a BAR above that cannot be a
- * peer-to-peer DMA target. RAM beyond it pushes the window up to what the CPU can address.
- */
-const COMMON_IOMMU_BITS = 39;
-
-/**
  * AMD processors and their IOMMU give these addresses to HyperTransport, not to memory. AMD I/O Virtualization 3.07
  * §2.1.2
  */
@@ -32,26 +27,40 @@ const HYPERTRANSPORT: AddressRange = { start: 0xfd_0000_0000, end: 0x100_0000_00
  * Alignment of RAM regions at holes. Keeps huge pages usable and avoids slots smaller than 2 MiB.
  */
 const RAM_GRAIN: number = 2 * MIB;
-/** Enough for the BARs of several accelerators. */
-const AMPLE_WINDOW: number = 256 * GIB;
+/** A smaller piece is no 64-bit window: it would cost an entry in `_CRS` and hold no BAR that needs one. */
+const SMALLEST_WINDOW_64: number = 4 * GIB;
+
+/** What of a CPU decides where memory may be. */
+export interface CpuAddresses {
+  /** Width of a guest-physical address, from CPUID 0x80000008. */
+  readonly bits: number;
+  /** AMD's and Hygon's processors have the {@link HYPERTRANSPORT} hole. */
+  readonly isAmd: boolean;
+}
+
+/** @param supported What KVM gives to a guest's CPUID. */
+export function cpuAddresses(supported: readonly CpuidEntry[]): CpuAddresses {
+  return { bits: physicalAddressBits(supported), isAmd: isAmdCpu(supported) };
+}
 
 /**
  * Lays out RAM below and above 4 GiB and the PCI windows around it.
  *
  * Where devices are passed through, a guest-physical address is also the address of their DMA. RAM then leaves out what
- * the IOMMU does not translate: the MSI doorbell, regions that firmware reserved, addresses beyond its width. So does
- * the 64-bit window if anything of use is left. A BAR outside is only out of the other devices' reach.
+ * the IOMMU does not translate: the MSI doorbell, regions that firmware reserved, addresses beyond its width. The
+ * 64-bit windows are all that is free above RAM, those in the IOMMU's reach first. A BAR outside is only out of the
+ * other devices' reach.
  *
  * @param ramBytes A multiple of the page size, at least 2 MiB.
- * @param physicalBits Width of a guest-physical address, from CPUID 0x80000008.
  * @param iovaRanges What the IOMMU translates, in order; `undefined` without passed-through devices.
  * @throws SpecError when the RAM does not fit, HostError when the IOMMU leaves no room where a kernel must be.
  */
-export function layoutMemory(ramBytes: number, physicalBits: number, iovaRanges?: readonly IovaRange[]): MemoryLayout {
-  const addressable = without([{ start: 0, end: 2 ** physicalBits }], HYPERTRANSPORT);
+export function layoutMemory(ramBytes: number, cpu: CpuAddresses, iovaRanges?: readonly IovaRange[]): MemoryLayout {
+  const all = [{ start: 0, end: 2 ** cpu.bits }];
+  const addressable = cpu.isAmd ? without(all, HYPERTRANSPORT) : all;
   const translated = iovaRanges?.map(({ start, end }) => ({ start, end: end + 1 }));
   const reachable = translated === undefined ? addressable : intersect(addressable, translated);
-  const pieces = ramPieces(ramBytes, physicalBits, reachable, translated);
+  const pieces = ramPieces(ramBytes, cpu.bits, reachable, translated);
   const ram: RamRegion[] = [];
   let fileOffset = 0;
   for (const piece of pieces) {
@@ -63,7 +72,7 @@ export function layoutMemory(ramBytes: number, physicalBits: number, iovaRanges?
     ram,
     map: memoryMap(ram),
     pciWindow32: PCI_WINDOW_32,
-    pciWindow64: window64(ramEnd, addressable, translated === undefined ? undefined : reachable),
+    pciWindows64: windows64(ramEnd, addressable, reachable),
   };
 }
 
@@ -116,28 +125,16 @@ function memoryMap(ram: readonly RamRegion[]): readonly MemoryMapEntry[] {
   return entries.sort((a, b) => a.address - b.address);
 }
 
-/**
- * @param reachable Addresses that CPU and IOMMU know; `undefined` without devices: then a common IOMMU's width is
- *   assumed.
- */
-function window64(
+/** Every free piece above RAM: first those that CPU and IOMMU know, then those of the CPU alone. Each lowest first. */
+function windows64(
   ramEnd: number,
   addressable: readonly AddressRange[],
-  reachable: readonly AddressRange[] | undefined,
-): Window | undefined {
-  const start = alignUp(Math.max(ramEnd, HIGH_RAM_BASE), 4 * GIB);
-  const above = (ranges: readonly AddressRange[], end: number): readonly AddressRange[] =>
-    intersect(ranges, [{ start, end }]);
-  const common = above(addressable, 2 ** COMMON_IOMMU_BITS);
-  for (const candidates of [
-    above(reachable ?? common, Number.POSITIVE_INFINITY),
-    common,
-    above(addressable, Number.POSITIVE_INFINITY),
-  ]) {
-    // The lowest piece that is ample, since guests and devices do best with low addresses, else the largest.
-    const [largest] = [...candidates].sort((a, b) => sizeOf(b) - sizeOf(a));
-    const chosen = candidates.find((range) => sizeOf(range) >= AMPLE_WINDOW) ?? largest;
-    if (chosen !== undefined && sizeOf(chosen) >= 4 * GIB) return { base: chosen.start, sizeBytes: sizeOf(chosen) };
-  }
-  return undefined;
+  reachable: readonly AddressRange[],
+): readonly Window[] {
+  const above = { start: alignUp(Math.max(ramEnd, HIGH_RAM_BASE), 4 * GIB), end: Number.POSITIVE_INFINITY };
+  const unreachable = reachable.reduce(without, addressable);
+  return [reachable, unreachable]
+    .flatMap((pieces) => intersect(pieces, [above]))
+    .filter((piece) => sizeOf(piece) >= SMALLEST_WINDOW_64)
+    .map((piece) => ({ base: piece.start, sizeBytes: sizeOf(piece) }));
 }

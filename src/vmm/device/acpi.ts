@@ -37,7 +37,7 @@ export function writeAcpi({ machine, memory, layout, ejectableSlots }: AcpiParts
       ecamBuses: ECAM.buses,
       io: bridgePorts(machine.hasTestDevice),
       mem32: layout.pciWindow32,
-      ...(layout.pciWindow64 === undefined ? {} : { mem64: layout.pciWindow64 }),
+      mem64: layout.pciWindows64,
       intxGsi,
       ejectableSlots,
     },

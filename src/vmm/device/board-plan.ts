@@ -32,7 +32,7 @@ export function describeBoard(board: BoardDescription): MachinePlan {
   const memoryMap = [
     ...layout.map.map(({ address, sizeBytes, kind }) => ({ name: kind === "ram" ? "RAM" : kind, address, sizeBytes })),
     window("PCI window, 32-bit", layout.pciWindow32),
-    ...(layout.pciWindow64 === undefined ? [] : [window("PCI window, 64-bit", layout.pciWindow64)]),
+    ...layout.pciWindows64.map((one) => window("PCI window, 64-bit", one)),
     ...ranges(mmio),
   ];
   const byAddress = (a: PlanRange, b: PlanRange): number => a.address - b.address || b.sizeBytes - a.sizeBytes;

@@ -11,7 +11,7 @@ import { Vm } from "../../kvm/vm.ts";
 import type { PassthroughHost } from "../../passthrough/function.ts";
 import type { PciFunction } from "../../pci/function.ts";
 import { CONFIG_PORTS_SIZE, ConfigPorts, Ecam, HostBridge } from "../../pci/host-bridge.ts";
-import { PciRoot } from "../../pci/root.ts";
+import { PciRoot, type UnplacedBar } from "../../pci/root.ts";
 import { ACPI_PM_SIZE, AcpiPm } from "../../platform/acpi-pm.ts";
 import { PostCodePort } from "../../platform/debug-port.ts";
 import { I8042, I8042_SIZE } from "../../platform/i8042.ts";
@@ -24,7 +24,8 @@ import { VirtioConsole } from "../../virtio/console.ts";
 import type { VirtioDevice } from "../../virtio/device.ts";
 import { VirtioPciFunction } from "../../virtio/pci-transport.ts";
 import { VirtioRng } from "../../virtio/rng.ts";
-import { ECAM, GSIS, HIGH_RAM_BASE, intxGsi, type MemoryLayout, PORTS, pciPortWindows } from "../shared/memory-map.ts";
+import { type OwnedBar, rootWindows, unplacedBarError } from "../shared/bar-places.ts";
+import { ECAM, GSIS, HIGH_RAM_BASE, intxGsi, type MemoryLayout, PORTS } from "../shared/memory-map.ts";
 import type { GuestEvent } from "../shared/messages.ts";
 import type { MachinePlan, PlanDma } from "../shared/plan.ts";
 import type { MachineFiles } from "../shared/requests.ts";
@@ -115,11 +116,7 @@ export class Board implements Disposable {
     this.#root = new PciRoot({
       ports: this.ports,
       mmio: this.mmio,
-      windows: {
-        ports: pciPortWindows(parts.machine.hasTestDevice),
-        memory32: [layout.pciWindow32],
-        memory64: layout.pciWindow64 === undefined ? [] : [layout.pciWindow64],
-      },
+      windows: rootWindows(layout, parts.machine.hasTestDevice),
       gsiOf: intxGsi,
       report: parts.report,
     });
@@ -136,7 +133,7 @@ export class Board implements Disposable {
         onEvent: parts.onGuestEvent,
       });
       this.#addFunctions();
-      this.#root.assignBars();
+      this.#assignBars();
       writeAcpi({ machine: parts.machine, memory: parts.memory, layout, ejectableSlots: this.#ejectableSlots() });
       this.plan = describeBoard({
         spec: parts.machine,
@@ -279,6 +276,18 @@ export class Board implements Disposable {
     this.#plugVirtio("rng", new VirtioRng("rng", this.#parts.entropy));
     for (const { slot, members } of passed) if (slot === undefined) this.#plugGroup(members, this.#freeSlot());
     this.#addUserDevices();
+  }
+
+  /** @throws HostError when a BAR finds no room: what sysfs told of the host's functions did not show it, or it is of another process. */
+  #assignBars(): void {
+    const { layout, machine } = this.#parts;
+    const owned = ({ function: { name }, request }: UnplacedBar): OwnedBar => ({ owner: name, request });
+    const unplaced = this.#root.assignBars().map(owned);
+    const all = this.#root.functions.flatMap(({ function: fn, bars }) =>
+      bars.requests.map((request) => owned({ function: fn, request })),
+    );
+    const error = unplacedBarError(unplaced, all, rootWindows(layout, machine.hasTestDevice));
+    if (error !== undefined) throw error;
   }
 
   /** What functions of the host and of other processes are wired to. */

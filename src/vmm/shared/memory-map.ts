@@ -16,10 +16,10 @@ import { type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../../base/units.t
  *   0000_fee0_0000  local APICs (in KVM), MSI doorbell
  *   0000_ff00_0000  memory of the test device, 64 KiB; only with that option
  *   0001_0000_0000  RAM above 4 GiB
- *   next 4 GiB line 64-bit PCI window, as long as the CPU's physical addresses and 39 bits go
- *   00fd_0000_0000  12 GiB that AMD processors keep for HyperTransport: neither RAM nor window, on any host
+ *   next 4 GiB line 64-bit PCI windows, as far as the CPU's physical addresses go
+ *   00fd_0000_0000  12 GiB that AMD processors keep for HyperTransport: neither RAM nor window, on AMD hosts
  *
- * With passed-through devices RAM and the 64-bit window are cut to what their IOMMU translates.
+ * With passed-through devices RAM is cut to what their IOMMU translates, and BARs are placed there first.
  */
 export const LOW_RAM_LIMIT = 0xc000_0000;
 export const HIGH_RAM_BASE = 0x1_0000_0000;
@@ -108,7 +108,8 @@ export interface MemoryLayout {
   readonly ram: readonly RamRegion[];
   readonly map: readonly MemoryMapEntry[];
   readonly pciWindow32: Window;
-  readonly pciWindow64: Window | undefined;
+  /** In the order of preference. They may touch. */
+  readonly pciWindows64: readonly Window[];
 }
 
 /** The part of RAM that KVM maps for the guest: every region is one memory slot, page multiples throughout. */

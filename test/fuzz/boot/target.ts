@@ -21,7 +21,7 @@ function plan(operation: Operation): string | undefined {
   const { initramfsBytes, memoryBytes, addressBits } = operation;
   let layout: ReturnType<typeof layoutMemory>;
   try {
-    layout = layoutMemory(memoryBytes, addressBits);
+    layout = layoutMemory(memoryBytes, { bits: addressBits, isAmd: false });
   } catch (error) {
     return judgeRefusal(error, ["memory.sizeBytes"]);
   }

@@ -114,7 +114,7 @@ t.test("PciRoot.assignBars() gives aligned addresses of the right window, a page
 });
 
 t.test("PciRoot.assignBars() goes around what is on the bus, and says what found no room", async (t) => {
-  const { root, read, mmio, reports } = machine({
+  const { root, read, mmio } = machine({
     windows: { ...WINDOWS, memory32: [{ base: 0xc000_0000, sizeBytes: 0x4000 }], memory64: [] },
   });
   const other: BusDevice = { name: "other", read: () => 0, write: () => {} };
@@ -132,7 +132,6 @@ t.test("PciRoot.assignBars() goes around what is on the bus, and says what found
     unplaced.map(({ function: fn, request }) => [fn.name, request.index]),
     [["a", 1]],
   );
-  t.match(reports, [/^error: Cannot place BAR 1 of a/]);
 });
 
 t.test("PciRoot puts BARs on their bus when the guest enables decode", async (t) => {

@@ -40,7 +40,7 @@ t.test("buildAcpiTables() makes tables that iasl reads and compiles back without
   const minimal: AcpiMachine = {
     ...MACHINE,
     cpuCount: 1,
-    pci: { ...MACHINE.pci, io: [], mem64: { base: 0x1_0000_0000, sizeBytes: 0x1000 } },
+    pci: { ...MACHINE.pci, io: [], mem64: [{ base: 0x1_0000_0000, sizeBytes: 0x1000 }] },
   };
   for (const machine of [MACHINE, minimal]) {
     const directory = t.testdir();
@@ -117,6 +117,8 @@ t.test("The DSDT means to ACPICA what it should", { skip }, async (t) => {
         "87 17 00 00 0C 01 00 00 00 00 00 00 00 C0 FF FF FF E7 00 00 00 00 00 00 00 28",
         "8A 2B 00 00 0C 01 00 00 00 00 00 00 00 00 00 00 00 00 02 00 00 00 FF FF FF FF 41 00 00 00 " +
           "00 00 00 00 00 00 00 00 00 00 00 00 40 00 00 00",
+        "8A 2B 00 00 0C 01 00 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00 FF FF FF FF FF FF 00 00 " +
+          "00 00 00 00 00 00 00 00 00 00 00 00 00 FF 00 00",
         "79 00",
       ].join(" "),
     );
