@@ -116,7 +116,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
       this.#device,
       region.fileOffset + area.offset,
       alignUp(area.sizeBytes, PAGE_SIZE),
-      { protection, alignment: mappingAlignment(area) },
+      { protection, ...mappingPlace(area) },
     );
   }
 
@@ -193,14 +193,22 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
   }
 }
 
+/** Where in this process an area is mapped: at a remainder modulo an alignment. */
+interface MappingPlace {
+  readonly alignment: number;
+  readonly remainder: number;
+}
+
 /**
- * Alignment of the mapping's address, a power of two. The kernel (6.12 and newer) uses a huge page only where
- * host-physical and host-virtual address agree below its size. BARs are naturally aligned, so what the offset divides
- * by is as good.
+ * Chooses the largest page of which a whole one lies in the area. The kernel (6.12 and newer) uses a huge page only
+ * where host-physical and host-virtual address agree below its size, and KVM where the guest's does as well. BARs are
+ * naturally aligned on both sides, so the address has to agree with the offset: also behind an MSI-X table.
  */
-export function mappingAlignment(area: RegionArea): number {
+export function mappingPlace({ offset, sizeBytes }: RegionArea): MappingPlace {
   for (const alignment of [GIGANTIC_PAGE, HUGE_PAGE]) {
-    if (area.sizeBytes >= alignment && area.offset % alignment === 0) return alignment;
+    if (alignUp(offset, alignment) + alignment <= offset + sizeBytes) {
+      return { alignment, remainder: offset % alignment };
+    }
   }
-  return PAGE_SIZE;
+  return { alignment: PAGE_SIZE, remainder: 0 };
 }

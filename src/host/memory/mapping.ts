@@ -11,10 +11,12 @@ export interface MappingOptions {
   /** `MAP_*` beside the sharing that the constructor function sets. */
   readonly flags?: number;
   /**
-   * A power of two that the address is a multiple of; the page size when absent. Device memory aligned to 2 MiB or 1
-   * GiB can be mapped by the kernel in pages of that size.
+   * A power of two that the address is a multiple of, but for the remainder; the page size when absent. Device memory
+   * aligned to 2 MiB or 1 GiB can be mapped by the kernel in pages of that size.
    */
   readonly alignment?: number;
+  /** What the address leaves when it is divided by the alignment: a multiple of the page size; 0 when absent. */
+  readonly remainder?: number;
   /** What the user can do when mmap fails. */
   readonly advice?: AdviceByErrno;
 }
@@ -64,7 +66,7 @@ export class HostMapping implements Disposable {
     sharing: number,
     options: MappingOptions,
   ): HostMapping {
-    const alignment = options.alignment ?? PAGE_SIZE;
+    const { alignment = PAGE_SIZE, remainder = 0 } = options;
     if (!isPowerOfTwo(alignment)) throw new RangeError(`Cannot map ${name}: ${alignment} is not a power of two`);
     if (!(sizeBytes > 0)) throw new RangeError(`Cannot map ${name}: its size is ${sizeBytes}`);
     const protection = options.protection ?? MMAN.PROT_READ | MMAN.PROT_WRITE;
@@ -79,7 +81,7 @@ export class HostMapping implements Disposable {
     const reservedBytes = mappedBytes + alignment;
     const reserve = MMAN.MAP_PRIVATE | MMAN.MAP_ANONYMOUS | MMAN.MAP_NORESERVE;
     const reserved = check(libc.mmap(0, reservedBytes, MMAN.PROT_NONE, reserve, -1, 0), action, "mmap");
-    const address = alignUp(reserved, alignment);
+    const address = alignUp(reserved - remainder, alignment) + remainder;
     const result = libc.mmap(address, sizeBytes, protection, flags | MMAN.MAP_FIXED, file, offset);
     try {
       check(result, action, "mmap", options.advice);

@@ -278,7 +278,7 @@ export class Board implements Disposable {
     this.#addUserDevices();
   }
 
-  /** @throws HostError when a BAR finds no room: what sysfs told of the host's functions did not show it, or it is of another process. */
+  /** @throws HostError when a BAR finds no room, of another process's device or unlike what sysfs told of the host's. */
   #assignBars(): void {
     const { layout, machine } = this.#parts;
     const owned = ({ function: { name }, request }: UnplacedBar): OwnedBar => ({ owner: name, request });

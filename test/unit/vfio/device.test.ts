@@ -1,8 +1,9 @@
 import t from "tap";
 import { fd, hva } from "../../../src/base/units.ts";
 import { libc } from "../../../src/host/libc.ts";
+import { planBar } from "../../../src/passthrough/bar-areas.ts";
 import type { VfioLibc } from "../../../src/vfio/calls.ts";
-import { mappingAlignment, VfioDevice } from "../../../src/vfio/device.ts";
+import { mappingPlace, VfioDevice } from "../../../src/vfio/device.ts";
 import { FakeVfioKernel, type KernelDevice } from "../../support/fake-vfio-kernel.ts";
 
 const TWO_POW_40 = 2 ** 40;
@@ -174,18 +175,12 @@ t.test("VfioDevice closes its descriptor once, also when the device is not one o
   t.throws(() => open({ ...NIC, flags: 1 }), /it is not a PCI device/);
 });
 
-t.test("VfioDevice.mapRegion() maps an area of the device's file", async (t) => {
-  // A memfd stands for the device: region 0 lies at its start.
-  const file = libc.memfdCreate("device", 1);
-  t.teardown(() => libc.close(file));
-  libc.ftruncate(file, 0x4000);
-  libc.pwrite(file, Uint8Array.of(1, 2, 3, 4), 4, 0x2000);
-  const kernel = new FakeVfioKernel([NIC]);
+/** Calls for a device whose file is a real one: questions go to the fake device, reads, writes and mappings to it. */
+function mappedFrom(kernel: FakeVfioKernel, bdf: string): VfioLibc {
   kernel.ioctlStruct(107, 0x3b68, Uint8Array.of(10, 0, 0, 0));
   kernel.ioctl(10, 0x3b66, 3);
-  const opened = kernel.ioctlStruct(107, 0x3b6a, new TextEncoder().encode(`${NIC.bdf}\0`));
-  // Questions go to the fake device, the mapping to the file.
-  const mixed: VfioLibc = {
+  const opened = kernel.ioctlStruct(107, 0x3b6a, new TextEncoder().encode(`${bdf}\0`));
+  return {
     errno: () => kernel.errno(),
     ioctl: (_fd, request, argument) => kernel.ioctl(opened, request, argument),
     ioctlStruct: (_fd, request, argument) => kernel.ioctlStruct(opened, request, argument),
@@ -194,7 +189,15 @@ t.test("VfioDevice.mapRegion() maps an area of the device's file", async (t) => 
     pread: libc.pread,
     pwrite: libc.pwrite,
   };
-  const device = new VfioDevice(mixed, fd(file), NIC.bdf, []);
+}
+
+t.test("VfioDevice.mapRegion() maps an area of the device's file", async (t) => {
+  // A memfd stands for the device: region 0 lies at its start.
+  const file = libc.memfdCreate("device", 1);
+  t.teardown(() => libc.close(file));
+  libc.ftruncate(file, 0x4000);
+  libc.pwrite(file, Uint8Array.of(1, 2, 3, 4), 4, 0x2000);
+  const device = new VfioDevice(mappedFrom(new FakeVfioKernel([NIC]), NIC.bdf), fd(file), NIC.bdf, []);
   const mapped = device.mapRegion(0, { offset: 0x2000, sizeBytes: 0x100 });
   t.equal(mapped.sizeBytes, 0x1000, "a whole page");
   t.not(mapped.address, hva(0));
@@ -204,10 +207,39 @@ t.test("VfioDevice.mapRegion() maps an area of the device's file", async (t) => 
   t.throws(() => device.mapRegion(8, { offset: 0, sizeBytes: 0x1000 }), RangeError);
 });
 
-t.test("mappingAlignment() lets the kernel use huge pages where offset and size allow", async (t) => {
-  t.equal(mappingAlignment({ offset: 0, sizeBytes: 2 ** 30 }), 2 ** 30);
-  t.equal(mappingAlignment({ offset: 0, sizeBytes: 2 ** 29 }), 2 ** 21);
-  t.equal(mappingAlignment({ offset: 2 ** 21, sizeBytes: 2 ** 30 }), 2 ** 21);
-  t.equal(mappingAlignment({ offset: 0x3000, sizeBytes: 2 ** 30 }), 4096);
-  t.equal(mappingAlignment({ offset: 0, sizeBytes: 0x4000 }), 4096);
+t.test("mappingPlace() lets the kernel use huge pages wherever a whole one is in the area", async (t) => {
+  const mib = 2 ** 20;
+  const gib = 2 ** 30;
+  t.same(mappingPlace({ offset: 0, sizeBytes: gib }), { alignment: gib, remainder: 0 });
+  t.same(mappingPlace({ offset: 0, sizeBytes: gib / 2 }), { alignment: 2 * mib, remainder: 0 });
+  t.same(mappingPlace({ offset: 2 * mib, sizeBytes: gib }), { alignment: 2 * mib, remainder: 0 });
+  t.same(mappingPlace({ offset: 2 * mib, sizeBytes: 2 * gib }), { alignment: gib, remainder: 2 * mib });
+  t.same(mappingPlace({ offset: 0x3000, sizeBytes: gib }), { alignment: 2 * mib, remainder: 0x3000 });
+  t.same(mappingPlace({ offset: 0x3000, sizeBytes: 64 * gib - 0x3000 }), { alignment: gib, remainder: 0x3000 });
+  t.same(mappingPlace({ offset: 0x3000, sizeBytes: 2 * mib }), { alignment: 4096, remainder: 0 }, "no whole one");
+  t.same(mappingPlace({ offset: 0, sizeBytes: 0x4000 }), { alignment: 4096, remainder: 0 });
+});
+
+t.test("VfioDevice.mapRegion() keeps pieces round an MSI-X table congruent to their offsets", async (t) => {
+  const gib = 2 ** 30;
+  const barBytes = 4 * gib;
+  const file = libc.memfdCreate("device", 1);
+  t.teardown(() => libc.close(file));
+  libc.ftruncate(file, barBytes);
+  const gpu: KernelDevice = { ...NIC, regions: [{ size: barBytes, flags: RW_MMAP, isMsixMappable: true }] };
+  const device = new VfioDevice(mappedFrom(new FakeVfioKernel([gpu]), gpu.bdf), fd(file), gpu.bdf, []);
+  const region = device.region(0);
+  const table = { offset: 0x2000, sizeBytes: 0x1000, reason: "MSI-X table" } as const;
+  const choice = { bars: "map", isExcluded: false } as const;
+  const pieces = region === undefined ? [] : planBar(region, [table], choice).mapped;
+  t.same(
+    pieces.map(({ offset }) => offset),
+    [0, 0x3000],
+  );
+  for (const piece of pieces) {
+    const mapped = device.mapRegion(0, piece);
+    t.teardown(() => mapped.unmap());
+    // BARs are naturally aligned: a slot at BAR + offset is congruent as well, which is what KVM asks of a huge page.
+    if (piece.sizeBytes > gib) t.equal(mapped.address % gib, piece.offset, `the piece at ${piece.offset}`);
+  }
 });

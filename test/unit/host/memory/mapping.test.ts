@@ -49,6 +49,15 @@ t.test("HostMapping aligns its address to any power of two and keeps no other ad
   }
 });
 
+t.test("HostMapping puts its address at a remainder of the alignment", async (t) => {
+  for (const remainder of [0, 0x3000, 2 * MIB - 4096]) {
+    const mapping = HostMapping.anonymous("shifted", 3 * 4096, { alignment: 2 * MIB, remainder });
+    t.equal(mapping.address % (2 * MIB), remainder);
+    new Uint8Array(mapping.view()).fill(1);
+    mapping.unmap();
+  }
+});
+
 t.test("HostMapping gives its reserved addresses back when mapping a file fails", async (t) => {
   const before = readFileSync("/proc/self/maps", "latin1").match(/---p/g)?.length;
   t.throws(() => HostMapping.ofFile("nothing", fd(-1), 0, 4096, { alignment: 2 * MIB, advice: { EBADF: "open it" } }), {
