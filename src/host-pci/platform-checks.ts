@@ -10,7 +10,8 @@ import {
   UNSAFE_INTERRUPTS_ADVICE,
 } from "./advice.ts";
 import type { HostCheck } from "./check.ts";
-import { entries, type HostRoot, linkTarget, textFile } from "./files.ts";
+import { entries, type HostRoot, textFile } from "./files.ts";
+import { holdersOf, holderText } from "./open-files.ts";
 
 /** How much memory this process may lock. */
 export interface MemoryLock {
@@ -132,22 +133,12 @@ export function nodeCheck(node: string, name: string, { proc }: HostRoot): HostC
       case "EACCES":
         return { ...base, state: "failed", found: "permission denied", remedy: nodePermissionAdvice(node) };
       case "EBUSY": {
-        const holder = holderOf(node, proc);
-        const who = holder === undefined ? "another process" : `process ${holder.pid} (${holder.name})`;
+        const [holder] = holdersOf((file) => file === node, proc);
+        const who = holder === undefined ? "another process" : holderText(holder);
         return { ...base, state: "failed", found: `${who} uses it`, remedy: GROUP_BUSY_ADVICE };
       }
       default:
         return { ...base, state: "failed", found: errno };
     }
   }
-}
-
-/** The process that has a file open; `undefined` when none is seen, as for other users' processes. */
-export function holderOf(node: string, proc = "/proc"): { readonly pid: number; readonly name: string } | undefined {
-  for (const pid of entries(proc).filter((name) => /^\d+$/.test(name))) {
-    const directory = join(proc, pid, "fd");
-    if (!entries(directory).some((fd) => linkTarget(join(directory, fd)) === node)) continue;
-    return { pid: Number(pid), name: textFile(join(proc, pid), "comm") ?? "?" };
-  }
-  return undefined;
 }

@@ -1,8 +1,9 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { join, sep } from "node:path";
 import { errnoOf } from "../base/errors.ts";
-import { entries, type HostRoot, linkName, linkTarget, realPath, textFile } from "./files.ts";
+import { entries, type HostRoot, linkName, realPath, textFile } from "./files.ts";
 import type { HostFunction } from "./functions.ts";
+import { holdersOf, holderText } from "./open-files.ts";
 
 const CLASS_BRIDGE = 0x06;
 
@@ -191,15 +192,7 @@ function defaultRoutes(
 
 /** Processes that have VFIO groups open, by the groups' numbers; others' processes are seen by root alone. */
 function vfioHolders(proc: string): ReadonlyMap<number, string> {
-  const holders = new Map<number, string>();
-  for (const pid of entries(proc).filter((name) => /^\d+$/.test(name))) {
-    const directory = join(proc, pid, "fd");
-    for (const fd of entries(directory)) {
-      const target = linkTarget(join(directory, fd));
-      const group = /^\/dev\/vfio\/(\d+)$/.exec(target ?? "")?.[1];
-      if (group === undefined) continue;
-      holders.set(Number(group), `process ${pid} (${textFile(join(proc, pid), "comm") ?? "?"})`);
-    }
-  }
-  return holders;
+  const group = /^\/dev\/vfio\/(\d+)$/;
+  const holders = holdersOf((file) => group.test(file), proc);
+  return new Map(holders.map((holder) => [Number(group.exec(holder.file)?.[1]), holderText(holder)]));
 }

@@ -4,7 +4,7 @@ import type { MsiRouter } from "../base/signals.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
-import { PCI_COMMAND, PCI_VENDOR_ID } from "../pci/ids.ts";
+import { PCI_COMMAND, PCI_COMMAND_IO, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from "../pci/ids.ts";
 import type { FunctionVectors } from "../pci/vectors.ts";
 import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 import { type BarChoice, type BarHole, type BarPlan, planBar } from "./bar-areas.ts";
@@ -17,6 +17,7 @@ import { type BarMappers, MappedBar } from "./mapped-bar.ts";
 import type { SlottedFunction } from "./memory-faults.ts";
 import { MsixStructures } from "./msix-structures.ts";
 import type { BarSummary, PassthroughSummary } from "./summary.ts";
+import { examine, isAnswering, type VitalSigns } from "./vital-signs.ts";
 
 /** What a passed-through function is handed of the machine. */
 export interface PassthroughHost extends BarMappers, IntxHost, EventHost {
@@ -148,10 +149,30 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     return [...this.#mapped.values()].some((bar) => bar.slotBytes > 0);
   }
 
-  /** A function that was pulled reads all ones, as does one whose link is down. */
   isPresent(): boolean {
-    const identity = this.#backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_VENDOR_ID, 4);
-    return identity !== undefined && identity !== 0xffff_ffff;
+    return isAnswering(this.#backend);
+  }
+
+  /**
+   * Looks at what the device answers, by registers that the host does not keep for it. One that was reset without the
+   * guest is given its command register again, upon which the host restores its BARs.
+   */
+  examine(): VitalSigns {
+    const command = this.config.get16(PCI_COMMAND) & (PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    const hasMemory = (command & PCI_COMMAND_MEMORY) !== 0 && !this.#isAsleep;
+    const memoryBar = hasMemory ? this.barRequests.find(({ kind }) => kind !== "io" && kind !== "rom") : undefined;
+    const express = this.#built.policy.standard.find(({ treatment }) => treatment === "express")?.offset;
+    const signs = examine(this.#backend, { command, express, memoryBar: memoryBar?.index });
+    if (signs.isAnswering && signs.wasReset) {
+      this.#deviceCommand = undefined;
+      this.#forwardCommand();
+    }
+    return signs;
+  }
+
+  /** How often the host told of an error, and asked for it back. */
+  get hostEvents(): { readonly errors: number; readonly requests: number } {
+    return { errors: this.#errors, requests: this.#requests };
   }
 
   withdrawSlots(): void {
@@ -231,8 +252,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       armedVectors: this.#interrupts.armedVectors,
       hiddenCapabilities: this.#built.policy.hidden,
       forwardedConfigAccesses: this.#built.forwarded(),
-      errors: this.#errors,
-      requests: this.#requests,
+      ...this.hostEvents,
     };
   }
 

@@ -5,7 +5,7 @@ export interface SlottedFunction {
   readonly name: string;
   /** True while the guest reaches any of its memory without an exit. */
   readonly hasSlots: boolean;
-  /** Whether the device still answers to its name: false once it was pulled, or its link is down. */
+  /** Whether the device itself still answers: false once it was pulled, or its link is down. */
   isPresent(): boolean;
   /** Takes the slots away until the guest places the BARs anew: its accesses exit from now on. */
   withdrawSlots(): void;

@@ -10,7 +10,7 @@ import { addCounts } from "./control/counts.ts";
 import { CpuThreads, vcpuError } from "./control/cpu-threads.ts";
 import { DeviceThread } from "./control/device-thread.ts";
 import { ProcessExit } from "./control/process-exit.ts";
-import { RemovalDeadlines } from "./control/removal-deadlines.ts";
+import { RemovalWatch } from "./control/removal-watch.ts";
 import { closeBehind } from "./control/thread-ends.ts";
 import type { MachineTrace, TraceOptions } from "./control/traces.ts";
 import { defer } from "./control/worker-link.ts";
@@ -72,7 +72,12 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
   readonly #cpus: CpuThreads;
   readonly #assembly: Assembly;
   readonly #exit = defer<MachineExit>();
-  readonly #removals = new RemovalDeadlines((error) => this.#fail(error));
+  readonly #removals = new RemovalWatch({
+    report: this.#log,
+    onFailure: (error) => this.#fail(error),
+    lookAgain: (device) => this.#devices.send({ kind: "examine", device }),
+    policyOf: () => "wait",
+  });
   readonly #processExit: ProcessExit;
   readonly #endTimeout: number;
   #terminal: RawTerminal | undefined;
@@ -271,6 +276,8 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
   }
 
   #guestEvent(event: GuestEvent): void {
+    if (event.kind === "deviceWanted") this.#assembly.forget(event.device);
+    if ("device" in event) return this.#removals.take(event);
     switch (event.kind) {
       case "powerOff":
       case "debugExit":
@@ -279,11 +286,6 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
         return this.#end(exitOf(event));
       case "reset":
         return this.#reset();
-      case "deviceWanted":
-        this.#assembly.forget(event.device);
-        return this.#removals.start(event.device);
-      case "deviceReleased":
-        return this.#removals.stop(event.device);
       default:
         return event satisfies never;
     }

@@ -61,6 +61,8 @@ async function untilItSays(stream: Readable, text: string): Promise<string> {
 /** A machine whose guest halts for ever, as a process of its own. */
 export interface HaltedMachine {
   readonly process: ChildProcess;
+  /** Resolves when it says `text` on standard error, which it may have done already. */
+  says(text: string): Promise<void>;
   /** How it ended, with everything that it said on standard error. */
   readonly ended: Promise<{ readonly status: number | null; readonly signal: string | null; readonly text: string }>;
 }
@@ -87,12 +89,22 @@ export async function startHalted(...devices: readonly string[]): Promise<Halted
   const words = [TSVMM, ...haltedCommand(...devices), "-v", "--log-format", "json"];
   const child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", "pipe"] });
   let text = "";
+  let look: () => void = () => undefined;
   child.stderr.on("data", (chunk: Buffer) => {
     text += chunk.toString();
+    look();
   });
   const ended = once(child, "close").then(([status, signal]) => ({ status, signal, text }));
-  await untilItSays(child.stderr, "the guest runs");
-  return { process: child, ended };
+  const says = (wanted: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      look = () => {
+        if (text.includes(wanted)) resolve();
+      };
+      look();
+      void ended.then(() => reject(new Error(`It ended without saying "${wanted}": ${text}`)));
+    });
+  await says("the guest runs");
+  return { process: child, says, ended };
 }
 
 /** A device that is a process; it serves one machine after another. */

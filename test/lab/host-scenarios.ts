@@ -186,15 +186,17 @@ const SCENARIOS: Scenarios = {
   },
 
   /**
-   * The host wants a device back, and the guest does not listen: the machine ends, says why, and the host has its
-   * device.
+   * The host wants a device back, and the guest does not listen: the machine goes on and says who waits; its end gives
+   * the device back.
    */
   async kept() {
     await tsvmm("bind", inputs.edu);
     const machine = await startHalted(inputs.edu);
-    const unbound = await tsvmm("unbind", "--force", inputs.edu);
+    const unbinding = tsvmm("unbind", "--force", inputs.edu);
+    await machine.says("has waited 20 s for it");
+    machine.process.kill("SIGTERM");
     const ended = await machine.ended;
-    return { unbound, ended, driver: driverOf(inputs.edu) };
+    return { unbound: await unbinding, ended, driver: driverOf(inputs.edu) };
   },
 };
 

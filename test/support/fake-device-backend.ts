@@ -55,7 +55,10 @@ export class FakeDeviceBackend implements DeviceBackend {
   resample: Fd | undefined;
   isIntxMasked = false;
   isClosed = false;
-  /** Pulled: nothing is read or written any more, configuration space included. */
+  /**
+   * Pulled, or its link is down: the bus answers all ones and takes no write. What vfio-pci keeps itself (`vconfig`)
+   * still answers: see {@link vconfigMask}.
+   */
   isGone = false;
   resets = 0;
   readonly #device: FakeDevice;
@@ -111,6 +114,14 @@ export class FakeDeviceBackend implements DeviceBackend {
     this.#alive("readRegion");
     const bytes = this.#answering(index, offset, width);
     if (bytes === undefined) return undefined;
+    if (this.isGone) {
+      let value = 0;
+      for (let byte = 0; byte < width; byte++) {
+        const mask = index === CONFIG ? vconfigMask(offset + byte) : 0;
+        value += ((bytes.getUint8(offset + byte) & mask) | (~mask & 0xff)) * 2 ** (8 * byte);
+      }
+      return value;
+    }
     if (width === 4) return bytes.getUint32(offset, true);
     return width === 2 ? bytes.getUint16(offset, true) : bytes.getUint8(offset);
   }
@@ -122,6 +133,7 @@ export class FakeDeviceBackend implements DeviceBackend {
     );
     const bytes = this.#answering(index, offset, width);
     if (bytes === undefined) return false;
+    if (this.isGone) return true; // the kernel does not learn that a write went nowhere
     if (width === 4) bytes.setUint32(offset, value, true);
     else if (width === 2) bytes.setUint16(offset, value, true);
     else bytes.setUint8(offset, value);
@@ -218,7 +230,6 @@ export class FakeDeviceBackend implements DeviceBackend {
   }
 
   #answering(index: number, offset: number, width: Width): DataView | undefined {
-    if (this.isGone) return undefined;
     if (index === CONFIG) return offset + width <= this.config.byteLength ? this.config : undefined;
     const bytes = this.memory.get(index);
     if (bytes === undefined || offset + width > bytes.byteLength) return undefined;
@@ -251,6 +262,18 @@ const NO_REGION: RegionInfo = {
   mappableAreas: [],
   isMsixMappable: false,
 };
+
+/**
+ * Bits of a byte of the standard header that vfio-pci answers without asking the device: init_pci_cap_basic_perm() in
+ * Linux drivers/vfio/pci/vfio_pci_config.c. Class, revision, COMMAND but for INTx Disable, and STATUS but for the
+ * capability list's bit are the device's.
+ */
+function vconfigMask(offset: number): number {
+  if (offset < 4 || (offset >= 0x10 && offset < 0x28) || (offset >= 0x30 && offset < 0x35)) return 0xff;
+  if (offset === 0x3c || offset === 0x3d) return 0xff;
+  if (offset === 0x05) return 0x04;
+  return offset === 0x06 ? 0x10 : 0;
+}
 
 const hexText = (value: number): string => `0x${value.toString(16)}`;
 

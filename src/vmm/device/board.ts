@@ -170,6 +170,11 @@ export class Board implements Disposable {
     return this.#passed.memoryFault();
   }
 
+  /** Looks at a passed-through function again whose error the host reported. */
+  examine(id: string): void {
+    this.#removals.lookAgain(id);
+  }
+
   resizeConsole(columns: number, rows: number): void {
     this.#console?.resize(columns, rows);
   }

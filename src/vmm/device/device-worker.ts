@@ -104,6 +104,8 @@ function take(message: ToDeviceThread): void {
       return characters?.input(message.channel, message.bytes);
     case "powerButton":
       return board?.pressPowerButton();
+    case "examine":
+      return board?.examine(message.device);
     case "resize":
       return board?.resizeConsole(message.columns, message.rows);
     default:

@@ -64,6 +64,7 @@ export type ToDeviceThread =
   | { readonly kind: "stop" } // take the devices apart and end the thread
   | { readonly kind: "input"; readonly channel: Channel; readonly bytes: Uint8Array }
   | { readonly kind: "powerButton" }
+  | { readonly kind: "examine"; readonly device: string } // a function whose error was reported a while ago
   | { readonly kind: "resize"; readonly columns: number; readonly rows: number };
 
 /** A character device that the typed API talks to. */
@@ -93,7 +94,9 @@ export type GuestEvent =
   | { readonly kind: "quit" } // Ctrl-A x
   | { readonly kind: "outputClosed"; readonly channel: Channel }
   | { readonly kind: "deviceWanted"; readonly device: string } // by the host; the guest has been asked
-  | { readonly kind: "deviceReleased"; readonly device: string }; // it is the host's again
+  | { readonly kind: "deviceReleased"; readonly device: string } // it is the host's again
+  | { readonly kind: "deviceErred"; readonly device: string } // it answered; to be looked at again
+  | { readonly kind: "deviceFailed"; readonly device: string; readonly state: string }; // and the machine is to stop
 
 /** Control → vCPU worker. */
 export type ToVcpu =

@@ -52,7 +52,7 @@ export class RemovalMachine {
       defer: (work) => this.#later.push(work),
       report: () => undefined,
       onEvent: (event) => {
-        if ("device" in event) this.#byName.get(event.device)?.events.push(event.kind);
+        if ("device" in event && event.kind !== "deviceErred") this.#byName.get(event.device)?.events.push(event.kind);
       },
     });
   }
@@ -132,13 +132,17 @@ export class RemovalMachine {
     if (fate === undefined) return;
     if (op === "vanish" && fate.fn.backend !== undefined) fate.fn.backend.isGone = true;
     if (op === "vanish") return;
-    if (!fate.isTaken) this.#requests |= 1 << fate.fn.slot;
+    const isGone = fate.fn.backend?.isGone === true;
     if (op === "wants") {
+      if (!fate.isTaken) this.#requests |= 1 << fate.fn.slot;
       fate.wasWanted ||= !fate.isTaken;
+      fate.isTaken ||= isGone; // pulled out: nothing is left to wait for
       this.#removals.hostWants(fate.fn.name);
     } else {
-      fate.isTaken = true;
       this.#removals.hostReportsError(fate.fn.name);
+      if (!isGone) return; // it answers, and stays
+      if (!fate.isTaken) this.#requests |= 1 << fate.fn.slot;
+      fate.isTaken = true;
     }
   }
 

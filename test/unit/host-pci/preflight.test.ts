@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import t, { type Test } from "tap";
 import { HostError } from "../../../src/base/errors.ts";
 import { FunctionFacts } from "../../../src/host-pci/functions.ts";
-import { holderOf } from "../../../src/host-pci/platform-checks.ts";
+import { holdersOf, takersOfDevices } from "../../../src/host-pci/open-files.ts";
 import { findObstacles, type PreflightOptions, passthroughChecks, preflight } from "../../../src/host-pci/preflight.ts";
 import { fakeSysfs, type SysfsFunction } from "../../support/fake-sysfs.ts";
 
@@ -214,17 +214,25 @@ t.test("preflight() throws the first obstacle", async (t) => {
   t.doesNotThrow(() => preflight({ ...options, paths: [] }));
 });
 
-t.test("holderOf() finds the process that has a node open", async (t) => {
+t.test("holdersOf() finds the processes that have a file open", async (t) => {
   const proc = t.testdir();
-  for (const [pid, name, target] of [
-    ["12", "systemd", "/dev/null"],
-    ["345", "qemu-system-x86", "/dev/vfio/7"],
-    ["self", "node", "/dev/vfio/7"],
-  ] as const) {
+  const process = (pid: string, name: string, ...targets: readonly string[]): void => {
     mkdirSync(join(proc, pid, "fd"), { recursive: true });
     writeFileSync(join(proc, pid, "comm"), `${name}\n`);
-    symlinkSync(target, join(proc, pid, "fd/3"));
-  }
-  t.same(holderOf("/dev/vfio/7", proc), { pid: 345, name: "qemu-system-x86" });
-  t.equal(holderOf("/dev/vfio/8", proc), undefined);
+    for (const [fd, target] of targets.entries()) symlinkSync(target, join(proc, pid, "fd", String(fd)));
+  };
+  process("12", "systemd", "/dev/null");
+  process("345", "qemu-system-x86", "/dev/vfio/7", "/dev/vfio/7");
+  process("self", "node", "/dev/vfio/7");
+  process("9", "bash", "/sys/bus/pci/drivers/vfio-pci/unbind");
+  const holder = { pid: 345, name: "qemu-system-x86", file: "/dev/vfio/7" };
+  t.same(
+    holdersOf((file) => file === "/dev/vfio/7", proc),
+    [holder],
+  );
+  t.same(
+    holdersOf((file) => file === "/dev/vfio/8", proc),
+    [],
+  );
+  t.same(takersOfDevices(proc), [{ pid: 9, name: "bash", file: "/sys/bus/pci/drivers/vfio-pci/unbind" }]);
 });

@@ -1,7 +1,7 @@
 import t from "tap";
 import { MemoryFaults, type SlottedFunction } from "../../../src/passthrough/memory-faults.ts";
 import { EDU, KIOXIA, NVME } from "../../support/fake-devices.ts";
-import { PassthroughBench } from "../../support/fake-passthrough-host.ts";
+import { FakePassthroughHost, PassthroughBench } from "../../support/fake-passthrough-host.ts";
 
 class FakeFunction implements SlottedFunction {
   readonly name: string;
@@ -80,6 +80,20 @@ t.test(
     t.equal(bench.read(0x44, 4) >>> 16, 0, "what is ours of configuration space still answers");
   },
 );
+
+t.test("MemoryFaults.handle() finds a pulled device by what vfio-pci does not answer itself", async (t) => {
+  const host = new FakePassthroughHost();
+  const pulled = new PassthroughBench(NVME, {}, undefined, host);
+  const well = new PassthroughBench(EDU);
+  for (const bench of [pulled, well]) bench.write(0x04, 2, 2);
+  const faults = new MemoryFaults([well.function, pulled.function], host.report);
+  pulled.backend.isGone = true;
+  t.equal(pulled.backend.readRegion(7, 0, 4), 0x0010_1b36, "vendor and device id are the kernel's copy");
+  t.equal(faults.handle(), 1);
+  t.notOk(pulled.function.hasSlots);
+  t.ok(well.function.hasSlots, "the one that answers keeps its slots");
+  t.match(host.reports, [/^warn: 0000:01:00.0: its memory does not answer any more/]);
+});
 
 t.test("PassthroughFunction gives the guest its slots back when it places the BAR anew", async (t) => {
   const bench = new PassthroughBench(EDU);

@@ -91,13 +91,15 @@ export class PassedFunctions {
 
 /** A passed-through function's counters, flat, for summaries. */
 function functionCounters(fn: PassthroughFunction): FunctionStatistics["counters"] {
-  const { bars, interrupts, forwardedConfigAccesses } = fn.summary();
+  const { bars, interrupts, forwardedConfigAccesses, errors, requests } = fn.summary();
   const counters: Record<string, number | string> = {
     host: fn.name,
     interruptKind: interrupts.kind,
     interruptsArmed: interrupts.armed,
     interruptsRepeated: interrupts.repeated,
     forwardedConfigAccesses,
+    hostErrors: errors,
+    hostRequests: requests,
   };
   for (const bar of bars) {
     const name = bar.index === 6 ? "rom" : `bar${bar.index}`;

@@ -15,16 +15,22 @@ export interface RemovalParts {
   readonly onEvent: (event: GuestEvent) => void;
 }
 
+/** What becomes of a function whose error the host reports. `report`: it stays as long as it answers. */
+export type ErrorPolicy = "report" | "pull" | "stop";
+
 /**
  * Takes passed-through functions away from a running guest, for three reasons:
  *
- * - The host wants one back (REQ: somebody unbinds its driver, and waits): the guest is asked to let go of the slot, by
- *   ACPI. When it does, all functions of the slot go back. The host asks again and again, and so does this, since a
- *   guest that boots may not listen yet. RemovalDeadlines on the control thread enforces the timeout; it receives
- *   `deviceWanted` and `deviceReleased`.
- * - The host reports an error the device does not recover from (ERR): as if the device had been pulled. It disappears
- *   at once: reads give all ones, and its DMA and interrupts end with its release. The guest is asked to tidy up. A
- *   device of another process whose server is lost goes the same way.
+ * - The host wants one back (REQ: its driver is unbound, and the kernel waits): the guest is asked to let go of the
+ *   slot, by ACPI. When it does, all functions of the slot go back. The host asks again and again, and so does this,
+ *   since a guest that boots may not listen yet. RemovalWatch on the control thread tells of the wait; it receives
+ *   `deviceWanted` and `deviceReleased`. A function that does not answer is taken at once: it was pulled, and the host
+ *   only tidies up.
+ * - The host reports an error (ERR): the function is looked at. The kernel signals ERR for non-fatal errors, and for
+ *   those of a sibling below the same port too (Linux drivers/pci/pcie/err.c), so that one that answers stays. One that
+ *   does not is pulled: reads give all ones, its DMA and interrupts end with its release, and the guest is asked to
+ *   tidy up. Since the kernel may reset the link only after ERR, RemovalWatch asks for a second look. A device of
+ *   another process whose server is lost is pulled too.
  * - The guest lets go of a slot of its own accord.
  *
  * Device thread only.
@@ -40,19 +46,36 @@ export class Removals {
   /** REQ. */
   hostWants(id: string): void {
     const { report, onEvent, acpi } = this.#parts;
-    const [plugged] = this.#plugged(id);
-    if (plugged === undefined) return; // on its way already
-    if (!this.#wanted.has(id)) {
-      this.#wanted.add(id);
+    const [plugged, passed] = this.#plugged(id);
+    if (plugged === undefined || passed === undefined) return; // on its way already
+    const isFirst = !this.#wanted.has(id);
+    this.#wanted.add(id);
+    if (isFirst) onEvent({ kind: "deviceWanted", device: id });
+    if (!passed.function.isPresent()) {
+      return this.#pull(id, (name) => `${name} does not answer: it was pulled out, or its link is down`);
+    }
+    if (isFirst) {
       report("warn", `${id}: the host wants ${plugged.function.name} back; the guest is asked to let go of it`);
-      onEvent({ kind: "deviceWanted", device: id });
     }
     acpi.requestEject(plugged.bdf.device);
   }
 
   /** ERR. */
-  hostReportsError(id: string): void {
-    this.#pull(id, (name) => `the host reports an error that ${name} does not recover from`);
+  hostReportsError(id: string, policy: ErrorPolicy = "report"): void {
+    const [plugged, passed] = this.#plugged(id);
+    if (plugged === undefined || passed === undefined) return;
+    if (policy === "pull") return this.#pull(id, (name) => `the host reports an error of ${name}`);
+    if (policy === "stop") {
+      const state = `the host reports an error of ${plugged.function.name}`;
+      return this.#parts.onEvent({ kind: "deviceFailed", device: id, state });
+    }
+    if (this.#look(id, passed, "the host reports an error")) this.#parts.onEvent({ kind: "deviceErred", device: id });
+  }
+
+  /** The second look at a function whose error was reported, when the kernel has had time to reset its link. */
+  lookAgain(id: string): void {
+    const [, passed] = this.#plugged(id);
+    if (passed !== undefined) this.#look(id, passed, undefined);
   }
 
   /** The process behind a device has ended, hangs, or cannot be understood. Not during an access to the device. */
@@ -68,6 +91,24 @@ export class Removals {
       this.#parts.report("info", `${passed.id}: the guest has let go of ${plugged.function.name}`);
       this.#take(plugged, passed);
     }
+  }
+
+  /** @returns Whether the function stays. */
+  #look(id: string, { function: fn }: PassedFunction, event: string | undefined): boolean {
+    const { report } = this.#parts;
+    const signs = fn.examine();
+    if (!signs.isAnswering) {
+      this.#pull(id, (name) => `${name} does not answer after an error: ${signs.found}`);
+      return false;
+    }
+    if (event !== undefined) {
+      report("warn", `${id}: ${event} of ${fn.name}; it answers, and stays: ${signs.found}`, fn.hostEvents);
+    }
+    if (signs.wasReset) {
+      const state = "was reset without the guest, and its decode is on again";
+      report("warn", `${id}: ${fn.name} ${state}; the guest's driver has to set it up anew`);
+    }
+    return true;
   }
 
   #pull(id: string, why: (name: string) => string): void {

@@ -76,6 +76,18 @@ class Bench {
     return this.backends.get(id)?.isClosed === false;
   }
 
+  /** The device is pulled out, or its link goes down; nothing is said of it yet. */
+  vanish(id: string): void {
+    const backend = this.backends.get(id);
+    if (backend !== undefined) backend.isGone = true;
+  }
+
+  /** The host kernel signals a device's ERR or REQ. */
+  raise(id: string, kind: "error" | "request"): void {
+    const [event] = this.backends.get(id)?.triggers.get(kind) ?? [];
+    this.host.watched.get(event ?? -1)?.();
+  }
+
   /** What the device thread does once the guest's access was answered. */
   runDeferred(): void {
     for (const work of this.#deferred.splice(0)) work();
@@ -157,13 +169,36 @@ t.test("Removals takes a slot that the guest empties of its own accord, and igno
   t.ok(bench.isOpen("nvme"));
 });
 
+t.test("Removals leaves a function that answers after an error where it is, tells of it and counts it", async (t) => {
+  const bench = new Bench();
+  const nvme = bench.backends.get("nvme");
+  nvme?.config.setUint16(0x8a, 0x000a, true); // Device Status: non-fatal error, unsupported request
+  bench.raise("nvme", "error");
+  t.same(bench.host.reports, [
+    "warn: nvme: the host reports an error of 0000:01:00.0; it answers, and stays: its status shows: non-fatal " +
+      "error, unsupported request",
+  ]);
+  t.same(bench.events, [{ kind: "deviceErred", device: "nvme" }]);
+  t.equal(bench.identity(5, 0), 0x0010_1b36);
+  t.ok(bench.functions.get("nvme")?.hasSlots);
+  bench.runDeferred();
+  t.ok(bench.isOpen("nvme"));
+  t.equal(bench.acpi.read(EJECT_REQUESTS, 4), 0);
+  bench.raise("nvme", "error");
+  t.match(bench.passed.statistics()[0]?.counters, { hostErrors: 2, hostRequests: 0 });
+});
+
 t.test(
-  "Removals takes a function with an unrecoverable error away at once: all ones, no interrupts, no DMA",
+  "Removals takes a function that does not answer after an error away at once: all ones, no interrupts, no DMA",
   async (t) => {
     const bench = new Bench();
     const address = bench.bar(5, 0);
+    bench.vanish("nvme");
     bench.removals.hostReportsError("nvme");
-    t.match(bench.host.reports, [/^error: nvme: .* an error that 0000:01:00.0 does not recover from/]);
+    t.same(bench.host.reports, [
+      "error: nvme: 0000:01:00.0 does not answer after an error: class and revision read as all ones; it is taken " +
+        "from the guest",
+    ]);
     t.equal(bench.identity(5, 0), 0xffff_ffff);
     t.equal(bench.host.mmio.read(address, 4), 0xffff_ffff);
     t.equal(bench.identity(5, 1), 0x11e8_1234, "the other function of the slot is as it was");
@@ -177,11 +212,73 @@ t.test(
   },
 );
 
+t.test(
+  "Removals pulls a function whose memory is dead after a fatal error, though its configuration answers",
+  async (t) => {
+    const bench = new Bench();
+    const nvme = bench.backends.get("nvme");
+    nvme?.config.setUint16(0x8a, 0x0004, true);
+    bench.removals.hostReportsError("nvme");
+    t.ok(bench.isOpen("nvme"), "its register reads as 0: alive");
+    nvme?.memory.get(0)?.setUint32(0, 0xffff_ffff, true);
+    bench.removals.hostReportsError("nvme");
+    bench.runDeferred();
+    t.notOk(bench.isOpen("nvme"));
+    t.match(bench.host.reports.at(-2), /its status shows: fatal error; BAR 0 reads as all ones/);
+  },
+);
+
+t.test("Removals looks again, and then pulls what the kernel's reset of the link did not bring back", async (t) => {
+  const bench = new Bench();
+  bench.removals.hostReportsError("nvme");
+  bench.removals.lookAgain("nvme");
+  t.equal(bench.host.reports.length, 1, "it answers: nothing new to say");
+  bench.vanish("nvme");
+  bench.removals.lookAgain("nvme");
+  bench.runDeferred();
+  t.notOk(bench.isOpen("nvme"));
+  bench.removals.lookAgain("nvme");
+});
+
+t.test("Removals switches decode on again when the kernel's recovery reset the device, and says so", async (t) => {
+  const bench = new Bench();
+  bench.removals.hostReportsError("nvme");
+  bench.backends.get("nvme")?.config.setUint16(0x04, 0, true); // what a reset of the link leaves
+  bench.removals.lookAgain("nvme");
+  t.equal((bench.backends.get("nvme")?.config.getUint16(0x04, true) ?? 0) & 6, 6);
+  t.match(bench.host.reports.at(-1), /^warn: nvme: 0000:01:00.0 was reset without the guest/);
+});
+
+t.test("Removals pulls at any error with on-error=pull, and has the machine stopped with on-error=stop", async (t) => {
+  const bench = new Bench();
+  bench.removals.hostReportsError("nvme", "stop");
+  t.same(bench.events, [{ kind: "deviceFailed", device: "nvme", state: "the host reports an error of 0000:01:00.0" }]);
+  t.ok(bench.isOpen("nvme"));
+  bench.removals.hostReportsError("nvme", "pull");
+  bench.runDeferred();
+  t.notOk(bench.isOpen("nvme"));
+});
+
+t.test("Removals takes a device that was pulled out at once when the host asks for it", async (t) => {
+  const bench = new Bench();
+  bench.vanish("sd");
+  bench.raise("sd", "request");
+  t.match(bench.host.reports, [/^error: sd: 0000:04:00.0 does not answer: it was pulled out, or its link is down; /]);
+  t.equal(bench.identity(6, 0), 0xffff_ffff);
+  bench.runDeferred();
+  t.notOk(bench.isOpen("sd"), "without a word of the guest's");
+  t.same(
+    bench.events.map(({ kind }) => kind),
+    ["deviceWanted", "deviceReleased"],
+    "and the next power cycle goes without it",
+  );
+});
+
 t.test("Removals takes away from within the host's own event, whose watch it closes", async (t) => {
   const bench = new Bench();
-  const [error] = bench.backends.get("nvme")?.triggers.get("error") ?? [];
   const before = bench.host.watched.size;
-  bench.host.watched.get(error ?? -1)?.();
+  bench.vanish("nvme");
+  bench.raise("nvme", "error");
   bench.runDeferred();
   t.notOk(bench.isOpen("nvme"));
   t.equal(bench.host.watched.size, before - 2, "ERR and REQ are watched no more");
