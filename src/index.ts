@@ -64,12 +64,15 @@ export { formatTrace, type TraceAccess, type TraceEvent } from "./vmm/shared/tra
 export type { ExitKind } from "./vmm/shared/vcpu-control.ts";
 export type {
   CharSpec,
+  DeviceInput,
   DeviceSpec,
+  DiskInput,
   DiskSpec,
+  MachineInput,
   MachineSpec,
   MemorySpec,
   RomSpec,
+  UserDeviceInput,
   UserDeviceSpec,
 } from "./vmm/spec/spec.ts";
-export type { DeviceInput, DiskInput, MachineInput, UserDeviceInput } from "./vmm/spec/spec-check.ts";
 export { type TextChannel, WaitError, type WaitOptions } from "./vmm/text-channel.ts";

@@ -52,7 +52,9 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   "src/vfio-user/devices": ["src/base", "src/pci", "src/host", "src/host/disk", "src/vfio", "src/vfio-user/server"],
   "src/vfio-user": ["src/base", "src/pci", "src/vfio-user/server", "src/vfio-user/devices"],
-  "src/vmm/spec": ["src/base", "src/pci"],
+  "src/vmm/spec/fields": ["src/base", "src/pci"],
+  "src/vmm/spec/kinds": ["src/base", "src/vmm/spec/fields"],
+  "src/vmm/spec": ["src/base", "src/vmm/spec/fields", "src/vmm/spec/kinds"],
   "src/vmm/shared": [
     "src/base",
     "src/host/disk/storage-ring.ts",
@@ -117,6 +119,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "src/vfio",
     "src/vmm",
     "src/vmm/spec",
+    "src/vmm/spec/fields/spec-paths.ts",
     "src/vmm/shared",
     "src/vmm/control",
     "src/cli/options",

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { SpecError } from "../base/errors.ts";
 import { FunctionFacts, type HostFunction } from "../host-pci/functions.ts";
-import { resolvePciFunction } from "../vmm/spec/spec-paths.ts";
+import { resolvePciFunction } from "../vmm/spec/fields/spec-paths.ts";
 import { type Example, formatOptions } from "./help.ts";
 import { type ArgumentValues, readArguments } from "./options/arguments.ts";
 import type { OptionRow } from "./options/option-table.ts";

@@ -23,8 +23,8 @@ import type { MachinePlan } from "./shared/plan.ts";
 import type { MachineSnapshot } from "./shared/snapshot.ts";
 import type { DeviceStatistics } from "./shared/statistics.ts";
 import { formatTrace, type TraceEvent } from "./shared/trace-event.ts";
-import type { CharSpec, MachineSpec } from "./spec/spec.ts";
-import { completeSpec, type MachineInput } from "./spec/spec-check.ts";
+import type { CharSpec, MachineInput, MachineSpec } from "./spec/spec.ts";
+import { completeSpec } from "./spec/spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
 
 /** How long a stop may take, in milliseconds: first the vCPUs, then the devices and all threads. */

@@ -8,7 +8,7 @@ import { type DiskStep, diskScript } from "../../guests/disk-script.ts";
 import { openDiskImage } from "../../src/host/disk/disk-image.ts";
 import { libc } from "../../src/host/libc.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec.ts";
 import { bundle } from "../../tools/bundle.ts";
 import { projectRoot } from "../../tools/cache.ts";
 import { missingKvm } from "../support/kvm-guest.ts";

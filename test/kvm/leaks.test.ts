@@ -9,7 +9,7 @@ import { eduGuest } from "../../guests/edu-guest.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
 import { exit, expect, openFunction, tables } from "../../guests/pci-guest.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 import { startScratchServer, startServer } from "../support/user-server.ts";
 

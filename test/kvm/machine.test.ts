@@ -7,7 +7,7 @@ import { at, mem32 } from "../../guests/assembler-encoding.ts";
 import { FLOOD_BYTES, floodGuest } from "../../guests/flood.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec.ts";
 
 /*
  * Whole machines, all threads, with tiny multiboot guests. Each guest ends itself by the debug exit port, so that a

@@ -9,7 +9,7 @@ import { multibootImage } from "../../guests/multiboot-image.ts";
 import type { LogSettings, LogThreshold } from "../../src/vmm/log.ts";
 import { Machine } from "../../src/vmm/machine.ts";
 import type { TraceEvent } from "../../src/vmm/shared/trace-event.ts";
-import type { MachineInput } from "../../src/vmm/spec/spec-check.ts";
+import type { MachineInput } from "../../src/vmm/spec/spec.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();

@@ -7,7 +7,7 @@ import { mem32 } from "../../guests/assembler-encoding.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
 import { exit, expect, LOCAL_APIC, openFunction, readConfig, tables, writeConfig } from "../../guests/pci-guest.ts";
 import { Machine } from "../../src/vmm/machine.ts";
-import type { UserDeviceInput } from "../../src/vmm/spec/spec-check.ts";
+import type { UserDeviceInput } from "../../src/vmm/spec/spec.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 import { startOddServer, startServer, startServerAt } from "../support/user-server.ts";
 

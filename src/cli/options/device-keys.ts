@@ -1,6 +1,6 @@
 import { SpecError } from "../../base/errors.ts";
-import type { RomSpec } from "../../vmm/spec/spec.ts";
-import type { DeviceInput } from "../../vmm/spec/spec-check.ts";
+import type { DeviceInput, RomSpec } from "../../vmm/spec/spec.ts";
+
 import { readKeys } from "./key-values.ts";
 import { DEVICE_KEYS } from "./options.ts";
 import { readChoice, readInteger, readIntegers, readPath, readSwitch } from "./values.ts";

@@ -1,8 +1,8 @@
 import { SpecError } from "../../base/errors.ts";
 import type { LogSettings } from "../../vmm/log.ts";
 import { SameFileError } from "../../vmm/spec/outputs.ts";
-import type { CharSpec, MachineSpec } from "../../vmm/spec/spec.ts";
-import { completeSpec, type DiskInput, type MachineInput, type UserDeviceInput } from "../../vmm/spec/spec-check.ts";
+import type { CharSpec, DiskInput, MachineInput, MachineSpec, UserDeviceInput } from "../../vmm/spec/spec.ts";
+import { completeSpec } from "../../vmm/spec/spec-check.ts";
 import { type ArgumentValues, readArguments } from "./arguments.ts";
 import { readDevice } from "./device-keys.ts";
 import { FOREIGN_OPTIONS } from "./foreign-options.ts";

@@ -2,7 +2,11 @@ import { lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { SpecError } from "../../base/errors.ts";
 import { fileId } from "../../base/file-id.ts";
-import type { CharSpec, MachineSpec } from "./spec.ts";
+import { asList, asObject, type Given } from "./fields/check.ts";
+import type { Field, Fields } from "./fields/field.ts";
+import { allKinds } from "./kinds/list.ts";
+import { MACHINE_FIELDS } from "./machine-parts.ts";
+import type { MachineSpec } from "./spec.ts";
 
 /** A file, and the part of the spec that names it: `disks[0].path`. */
 export interface NamedFile {
@@ -25,25 +29,64 @@ export class SameFileError extends SpecError {
 }
 
 /** What a machine reads, and the disks and sockets that it writes to on the guest's behalf. */
-export function inputsOf(spec: Omit<MachineSpec, "serial" | "console">): readonly NamedFile[] {
-  const roms = spec.devices.map(({ rom }, index) => ({ where: `devices[${index}].rom`, rom }));
-  return [
-    { where: "kernel", path: spec.kernel },
-    ...(spec.initramfs === undefined ? [] : [{ where: "initramfs", path: spec.initramfs }]),
-    ...spec.disks.map(({ path }, index) => ({ where: `disks[${index}].path`, path })),
-    ...roms.flatMap(({ where, rom }) => (rom?.kind === "file" ? [{ where, path: rom.path }] : [])),
-    ...spec.userDevices.map(({ socket }, index) => ({ where: `userDevices[${index}].socket`, path: socket })),
-    { where: "rng.source", path: spec.rng.source },
-  ];
+export function inputsOf(spec: MachineSpec): readonly NamedFile[] {
+  return filesOf(spec).flatMap(({ where, field, value }) => {
+    if (field.type === "path" && field.leadsTo !== "pciFunction" && typeof value === "string") {
+      return [{ where, path: value }];
+    }
+    const path = field.type === "variants" && field.leadsTo === "image" ? pathIn(value) : undefined;
+    return path === undefined ? [] : [{ where, path }];
+  });
 }
 
 /** Where the guest's characters go: files, sockets, standard output. */
-export function outputsOf(spec: { readonly serial: CharSpec; readonly console: CharSpec }): readonly NamedFile[] {
-  return (["serial", "console"] as const).flatMap((where) => {
-    const choice = spec[where];
-    if (choice.kind === "tty") return [{ where, path: "/proc/self/fd/1", shown: "standard output" }];
-    return choice.kind === "file" || choice.kind === "socket" ? [{ where, path: choice.path }] : [];
+export function outputsOf(spec: MachineSpec): readonly NamedFile[] {
+  return filesOf(spec).flatMap(({ where, field, value }): readonly NamedFile[] => {
+    if (field.type !== "variants" || field.leadsTo !== "output") return [];
+    if (isTty(value)) return [{ where, path: "/proc/self/fd/1", shown: "standard output" }];
+    const path = pathIn(value);
+    return path === undefined ? [] : [{ where, path }];
   });
+}
+
+const isTty = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && "kind" in value && value.kind === "tty";
+
+const pathIn = (value: unknown): string | undefined =>
+  typeof value === "object" && value !== null && "path" in value && typeof value.path === "string"
+    ? value.path
+    : undefined;
+
+/** A field that leads to a file, with its value in this specification. */
+interface FileValue {
+  readonly where: string;
+  readonly field: Field;
+  readonly value: unknown;
+}
+
+function filesOf(spec: MachineSpec): readonly FileValue[] {
+  // Cast: a specification is an object of parts by name, those of kinds that were added too.
+  const parts = spec as unknown as Given;
+  const inObject = (where: string, fields: Fields, values: unknown): FileValue[] =>
+    Object.entries(fields).map(([name, field]) => ({
+      where: where === "" ? name : `${where}.${name}`,
+      field,
+      value: asObject(where, values)[name],
+    }));
+  const ofParts = allKinds().flatMap((kind): FileValue[] => {
+    const value = parts[kind.part];
+    switch (kind.shape) {
+      case "value":
+        return [{ where: kind.part, field: kind.field, value }];
+      case "object":
+        return inObject(kind.part, kind.fields, value);
+      case "list":
+        return asList(kind.part, value).flatMap((item, index) => inObject(`${kind.part}[${index}]`, kind.fields, item));
+      default:
+        return kind satisfies never;
+    }
+  });
+  return [...inObject("", MACHINE_FIELDS, parts), ...ofParts];
 }
 
 /**

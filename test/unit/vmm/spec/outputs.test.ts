@@ -4,7 +4,8 @@ import t, { type Test } from "tap";
 import { parseRun } from "../../../../src/cli/options/parse.ts";
 import { checkOutputs, type NamedFile } from "../../../../src/vmm/spec/outputs.ts";
 import type { CharSpec } from "../../../../src/vmm/spec/spec.ts";
-import { completeSpec, type MachineInput } from "../../../../src/vmm/spec/spec-check.ts";
+import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
+import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
 const directory = t.testdir({

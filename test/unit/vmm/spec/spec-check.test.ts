@@ -1,7 +1,8 @@
 import { symlinkSync } from "node:fs";
 import t from "tap";
-import { completeSpec, type MachineInput } from "../../../../src/vmm/spec/spec-check.ts";
-import { resolvePciFunction } from "../../../../src/vmm/spec/spec-paths.ts";
+import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
+import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
+import { resolvePciFunction } from "../../../../src/vmm/spec/fields/spec-paths.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
 const directory = t.testdir({
@@ -82,6 +83,7 @@ t.test("completeSpec() names the place of a problem", async (t) => {
     [{ debugExitPort: -1 }, "debugExitPort"],
     [{ pollMicroseconds: -1 }, "pollMicroseconds"],
     [{ serial: { kind: "file", path: "" } }, "serial"],
+    [{ devices: [{ path: `${directory}/0000:01:00.0`, rom: { kind: "file", path: "" } }] }, "devices[0].rom"],
   ];
   for (const [part, path] of cases) {
     t.throws(() => completeSpec({ kernel, ...part }), {
@@ -107,4 +109,39 @@ t.test("resolvePciFunction() finds a function by its address, in the long and th
 t.test("resolvePciFunction() refuses a directory without a function's files", async (t) => {
   t.throws(() => resolvePciFunction("--device", `${directory}/0000:01:00.1`), { message: /is not a PCI function/ });
   t.throws(() => resolvePciFunction("--device", kernel), { message: /is not a PCI function/ });
+});
+
+t.test("completeSpec() refuses what has another type or name than a program without types may give", async (t) => {
+  const path = `${directory}/a.raw`;
+  const cases: readonly (readonly [object, string])[] = [
+    [{ disk: [] }, "there is no field 'disk' (fields: kernel, initramfs, cmdline, "],
+    [{ disks: [{ path, readonly: true }] }, "disks[0]: there is no field 'readonly' (fields: path, isReadOnly, "],
+    [{ disks: [{ path, isReadOnly: "off" }] }, "disks[0].isReadOnly: 'off' is neither true nor false"],
+    [{ disks: { path } }, "disks: an object is not a list"],
+    [{ disks: [path] }, `disks[0]: '${path}' is not an object`],
+    [{ disks: [{ path: 7 }] }, "disks[0].path: a path is needed"],
+    [{ disks: [{ path, id: 7 }] }, "disks[0].id: 7 may have letters, digits, dots, dashes and underscores only"],
+    [{ devices: "0000:01:00.0" }, "devices: '0000:01:00.0' is not a list"],
+    [{ cmdline: ["quiet"] }, "cmdline: a list is not a text"],
+    [{ cpus: 2 }, "cpus: 2 is not an object"],
+    [{ cpus: { count: "2" } }, "cpus.count: '2' is not a whole number from 1 to 254"],
+    [{ memory: { sizeBytes: "512M" } }, "memory.sizeBytes: '512M' is not a size in bytes"],
+    [{ serial: "tty" }, "serial: 'tty' is not an object"],
+    [{ serial: { kind: "stdio" } }, "serial: 'stdio' is none of off, null, tty, pty, api, file, socket"],
+    [{ serial: { kind: "tty", path: "/x" } }, "serial: there is no field 'path' (fields: kind)"],
+    [{ allowReboot: null }, "allowReboot: null is neither true nor false"],
+  ];
+  for (const [part, message] of cases) {
+    // Cast: the point is what the type refuses.
+    const input = { kernel, ...part } as MachineInput;
+    t.throws(() => completeSpec(input), { name: "SpecError" }, message);
+    try {
+      completeSpec(input);
+    } catch (error) {
+      t.equal(error instanceof Error ? error.message.slice(0, message.length) : "", message);
+    }
+  }
+  // Cast: as above.
+  const withUndefined = { kernel, initramfs: undefined, disks: undefined } as unknown as MachineInput;
+  t.same(completeSpec(withUndefined), completeSpec({ kernel }), "undefined is left out");
 });

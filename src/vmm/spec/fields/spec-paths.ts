@@ -1,7 +1,7 @@
 import { existsSync, realpathSync, type Stats, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { SpecError } from "../../base/errors.ts";
-import { formatBdf, parseBdf } from "../../pci/bdf.ts";
+import { SpecError } from "../../../base/errors.ts";
+import { formatBdf, parseBdf } from "../../../pci/bdf.ts";
 
 const PCI_DEVICES = "/sys/bus/pci/devices";
 
@@ -14,9 +14,14 @@ function fileProblem(path: string, error: unknown): string {
   return `cannot look at ${path}: ${code}`;
 }
 
-function status(where: string, path: unknown): Stats {
+/** @throws SpecError for what is not the text of a path */
+export function needPath(where: string, path: unknown): string {
   if (typeof path !== "string" || path === "") throw new SpecError(where, "a path is needed");
   if (path.includes("\0")) throw new SpecError(where, "the path contains a NUL character");
+  return path;
+}
+
+function status(where: string, path: string): Stats {
   try {
     return statSync(path);
   } catch (error) {
@@ -41,28 +46,24 @@ export function checkImage(where: string, path: string, most: number = Number.PO
 /**
  * Checks that a disk image is there.
  *
- * @returns Its real path, which tells whether two names mean the same disk.
  * @throws SpecError when it is missing, empty, or neither a regular file nor a block device.
  */
-export function checkDisk(where: string, path: string): string {
+export function checkDisk(where: string, path: string): void {
   const found = status(where, path);
   if (found.isDirectory()) throw new SpecError(where, `${path} is a directory: a disk image or block device is needed`);
   if (!found.isFile() && !found.isBlockDevice()) {
     throw new SpecError(where, `${path} is neither a regular file nor a block device`);
   }
   if (found.isFile() && found.size === 0) throw new SpecError(where, `${path} is empty`);
-  return realpathSync(path);
 }
 
 /**
  * Checks that a unix socket is there; whether anybody listens, only connecting tells.
  *
- * @returns Its real path, which tells whether two names mean the same socket.
  * @throws SpecError when it is missing or something else.
  */
-export function checkSocket(where: string, path: string): string {
+export function checkSocket(where: string, path: string): void {
   if (!status(where, path).isSocket()) throw new SpecError(where, `${path} is not a socket`);
-  return realpathSync(path);
 }
 
 /** @throws SpecError when there is nothing to read at `path`. */
@@ -79,11 +80,11 @@ export function checkSource(where: string, path: string): void {
  * @returns The directory's real path, whose last part is the function's address.
  * @throws SpecError when there is no such function, or the path is something else.
  */
-export function resolvePciFunction(where: string, path: string, pciDevices: string = PCI_DEVICES): string {
+export function resolvePciFunction(where: string, path: unknown, pciDevices: string = PCI_DEVICES): string {
   if (typeof path !== "string" || path === "") {
     throw new SpecError(where, "a PCI function is needed: its sysfs directory, or its address as in 0000:01:00.0");
   }
-  if (path.includes("\0")) throw new SpecError(where, "the path contains a NUL character");
+  needPath(where, path);
   const bdf = parseBdf(path);
   const directory = bdf === undefined ? path : join(pciDevices, formatBdf(bdf));
   let real: string;
