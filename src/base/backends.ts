@@ -13,7 +13,7 @@ export type BlockStatus = "ok" | "ioError" | "unsupported";
 export interface BlockBackend {
   readonly sizeBytes: number;
   readonly isReadOnly: boolean;
-  /** Logical block size the host file needs for direct I/O; 512 otherwise. */
+  /** The image's logical block size, which the guest is told. */
   readonly blockSizeBytes: number;
   readonly supportsDiscard: boolean;
   read(offset: number, segments: readonly HostSegment[], done: (status: BlockStatus) => void): void;

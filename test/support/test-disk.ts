@@ -9,7 +9,7 @@ import type { HostBench } from "./host-bench.ts";
 export function openTestDisk(
   t: Test,
   bench: HostBench,
-  options: Pick<DiskImageOptions, "path" | "isReadOnly" | "isDirect">,
+  options: Pick<DiskImageOptions, "path" | "isReadOnly" | "isDirect" | "logicalBlockBytes">,
 ): DiskFile {
   const worker = options.isReadOnly ? undefined : new StorageWorker("the storage worker of the test");
   let disk: DiskFile | undefined;

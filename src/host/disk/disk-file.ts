@@ -45,7 +45,7 @@ export class DiskFile implements BlockBackend {
   #hasLostData = false;
   /** Discards and zeroes that the worker has not done. */
   #changesUnderWay = 0;
-  /** What waits for those of a device that is gone; `undefined` when nothing has to. */
+  /** What waits for those; `undefined` when nothing has to. */
   #held: (() => void)[] | undefined;
   #isClosed = false;
 
@@ -61,7 +61,7 @@ export class DiskFile implements BlockBackend {
     this.sizeBytes = this.#image.sizeBytes;
     this.blockSizeBytes = this.#image.blockSizeBytes;
     this.supportsDiscard = this.#image.supportsDiscard;
-    this.#transfer = new DiskTransfer(this.#image.fd, options.isDirect ? this.blockSizeBytes : 1);
+    this.#transfer = new DiskTransfer(this.#image.fd, this.#image.transferBlockBytes, this.#image.fileBytes);
     this.#thread =
       storage === undefined ? undefined : new StorageThread(options.path, storage, this.#image, watcher, report);
   }
@@ -70,9 +70,15 @@ export class DiskFile implements BlockBackend {
     this.#afterHeld(() => done(this.#move("read", offset, segments)));
   }
 
+  /**
+   * Direct I/O of a part of a block writes the rest as it was: the storage worker must change nothing beside it
+   * meanwhile.
+   */
   write(offset: number, segments: readonly HostSegment[], done: Done): void {
-    if (this.isReadOnly) done("ioError");
-    else this.#afterHeld(() => done(this.#move("write", offset, segments)));
+    if (this.isReadOnly) return done("ioError");
+    if (this.#changesUnderWay > 0 && this.#isPartial(offset, segments)) this.#held ??= [];
+    if (this.#held === undefined) done(this.#move("write", offset, segments));
+    else this.#held.push(() => this.write(offset, segments, done));
   }
 
   /**
@@ -137,6 +143,12 @@ export class DiskFile implements BlockBackend {
   #afterHeld(work: () => void): void {
     if (this.#held === undefined) work();
     else this.#held.push(work);
+  }
+
+  #isPartial(offset: number, segments: readonly HostSegment[]): boolean {
+    const block = this.#image.transferBlockBytes;
+    const sizeBytes = segments.reduce((sum, part) => sum + part.sizeBytes, 0);
+    return offset % block !== 0 || sizeBytes % block !== 0;
   }
 
   #changeDone(): void {

@@ -1,7 +1,7 @@
 import { fstatSync, readFileSync, type Stats, statSync } from "node:fs";
 import type { Report } from "../../base/backends.ts";
 import { errnoOf, HostError } from "../../base/errors.ts";
-import { alignDown, type Fd, fd, KIB } from "../../base/units.ts";
+import { alignDown, alignUp, type Fd, fd, KIB } from "../../base/units.ts";
 import { BLOCK, FALLOC, FCNTL, FLOCK } from "../constants.ts";
 import { check, ERRNO, errnoName } from "../errors.ts";
 import { libc } from "../libc.ts";
@@ -14,6 +14,8 @@ export interface DiskImageOptions {
   readonly isReadOnly: boolean;
   /** Past the host's page cache (O_DIRECT). */
   readonly isDirect: boolean;
+  /** 512 or 4096: what the guest is told; the image's own when absent. */
+  readonly logicalBlockBytes?: number;
   readonly report: Report;
 }
 
@@ -21,11 +23,15 @@ export interface DiskImageOptions {
 export interface DiskImage {
   readonly fd: Fd;
   readonly isBlockDevice: boolean;
-  /** A block device's logical block size; 1 for a file. Through the page cache the guest's blocks may be smaller. */
+  /** A block device's logical block size; 1 for a file. The guest's blocks may be smaller. */
   readonly deviceBlockBytes: number;
-  /** A multiple of `blockSizeBytes`. */
+  /** What offsets, sizes and memory addresses of direct I/O must be multiples of; 1 through the page cache. */
+  readonly transferBlockBytes: number;
+  /** What the guest sees: a multiple of `blockSizeBytes`. */
   readonly sizeBytes: number;
-  /** What offsets, sizes and memory addresses of direct I/O must be multiples of; 512 without it. */
+  /** Of a file, which may end inside the last block; infinite for a block device. Behind it are zeroes. */
+  readonly fileBytes: number;
+  /** The guest's logical block size: a property of the image, not of the way it is read. */
   readonly blockSizeBytes: number;
   readonly supportsDiscard: boolean;
 }
@@ -64,21 +70,31 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
   try {
     lock(file, options);
     const sizeBytes = isBlockDevice ? blockDeviceSize(file, path) : fstatSync(file).size;
-    const blockSizeBytes = options.isDirect ? directBlockSize(file, path) : SECTOR;
-    const usableBytes = alignDown(sizeBytes, blockSizeBytes);
-    if (usableBytes === 0) {
+    const deviceBlockBytes = isBlockDevice ? logicalBlockSize(file, path) : 1;
+    const transferBlockBytes = options.isDirect ? directBlockSize(file, path) : 1;
+    const blockSizeBytes = options.logicalBlockBytes ?? Math.max(deviceBlockBytes, SECTOR);
+    // A file's last block is filled up. A device has no more than it has.
+    const shownBytes = isBlockDevice ? alignDown(sizeBytes, blockSizeBytes) : alignUp(sizeBytes, blockSizeBytes);
+    if (sizeBytes < SECTOR || shownBytes === 0) {
       throw new HostError(
         `Cannot use ${path} as a disk: it has ${sizeBytes} bytes`,
         "make it larger, for example with truncate -s 1G",
       );
     }
-    if (usableBytes !== sizeBytes) {
-      const tail = sizeBytes - usableBytes;
+    if (shownBytes < sizeBytes) {
+      const tail = sizeBytes - shownBytes;
       options.report("warn", `${path}: the last ${tail} bytes are no whole block and the guest does not see them`);
     }
+    if (shownBytes > sizeBytes) {
+      const ends = `it ends inside a block of ${blockSizeBytes} bytes`;
+      options.report("info", `${path}: ${ends}: the guest reads ${shownBytes - sizeBytes} zeroes behind its end`);
+    }
     const supportsDiscard = !isReadOnly && (isBlockDevice ? canDiscard(found) : canPunchHoles(file, sizeBytes));
-    const deviceBlockBytes = isBlockDevice ? logicalBlockSize(file, path) : 1;
-    return { fd: file, isBlockDevice, deviceBlockBytes, sizeBytes: usableBytes, blockSizeBytes, supportsDiscard };
+    const fileBytes = isBlockDevice ? Number.POSITIVE_INFINITY : sizeBytes;
+    return {
+      ...{ fd: file, isBlockDevice, deviceBlockBytes, transferBlockBytes },
+      ...{ sizeBytes: shownBytes, fileBytes, blockSizeBytes, supportsDiscard },
+    };
   } catch (error) {
     libc.close(file);
     throw error;

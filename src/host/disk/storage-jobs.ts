@@ -1,9 +1,10 @@
-import { alignDown, alignUp, MIB } from "../../base/units.ts";
+import { fstatSync } from "node:fs";
+import { alignDown, alignUp, fd, MIB } from "../../base/units.ts";
 import { BLOCK, FALLOC } from "../constants.ts";
 import { ERRNO } from "../errors.ts";
-import { IovecArray } from "../iovec.ts";
 import { libc } from "../libc.ts";
 import { HostMapping } from "../memory/mapping.ts";
+import { DiskTransfer } from "./disk-transfer.ts";
 import type { StorageJob, StorageTarget } from "./storage-ring.ts";
 
 const CHUNK: number = MIB;
@@ -21,7 +22,7 @@ export function runStorageJob(target: StorageTarget, job: StorageJob): number {
       return target.isBlockDevice ? discardBlocks(target, job) : punchHole(target, job);
     case "writeZeroes": {
       const errno = target.isBlockDevice ? zeroBlocks(target, job) : zeroFile(target, job);
-      return errno === ERRNO.EOPNOTSUPP ? writeZeroBytes(target.fd, job.offset, job.sizeBytes) : errno;
+      return errno === ERRNO.EOPNOTSUPP ? writeZeroBytes(target, job.offset, job.sizeBytes) : errno;
     }
     default:
       return job satisfies never;
@@ -47,8 +48,7 @@ function discardBlocks(target: StorageTarget, range: Range): number {
 }
 
 /**
- * Blocks that the range covers only in part are written through the page cache, which the guest's blocks of 512 bytes
- * go through too.
+ * Blocks that the range covers only in part are written as the guest's own writes of less than a block are.
  */
 function zeroBlocks(target: StorageTarget, range: Range): number {
   const whole = wholeBlocks(target, range);
@@ -56,8 +56,8 @@ function zeroBlocks(target: StorageTarget, range: Range): number {
   const errno = whole.sizeBytes === 0 ? 0 : blockIoctl(target.fd, BLOCK.BLKZEROOUT, whole);
   if (errno !== 0) return errno;
   return (
-    writeZeroBytes(target.fd, range.offset, whole.offset - range.offset) ||
-    writeZeroBytes(target.fd, whole.offset + whole.sizeBytes, end - whole.offset - whole.sizeBytes)
+    writeZeroBytes(target, range.offset, whole.offset - range.offset) ||
+    writeZeroBytes(target, whole.offset + whole.sizeBytes, end - whole.offset - whole.sizeBytes)
   );
 }
 
@@ -68,21 +68,22 @@ function wholeBlocks({ deviceBlockBytes }: StorageTarget, { offset, sizeBytes }:
   return { offset: start, sizeBytes: end - start };
 }
 
-/** Writes zeroes by the ordinary call, from aligned memory so that direct I/O takes them too; 0 or an errno value. */
-export function writeZeroBytes(fd: number, offset: number, sizeBytes: number): number {
+/** Writes zeroes as the guest's writes are made, direct I/O of parts of blocks included; 0 or an errno value. */
+export function writeZeroBytes(target: StorageTarget, offset: number, sizeBytes: number): number {
   if (sizeBytes === 0) return 0;
+  const file = fd(target.fd);
   const zeroes = HostMapping.anonymous("zeroes", CHUNK);
-  const iovec = new IovecArray(1);
+  const fileBytes = target.isBlockDevice ? Number.POSITIVE_INFINITY : fstatSync(file).size;
+  const transfer = new DiskTransfer(file, target.transferBlockBytes, fileBytes);
   try {
-    for (let done = 0; done < sizeBytes; ) {
-      iovec.set(0, zeroes.address, Math.min(CHUNK, sizeBytes - done));
-      const count = libc.pwritev(fd, iovec.bytes, 1, offset + done);
-      if (count > 0) done += count;
-      else if (count === 0) return ERRNO.EIO;
-      else if (libc.errno() !== ERRNO.EINTR) return libc.errno();
+    for (let done = 0; done < sizeBytes; done += CHUNK) {
+      const part = { address: zeroes.address, sizeBytes: Math.min(CHUNK, sizeBytes - done) };
+      const errno = transfer.run("write", offset + done, [part]);
+      if (errno !== 0) return errno;
     }
     return 0;
   } finally {
+    transfer.close();
     zeroes.unmap();
   }
 }

@@ -12,6 +12,8 @@ export interface StorageTarget {
   readonly isBlockDevice: boolean;
   /** A block device's logical block size, which its ioctls want ranges in; 1 for a file, whose calls take any. */
   readonly deviceBlockBytes: number;
+  /** What direct I/O takes; 1 through the page cache. */
+  readonly transferBlockBytes: number;
 }
 
 /** The memory both sides use; plain data for `workerData` and messages. */
@@ -48,6 +50,7 @@ const HEADER = {
   targetFd: 6,
   targetIsBlockDevice: 7,
   targetBlockBytes: 8,
+  targetTransferBytes: 9,
   words: 16,
 } as const;
 const KINDS = ["flush", "discard", "writeZeroes", "writeZeroesMayUnmap"] as const;
@@ -75,10 +78,11 @@ export class StorageRing {
   }
 
   /** Device thread, before the first job: what the worker's calls are made on. */
-  setTarget({ fd: file, isBlockDevice, deviceBlockBytes }: StorageTarget): void {
+  setTarget({ fd: file, isBlockDevice, deviceBlockBytes, transferBlockBytes }: StorageTarget): void {
     this.#words[HEADER.targetFd] = file;
     this.#words[HEADER.targetIsBlockDevice] = isBlockDevice ? 1 : 0;
     this.#words[HEADER.targetBlockBytes] = deviceBlockBytes;
+    this.#words[HEADER.targetTransferBytes] = transferBlockBytes;
   }
 
   /** Device thread: hands over a job and wakes the worker; false when the ring is full. */
@@ -144,6 +148,7 @@ export class StorageRing {
       fd: this.#words[HEADER.targetFd] ?? -1,
       isBlockDevice: this.#words[HEADER.targetIsBlockDevice] === 1,
       deviceBlockBytes: this.#word(HEADER.targetBlockBytes),
+      transferBlockBytes: this.#word(HEADER.targetTransferBytes),
     };
   }
 

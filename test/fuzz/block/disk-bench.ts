@@ -59,11 +59,19 @@ export class DiskBench {
   #nextData = 0;
   #wrong: string | undefined;
 
-  constructor(path: string, { isDirect, isWriteThrough }: Pick<DiskOperation, "isDirect" | "isWriteThrough">) {
+  constructor(
+    path: string,
+    {
+      isDirect,
+      isWriteThrough,
+      logicalBlockBytes,
+    }: Pick<DiskOperation, "isDirect" | "isWriteThrough"> & { readonly logicalBlockBytes?: number },
+  ) {
     this.#isWriteThrough = isWriteThrough;
     this.#worker = new PlayedStorage({ teardown: (work) => void this.#teardowns.push(work) });
     const reports = { report: () => undefined, watcher: this.#loop };
-    this.#disk = new DiskFile({ path, isReadOnly: false, isDirect, storage: this.#worker.port, ...reports });
+    const blocks = logicalBlockBytes === undefined ? {} : { logicalBlockBytes };
+    this.#disk = new DiskFile({ path, isReadOnly: false, isDirect, storage: this.#worker.port, ...blocks, ...reports });
     this.#blockSectors = this.#disk.blockSizeBytes / SECTOR;
     this.#sectors = Math.floor(this.#disk.sizeBytes / this.#disk.blockSizeBytes) * this.#blockSectors;
     this.#values = new Uint32Array(this.#sectors);

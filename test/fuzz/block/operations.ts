@@ -1,5 +1,8 @@
-/** Where an image lies; `loop4k` is a block device whose blocks have 4,096 bytes. */
-export const PLACES = ["tmpfs", "ext4", "loop", "loop4k"] as const;
+/**
+ * Where an image lies; `loop4k` is a block device whose blocks have 4,096 bytes, `loop4k512` another of which the guest
+ * is told 512.
+ */
+export const PLACES = ["tmpfs", "ext4", "loop", "loop4k", "loop4k512"] as const;
 export type Place = (typeof PLACES)[number];
 
 /** Sectors of a disk: no multiple of 4 KiB where the place is a file. */

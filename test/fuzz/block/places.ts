@@ -22,6 +22,7 @@ export class Places {
     this.#addFolder("ext4", [tmpdir(), cacheDirectory()], EXT4_SUPER_MAGIC);
     this.#addLoop("loop", 512, SECTORS * SECTOR);
     this.#addLoop("loop4k", 4096, (SECTORS + 1) * SECTOR);
+    this.#addLoop("loop4k512", 4096, (SECTORS + 1) * SECTOR);
   }
 
   get usable(): readonly Place[] {

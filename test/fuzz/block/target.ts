@@ -22,7 +22,11 @@ export function blockTarget(): Target {
     run: (operations) => {
       const [first] = operations;
       const settings = first?.op === "disk" ? first : { isDirect: false, isWriteThrough: false };
-      const bench = new DiskBench(places().image(first?.op === "disk" ? first.place : "tmpfs"), settings);
+      const place = first?.op === "disk" ? first.place : "tmpfs";
+      const bench = new DiskBench(places().image(place), {
+        ...settings,
+        ...(place === "loop4k512" ? { logicalBlockBytes: 512 } : {}),
+      });
       try {
         for (const [index, operation] of operations.entries()) {
           const wrong = bench.run(operation);

@@ -1,24 +1,13 @@
-import { execFileSync, spawnSync } from "node:child_process";
-import { closeSync, constants, openSync, readFileSync, writeFileSync } from "node:fs";
-import t, { type Test } from "tap";
+import { closeSync, constants, openSync, readFileSync } from "node:fs";
+import t from "tap";
 import type { BlockStatus } from "../../../../src/base/backends.ts";
 import { HostBench, HostBuffer } from "../../../support/host-bench.ts";
+import { loopDevice, missingLoop } from "../../../support/loop-device.ts";
 import { finish, openTestDisk } from "../../../support/test-disk.ts";
 
 const MIB = 1024 * 1024;
 const O_EXCL = 0o200;
-
-const isPossible = spawnSync("losetup", ["--find"]).status === 0;
-const skip = isPossible ? false : "no free loop device: run as root with losetup and /dev/loop*";
-
-/** The path of a loop device over a file of the bench, until the end of the test. */
-function loopDevice(t: Test, bench: HostBench, sizeBytes: number, blockBytes = 512): string {
-  writeFileSync(bench.path("backing"), Buffer.alloc(sizeBytes, 0x2e));
-  const words = ["--find", "--show", "--sector-size", String(blockBytes), bench.path("backing")];
-  const path = execFileSync("losetup", words, { encoding: "utf8" }).trim();
-  t.teardown(() => void spawnSync("losetup", ["--detach", path]));
-  return path;
-}
+const skip = missingLoop();
 
 t.test("DiskFile uses a block device: size, transfer, flush, discard, write-zeroes", { skip }, async (t) => {
   const bench = new HostBench(t);
@@ -66,8 +55,8 @@ t.test("DiskFile does not write to a block device that the host uses, but reads 
 t.test("DiskFile takes zeroes and discards of less than a device's block", { skip }, async (t) => {
   const bench = new HostBench(t);
   const path = loopDevice(t, bench, MIB, 4096);
-  const backend = openTestDisk(t, bench, { path, isReadOnly: false, isDirect: false });
-  t.equal(backend.blockSizeBytes, 512, "through the page cache");
+  const backend = openTestDisk(t, bench, { path, isReadOnly: false, isDirect: false, logicalBlockBytes: 512 });
+  t.equal(backend.blockSizeBytes, 512);
   const zero = (offset: number, sizeBytes: number): BlockStatus =>
     finish(bench, (done) => backend.writeZeroes(offset, sizeBytes, false, done));
   t.equal(zero(512, 512), "ok", "inside a block");

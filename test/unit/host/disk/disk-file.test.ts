@@ -378,10 +378,3 @@ t.test("DiskFile says that the user may not open an image", async (t) => {
     t.throws(() => disk(t, bench, path, { isReadOnly: true }), { errno: "EACCES", message: /may not read it/ });
   });
 });
-
-t.test("DiskFile shows whole sectors only and says so", async (t) => {
-  const bench = new HostBench(t);
-  const backend = disk(t, bench, image(bench, 1024 + 100));
-  t.equal(backend.sizeBytes, 1024);
-  t.match(bench.reported, [/warn: .*the last 100 bytes are no whole block/]);
-});

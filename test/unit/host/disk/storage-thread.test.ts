@@ -12,7 +12,7 @@ function storage(t: Test) {
   const path = bench.path("disk.img");
   writeFileSync(path, Buffer.alloc(65_536, 0x2e));
   const worker = new PlayedStorage(t);
-  const target = { fd: openSync(path, "r+"), isBlockDevice: false, deviceBlockBytes: 1 };
+  const target = { fd: openSync(path, "r+"), isBlockDevice: false, deviceBlockBytes: 1, transferBlockBytes: 1 };
   const thread = new StorageThread("disk", worker.port, target, bench.loop, bench.report);
   const statuses: BlockStatus[] = [];
   const flush = (): void => thread.submit({ kind: "flush" }, (status) => statuses.push(status));
