@@ -23,7 +23,7 @@ import {
   VFIO_DEVICE_SET_IRQS,
 } from "./abi.ts";
 import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
-import { type BusResettable, queryResetSet, type ResetMember, resetBusOf } from "./hot-reset.ts";
+import { type BusResettable, type OwnReset, queryResetSet, type ResetMember, resetBusOf } from "./hot-reset.ts";
 import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
 import { queryRegion, type VfioRegion } from "./region.ts";
 
@@ -38,7 +38,7 @@ const GIGANTIC_PAGE: number = 1024 * MIB;
 /** A device behind a VFIO device descriptor, whether a group or a device file gave it. Owns the descriptor. */
 export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
   readonly name: string;
-  readonly needsBusReset: boolean;
+  readonly ownReset: OwnReset;
   readonly #libc: VfioLibc;
   readonly #device: Fd;
   readonly #canReset: boolean;
@@ -67,8 +67,8 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
       const flags = view.getUint32(DEVICE_INFO.flags, true);
       if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0) throw new HostError(`Cannot use ${name}: it is not a PCI device`);
       this.#canReset = (flags & VFIO_DEVICE_FLAGS_RESET) !== 0;
-      this.needsBusReset =
-        !this.#canReset || (resetMethods.length > 0 && resetMethods.every((method) => method === "pm"));
+      // VFIO_DEVICE_RESET takes the first method that works, and a trip through D3 always does.
+      this.ownReset = !this.#canReset ? "none" : resetMethods[0] === "pm" ? "power" : "full";
       const regionCount = Math.min(view.getUint32(DEVICE_INFO.num_regions, true), VFIO_PCI_CONFIG_REGION_INDEX + 1);
       // A region that the kernel does not know leaves a hole: the indices are the BARs' numbers.
       this.#regions = Array.from({ length: regionCount }, (_, index) => queryRegion(libc, device, name, index));

@@ -20,11 +20,16 @@ export interface ResetMember {
   readonly group: number;
 }
 
+/**
+ * How far a function can be reset alone. `power`: the kernel tries a trip through D3 first, which leaves many devices
+ * as they were, whatever better method comes behind it (Linux drivers/pci/pci.c, pci_reset_fn_methods[]).
+ */
+export type OwnReset = "full" | "power" | "none";
+
 /** A function that may have no reset of its own. */
 export interface BusResettable {
   readonly name: string;
-  /** True when it cannot be reset alone, or only by a trip through D3, which leaves many devices as they were. */
-  readonly needsBusReset: boolean;
+  readonly ownReset: OwnReset;
   /** Everything that the reset of its bus or slot hits, itself included; `undefined` when neither can be reset. */
   resetSet(): readonly ResetMember[] | undefined;
   /** @param groups Files of all groups in the set. @throws HostError */
@@ -92,12 +97,16 @@ export function resetBuses(
 ): void {
   const done = new Set<string>();
   for (const device of devices) {
-    if (!device.needsBusReset || done.has(device.name)) continue;
+    if (device.ownReset === "full" || done.has(device.name)) continue;
+    const state =
+      device.ownReset === "none"
+        ? "cannot be reset: it has no reset of its own"
+        : "is reset by a trip through D3 only, which leaves the state of many devices: the kernel prefers it";
     try {
       const set = device.resetSet();
       const obstacle = set === undefined ? "its bus cannot be reset either" : othersOn(set, groupFile);
       if (set === undefined || obstacle !== undefined) {
-        report(level, `${device.name} cannot be reset: it has no reset of its own, and ${obstacle}`);
+        report(level, `${device.name} ${state}, and ${obstacle}`);
         continue;
       }
       const files = set.map(({ group }) => groupFile(group)).filter((file) => file !== undefined);
@@ -106,7 +115,7 @@ export function resetBuses(
       report("debug", `the bus of ${device.name} was reset`, { functions: set.map(({ name }) => name).join(" ") });
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      report(level, `${device.name} cannot be reset: ${error.message}`);
+      report(level, `${device.name} ${state}, and its bus cannot be reset: ${error.message}`);
     }
   }
 }

@@ -59,13 +59,22 @@ t.test(
   },
 );
 
-t.test("GroupSource.resetBuses() resets the bus of functions whose only reset is a trip through D3", async (t) => {
-  const { open, resets } = setUp({ flags: 3, resetMethod: "pm", resetSet: WHOLE_CARD });
-  open();
-  t.equal(resets().length, 1);
-});
+for (const resetMethod of ["pm", "pm bus"]) {
+  t.test(`GroupSource.resetBuses() resets the bus where the kernel would take '${resetMethod}'`, async (t) => {
+    const { open, resets, reports } = setUp({ flags: 3, resetMethod, resetSet: WHOLE_CARD });
+    open();
+    t.same(resets(), ["reset bus of 0000:01:00.0 with groups 7 8"]);
+    t.notOk(reports.some((line) => line.startsWith("warn")));
+    const shared = setUp({ flags: 3, resetMethod, resetSet: WHOLE_CARD, pass: [CARD] });
+    shared.open();
+    t.same(shared.resets(), []);
+    t.match(shared.reports, [
+      /^warn: 0000:01:00.0 is reset by a trip through D3 only, .* not this machine's: 0000:01:00.1 \(IOMMU group 8\)$/,
+    ]);
+  });
+}
 
-for (const resetMethod of ["flr", "flr pm bus", "bus", undefined]) {
+for (const resetMethod of ["flr", "flr pm bus", "af_flr pm", "device_specific pm", "bus", undefined]) {
   t.test(`GroupSource.resetBuses() leaves the bus alone where reset_method is '${resetMethod}'`, async (t) => {
     const { open, resets } = setUp({
       flags: 3,
