@@ -1,7 +1,14 @@
 import { HostError, SpecError } from "../base/errors.ts";
 import { Binder, type BindingResult, type HostChanges } from "../host-pci/binding.ts";
 import { HOST_CHANGES } from "../host-pci/driver-changes.ts";
-import { describeGroup, type HostFunction, isBridge, isVfioDriver, readFunction } from "../host-pci/functions.ts";
+import {
+  describeGroup,
+  type HostFunction,
+  isBridge,
+  isVfioDriver,
+  isVfioFunction,
+  readFunction,
+} from "../host-pci/functions.ts";
 import { kernelArgument } from "../host-pci/platform-checks.ts";
 import { DeviceUsage } from "../host-pci/usage.ts";
 import type { OptionRow } from "./options/option-table.ts";
@@ -63,7 +70,7 @@ export function bind(
   const { functions, isForced, isDryRun } = request;
   const usage = new DeviceUsage(surroundings.root);
   for (const one of functions) {
-    if (isForced || isVfioDriver(one.driver)) continue;
+    if (isForced || isVfioFunction(one)) continue;
     const [reason] = usage.reasons(one);
     if (reason !== undefined) throw refusal("bind", one, reason);
     if (one.group === undefined) {

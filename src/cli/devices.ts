@@ -1,6 +1,6 @@
 import { SpecError } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
-import { describeGroup, type HostFunction, isVfioDriver, listFunctions } from "../host-pci/functions.ts";
+import { describeGroup, type HostFunction, isVfioFunction, listFunctions } from "../host-pci/functions.ts";
 import { DeviceUsage } from "../host-pci/usage.ts";
 import { judge, type Verdict } from "../host-pci/verdict.ts";
 import type { DeviceRecording } from "../passthrough/recording.ts";
@@ -205,7 +205,7 @@ async function record(word: string, operands: readonly string[], surroundings: S
 
 async function recordFunction(pciFunction: HostFunction, surroundings: Surroundings): Promise<DeviceRecording> {
   const { recordFromSysfs, recordThroughVfio } = await import("./record-device.ts");
-  if (isVfioDriver(pciFunction.driver)) {
+  if (isVfioFunction(pciFunction)) {
     const { libc } = await import("../host/libc.ts");
     return recordThroughVfio(libc, pciFunction, (_level, text) => surroundings.remark(`tsvmm: ${text}\n`));
   }

@@ -2,7 +2,8 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf, HostError } from "../base/errors.ts";
 import { type HostRoot, textFile } from "./files.ts";
-import { type HostFunction, isVfioDriver, readFunction } from "./functions.ts";
+import { type HostFunction, isVfioDriver, isVfioFunction, readFunction } from "./functions.ts";
+import { dmaModule } from "./platform-checks.ts";
 
 const VFIO_DRIVER = "vfio-pci";
 
@@ -48,10 +49,10 @@ export class Binder {
 
   /** @throws HostError when the kernel refuses; all is as it was then, or the text says what is not. */
   bind(functions: readonly HostFunction[]): readonly BindingResult[] {
-    const todo = functions.filter(({ driver }) => !isVfioDriver(driver));
+    const todo = functions.filter((one) => !isVfioFunction(one));
     if (todo.length > 0) this.#loadModules();
     return this.#forEach(functions, (one) => {
-      if (isVfioDriver(one.driver)) return one.driver;
+      if (isVfioFunction(one)) return one.driver;
       // A bind that was cut off has remembered already what there was.
       if (this.#recall(one) === undefined) this.#remember(one);
       this.#write(one, "driver_override", VFIO_DRIVER);
@@ -122,8 +123,13 @@ export class Binder {
   #loadModules(): void {
     const { sys } = this.#root;
     if (!existsSync(join(sys, "bus/pci/drivers", VFIO_DRIVER))) this.#changes.loadModule(VFIO_DRIVER);
-    // It has parameters, so that sysfs shows it whether it was loaded or built in.
-    if (!existsSync(join(sys, "module/vfio_iommu_type1"))) this.#changes.loadModule("vfio_iommu_type1");
+    if (dmaModule(this.#root) === "vfio_iommu_type1") return;
+    try {
+      this.#changes.loadModule("vfio_iommu_type1");
+    } catch (error) {
+      // A kernel that has iommufd for it has no such module.
+      if (dmaModule(this.#root) !== "iommufd") throw error;
+    }
   }
 
   /** Gives a free function to a driver: that one if it is there, whichever takes it otherwise. */
@@ -157,8 +163,9 @@ export class Binder {
 
   #mustHaveVfio(one: HostFunction): string | undefined {
     if (this.#isDryRun) return VFIO_DRIVER;
-    const now = readFunction(one.path)?.driver;
-    if (isVfioDriver(now)) return now;
+    const found = readFunction(one.path);
+    const now = found?.driver;
+    if (found !== undefined && isVfioFunction(found)) return now;
     const has = now === undefined ? "it did not take it" : `${now} took it`;
     throw new HostError(`Cannot give ${one.bdf} to ${VFIO_DRIVER}: ${has}`, "the kernel's log says why: dmesg | tail");
   }

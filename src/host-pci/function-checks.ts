@@ -1,9 +1,10 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
+import { FIRMWARE_ADVICE, firmwareRanges } from "./attach-advice.ts";
 import type { HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
-import { type FunctionFacts, type HostFunction, type HostGroup, isBridge, isVfioDriver } from "./functions.ts";
+import { type FunctionFacts, type HostFunction, type HostGroup, isBridge, isVfioFunction } from "./functions.ts";
 import { kernelArgument } from "./platform-checks.ts";
 
 type Outcome = Pick<HostCheck, "state" | "found" | "remedy">;
@@ -40,7 +41,7 @@ export function functionChecks(
   if (group.state === "failed") return [group];
   const checks = [
     group,
-    check("driver", "only vfio-pci lets a program have a device", driverState(pciFunction)),
+    check("driver", "a program can have a device by VFIO only, whose driver has to offer it", driverState(pciFunction)),
     check("reset", "a device that is not reset keeps what its last user left in it", resetState(pciFunction)),
   ];
   if (pciFunction.group !== undefined && !known.has(pciFunction.group)) {
@@ -94,8 +95,11 @@ function groupState({ group, isNoIommuGroup }: HostFunction, { sys, proc }: Host
   return { state: "good", found: String(group) };
 }
 
-function driverState({ bdf, driver }: HostFunction): Outcome {
-  if (isVfioDriver(driver)) return { state: "good", found: String(driver) };
+function driverState(pciFunction: HostFunction): Outcome {
+  const { bdf, driver, vfioDevice } = pciFunction;
+  if (isVfioFunction(pciFunction)) {
+    return { state: "good", found: vfioDevice === undefined ? String(driver) : `${driver}, by VFIO as ${vfioDevice}` };
+  }
   const state = driver === undefined ? "no driver has it" : `driver ${driver} has it`;
   return failed(`${state}, not vfio-pci`, `tsvmm bind ${bdf}`);
 }
@@ -112,6 +116,10 @@ function membersState({ bdf }: HostFunction, group: HostGroup | undefined): Outc
 }
 
 function resetState({ path, resetMethods }: HostFunction): Outcome {
+  if (resetMethods[0] === "pm") {
+    const found = `${resetMethods.join(", ")}: the kernel takes the trip through D3 first, which leaves much state`;
+    return { state: "warning", found, remedy: "pass all functions of its bus: the bus is reset then" };
+  }
   if (resetMethods.length > 0) return { state: "good", found: resetMethods.join(", ") };
   // Before 5.15 the kernel has the file `reset` only.
   if (existsSync(join(path, "reset"))) return { state: "good", found: "possible" };
@@ -140,17 +148,12 @@ function widthState({ path }: HostFunction): Outcome | undefined {
   return bits === undefined ? undefined : { state: "good", found: `${bits} bits` };
 }
 
-/**
- * Memory that the firmware wants mapped for the device at all times (RMRR, unity maps): `reserved_regions`' type
- * "direct".
- */
-function firmwareState({ group }: HostFunction, { sys }: HostRoot): Outcome | undefined {
-  const text = textFile(join(sys, "kernel/iommu_groups", String(group)), "reserved_regions") ?? "";
-  const regions = text.split("\n").filter((line) => /\bdirect$/.test(line));
-  if (regions.length === 0) return undefined;
+function firmwareState({ group }: HostFunction, root: HostRoot): Outcome | undefined {
+  const ranges = firmwareRanges(group, root);
+  if (ranges.length === 0) return undefined;
   return {
     state: "warning",
-    found: `the firmware demands ${regions.length} mapping(s) for the group, for which many kernels refuse it`,
-    remedy: "look for the device's management or shared-memory feature in the firmware setup and switch it off",
+    found: `the firmware reserves ${ranges.join(", ")} for the group, for which many kernels refuse it`,
+    remedy: FIRMWARE_ADVICE,
   };
 }

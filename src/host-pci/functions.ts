@@ -24,6 +24,11 @@ export interface HostFunction {
   readonly classCode: number;
   /** Name of the bound driver; `undefined` for none. */
   readonly driver: string | undefined;
+  /**
+   * Name of the VFIO device that its driver has registered, `vfio0`; `undefined` for none, and where the kernel does
+   * not tell (before 6.1).
+   */
+  readonly vfioDevice: string | undefined;
   /** IOMMU group; `undefined` when no IOMMU translates for it. */
   readonly group: number | undefined;
   /** A group that exists without an IOMMU behind it (`enable_unsafe_noiommu_mode`). */
@@ -65,7 +70,15 @@ const ROM_RESOURCE = 6;
  */
 const HARMLESS_DRIVERS: readonly string[] = ["pci-stub", "pcieport", "shpchp"];
 
-/** True for vfio-pci and its device-specific variants. */
+/**
+ * Whether programs can have a function by VFIO: its driver has registered a VFIO device for it. Whatever its name: the
+ * drivers `nvidia` (vGPU) and `xe` do for virtual functions, and keep them. A name tells where the kernel does not.
+ */
+export function isVfioFunction({ driver, vfioDevice }: HostFunction): boolean {
+  return vfioDevice !== undefined || isVfioDriver(driver);
+}
+
+/** True for vfio-pci and its device-specific variants: drivers that do nothing else. */
 export function isVfioDriver(driver: string | undefined): boolean {
   return driver !== undefined && /(^|[-_])vfio[-_]pci$/.test(driver);
 }
@@ -104,6 +117,7 @@ export function readFunction(path: string): HostFunction | undefined {
     deviceId: hexFile(directory, "device") ?? 0,
     classCode,
     driver: linkName(join(directory, "driver")),
+    vfioDevice: entries(join(directory, "vfio-dev"))[0],
     group: groupName === undefined ? undefined : Number(groupName),
     isNoIommuGroup: groupFile === "vfio-noiommu",
     resources: parseResources(textFile(directory, "resource") ?? ""),
@@ -156,7 +170,7 @@ export class FunctionFacts {
 
 function isObstacle(member: HostFunction): boolean {
   const { driver } = member;
-  return driver !== undefined && !isVfioDriver(driver) && !isBridge(member) && !HARMLESS_DRIVERS.includes(driver);
+  return driver !== undefined && !isVfioFunction(member) && !isBridge(member) && !HARMLESS_DRIVERS.includes(driver);
 }
 
 /** The kernel shows an override that is not set as "(null)". */

@@ -9,6 +9,7 @@ import {
   nodePermissionAdvice,
   UNSAFE_INTERRUPTS_ADVICE,
 } from "./advice.ts";
+import { interruptRemapping } from "./attach-advice.ts";
 import type { HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
 import { holdersOf, holderText } from "./open-files.ts";
@@ -48,15 +49,20 @@ export function iommuCheck({ sys, proc }: HostRoot, hasGroup: boolean): HostChec
 }
 
 /** The kernel's modules. Built-in ones are seen as well: both have parameters. */
-export function moduleCheck({ sys }: HostRoot): HostCheck {
+export function moduleCheck(root: HostRoot): HostCheck {
+  const { sys } = root;
   const base = {
     topic: "VFIO modules",
     why: "they hand devices and their DMA to programs",
     action: "use VFIO",
   };
-  const isMissing = (name: string): boolean => !existsSync(join(sys, "module", name));
-  if (isMissing("vfio_iommu_type1")) {
+  const memory = dmaModule(root);
+  if (memory === undefined) {
     return { ...base, state: "failed", found: "vfio_iommu_type1 is not loaded", remedy: MODPROBE_ADVICE };
+  }
+  if (memory === "iommufd" && !existsSync(join(root.dev, "vfio/vfio"))) {
+    const found = "the kernel offers /dev/vfio/devices only (iommufd), and no /dev/vfio/vfio";
+    return { ...base, state: "failed", found, remedy: IOMMUFD_ADVICE };
   }
   if (!existsSync(join(sys, "bus/pci/drivers/vfio-pci"))) {
     return {
@@ -66,30 +72,40 @@ export function moduleCheck({ sys }: HostRoot): HostCheck {
       remedy: "modprobe vfio-pci",
     };
   }
-  return { ...base, state: "good", found: "vfio-pci and vfio_iommu_type1 are there" };
+  return { ...base, state: "good", found: `vfio-pci and ${memory} are there` };
 }
 
+const IOMMUFD_ADVICE =
+  "modprobe vfio_iommu_type1, or a kernel with CONFIG_VFIO_GROUP and CONFIG_IOMMUFD_VFIO_CONTAINER";
+
 /**
- * Whether the IOMMU checks interrupts as well. The I/O APIC's interrupts go through it then, and say so in
- * /proc/interrupts, which all may read.
+ * What maps memory for devices behind /dev/vfio/vfio: the module `vfio_iommu_type1`, or iommufd, which answers the same
+ * requests (Linux drivers/iommu/iommufd/vfio_compat.c). Built-in ones are seen too: both have parameters.
  */
-export function remappingCheck({ sys, proc }: HostRoot): HostCheck {
+export function dmaModule({ sys }: Pick<HostRoot, "sys">): "vfio_iommu_type1" | "iommufd" | undefined {
+  return (["vfio_iommu_type1", "iommufd"] as const).find((name) => existsSync(join(sys, "module", name)));
+}
+
+/** Whether the IOMMU checks interrupts as well. */
+export function remappingCheck(root: HostRoot): HostCheck {
   const base = {
     topic: "interrupt remapping",
     why: "without it a guest can make its device raise any interrupt of the host",
     action: "keep interrupts of devices apart",
   };
-  const interrupts = textFile(proc, "interrupts") ?? "";
-  if (/\bIR-/.test(interrupts)) return { ...base, state: "good", found: "on" };
-  const parameter = textFile(join(sys, "module/vfio_iommu_type1/parameters"), "allow_unsafe_interrupts");
-  if (parameter === "Y") {
+  const remapping = interruptRemapping(root);
+  if (remapping === "on") return { ...base, state: "good", found: "on" };
+  const isAllowed = ["vfio_iommu_type1", "iommufd"].some(
+    (name) => textFile(join(root.sys, "module", name, "parameters"), "allow_unsafe_interrupts") === "Y",
+  );
+  if (isAllowed) {
     return {
       ...base,
       state: "warning",
       found: "not seen; the host allows devices without it (allow_unsafe_interrupts)",
     };
   }
-  if (!/\bIO-APIC/.test(interrupts)) {
+  if (remapping === "unknown") {
     return {
       ...base,
       state: "unknown",
@@ -116,7 +132,7 @@ export function memoryLockCheck(ramBytes: number, { limitBytes, isUnlimited }: M
 /**
  * Opens a VFIO node and closes it again: a group's node can be open once only, so that this tells who may and who does.
  */
-export function nodeCheck(node: string, name: string, { proc }: HostRoot): HostCheck {
+export function nodeCheck(node: string, name: string, root: HostRoot): HostCheck {
   const base = { topic: name, why: "VFIO is used through it", action: `open ${node}` };
   try {
     closeSync(openSync(node, constants.O_RDWR));
@@ -128,12 +144,13 @@ export function nodeCheck(node: string, name: string, { proc }: HostRoot): HostC
       case "ENODEV":
       case "ENXIO": {
         const found = "VFIO is not loaded, or no device of the group is bound to it";
-        return { ...base, state: "failed", found, remedy: MODPROBE_ADVICE };
+        const remedy = dmaModule(root) === "iommufd" ? "modprobe vfio-pci" : MODPROBE_ADVICE;
+        return { ...base, state: "failed", found, remedy };
       }
       case "EACCES":
         return { ...base, state: "failed", found: "permission denied", remedy: nodePermissionAdvice(node) };
       case "EBUSY": {
-        const [holder] = holdersOf((file) => file === node, proc);
+        const [holder] = holdersOf((file) => file === node, root.proc);
         const who = holder === undefined ? "another process" : holderText(holder);
         return { ...base, state: "failed", found: `${who} uses it`, remedy: GROUP_BUSY_ADVICE };
       }

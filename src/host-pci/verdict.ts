@@ -1,4 +1,4 @@
-import { describeGroup, type HostFunction, isBridge, isVfioDriver } from "./functions.ts";
+import { describeGroup, type HostFunction, isBridge, isVfioFunction } from "./functions.ts";
 import type { DeviceUsage } from "./usage.ts";
 
 /**
@@ -23,6 +23,6 @@ export function judge(pciFunction: HostFunction, usage: DeviceUsage): Verdict {
     if (why !== undefined) return { state: "blocked", reason: `${member.bdf} of its group: ${why}` };
   }
   const others = obstacles.map(({ bdf }) => bdf);
-  const bind = isVfioDriver(pciFunction.driver) ? others : [pciFunction.bdf, ...others];
+  const bind = isVfioFunction(pciFunction) ? others : [pciFunction.bdf, ...others];
   return bind.length === 0 ? { state: "ready" } : { state: "needs bind", bind };
 }

@@ -44,6 +44,7 @@ export class FakePciDrivers implements HostChanges {
       case "driver_override":
         return writeFileSync(file, text.trim() === "" ? "(null)\n" : text);
       case "unbind":
+        rmSync(join(this.#sys, "bus/pci/devices", bdf, "vfio-dev"), { recursive: true, force: true });
         return rmSync(this.#link(bdf));
       case "bind":
         if (!existsSync(join(file, ".."))) throw failure("ENOENT");
@@ -78,7 +79,11 @@ export class FakePciDrivers implements HostChanges {
   #attach(bdf: string, driver: string): void {
     const known = this.#drivers.find(({ name }) => name === driver);
     if (known === undefined || !this.#matches(bdf, known) || existsSync(this.#link(bdf))) throw failure("ENODEV");
-    if (known.fails?.includes(bdf) !== true) symlinkSync(this.#directory(driver), this.#link(bdf));
+    if (known.fails?.includes(bdf) === true) return;
+    symlinkSync(this.#directory(driver), this.#link(bdf));
+    // drivers/vfio/vfio_main.c, __vfio_register_dev(), since 6.1.
+    if (driver === "vfio-pci")
+      mkdirSync(join(this.#sys, "bus/pci/devices", bdf, "vfio-dev/vfio0"), { recursive: true });
   }
 
   #matches(bdf: string, { name, takes }: FakeDriver): boolean {

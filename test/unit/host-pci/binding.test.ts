@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { Binder } from "../../../src/host-pci/binding.ts";
@@ -60,6 +60,28 @@ t.test("Binder.bind() loads the modules that are missing", async (t) => {
   binder.bind(find(DISK));
   t.same(kernel.log.slice(0, 2), ["modprobe vfio-pci", "modprobe vfio_iommu_type1"]);
   t.equal(kernel.driverOf(DISK), "vfio-pci");
+});
+
+t.test("Binder.bind() does without vfio_iommu_type1 where the kernel has iommufd for it", async (t) => {
+  const drivers = [
+    { name: "vfio-pci", takes: [] },
+    { name: "iommufd", takes: [] },
+    { name: "nvme", takes: [DISK] },
+  ];
+  const { kernel, binder, find } = setUp(t, { drivers });
+  binder.bind(find(DISK));
+  t.equal(kernel.log[0], "modprobe vfio_iommu_type1", "it may be there all the same");
+  t.equal(kernel.driverOf(DISK), "vfio-pci");
+  const without = setUp(t, { drivers: [{ name: "vfio-pci", takes: [] }] });
+  t.throws(() => without.binder.bind(without.find(DISK)), /Cannot load module vfio_iommu_type1/);
+});
+
+t.test("Binder leaves a function alone whose own driver offers it by VFIO", async (t) => {
+  const { host, kernel, binder, find } = setUp(t);
+  mkdirSync(join(host.path(DISK), "vfio-dev/vfio0"), { recursive: true });
+  t.same(binder.bind(find(DISK)), [{ bdf: DISK, before: "nvme", after: "nvme" }]);
+  t.same(binder.unbind(find(DISK)), [{ bdf: DISK, before: "nvme", after: "nvme" }]);
+  t.same(kernel.log, []);
 });
 
 t.test("Binder.unbind() leaves a function without a driver that had none", async (t) => {

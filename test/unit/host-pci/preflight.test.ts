@@ -98,6 +98,20 @@ t.test("findObstacles() says who has a function, and gives the command that bind
   ]);
 });
 
+/** A virtual function that NVIDIA's own driver offers to guests: a vGPU. */
+const VGPU: SysfsFunction = {
+  ...{ bdf: "0000:01:00.4", vendor: "0x10de", class: "0x030200", driver: "nvidia", group: 7, physfn: "0000:01:00.0" },
+  files: { "vfio-dev/vfio0/dev": "511:0" },
+};
+
+t.test("A function is ready by the VFIO device that its driver registered, whatever the driver's name", async (t) => {
+  t.same(messagesOf(t, { functions: [VGPU] }), []);
+  t.equal(stateOf(t, `driver of ${VGPU.bdf}`, { functions: [VGPU] }), "good: nvidia, by VFIO as vfio0");
+  t.same(messagesOf(t, { functions: [GOOD, VGPU] }), [], "nor is it in the way of its group");
+  const { files: _, ...withoutProfile } = VGPU;
+  t.match(messagesOf(t, { functions: [withoutProfile] }), [/driver nvidia has it/]);
+});
+
 t.test("findObstacles() names every other member of the group that a driver has, once", async (t) => {
   const messages = messagesOf(t, {
     functions: [
@@ -132,6 +146,18 @@ t.test("findObstacles() asks for the module that maps memory for devices", async
   t.match(messagesOf(t, { functions: [GOOD], modules: ["vfio-pci"] }), [
     "Cannot use VFIO: vfio_iommu_type1 is not loaded (modprobe vfio_iommu_type1 && modprobe vfio-pci)",
   ]);
+});
+
+t.test("findObstacles() is content with iommufd behind /dev/vfio/vfio, and says when it is not there", async (t) => {
+  const modules = ["vfio-pci", "iommufd"];
+  t.same(messagesOf(t, { functions: [GOOD], modules }), []);
+  t.equal(stateOf(t, "VFIO modules", { functions: [GOOD], modules }), "good: vfio-pci and iommufd are there");
+  t.match(messagesOf(t, { functions: [GOOD], modules, nodes: ["7"] }), [
+    /^Cannot use VFIO: the kernel offers \/dev\/vfio\/devices only \(iommufd\), and no \/dev\/vfio\/vfio \(modprobe vfio_iommu/,
+    /^Cannot open \/dev\/vfio\/vfio: .*\(modprobe vfio-pci\)$/,
+  ]);
+  const files = { "proc/interrupts": PLAIN, "sys/module/iommufd/parameters/allow_unsafe_interrupts": "Y" };
+  t.match(stateOf(t, "interrupt remapping", { functions: [GOOD], modules, files }), /^warning/);
 });
 
 const REMAPPED = "  9:  0  0  IR-IO-APIC   9-fasteoi   acpi\n 24:  0  0  IR-PCI-MSI 16384-edge  xhci_hcd";
@@ -172,13 +198,15 @@ t.test(
     const topic = "reset of 0000:01:00.0";
     t.equal(stateOf(t, topic, { functions: [{ ...GOOD, resetMethod: "flr bus" }] }), "good: flr, bus");
     t.match(stateOf(t, topic, { functions: [GOOD] }), /^warning: the kernel cannot reset it alone/);
+    const pm = stateOf(t, topic, { functions: [{ ...GOOD, resetMethod: "pm bus" }] });
+    t.match(pm, /^warning: pm, bus: the kernel takes the trip through D3 first/);
     const files = {
       "sys/kernel/iommu_groups/7/reserved_regions":
         "0x00000000000e0000 0x00000000000effff direct\n0x00000000fee00000 0x00000000feefffff msi",
     };
     t.match(
       stateOf(t, "firmware's use of 0000:01:00.0", { functions: [GOOD], files }),
-      /^warning: .*demands 1 mapping/,
+      /^warning: the firmware reserves 0xe0000-0xeffff for the group/,
     );
   },
 );

@@ -184,3 +184,18 @@ t.test("judge() tells ready, needs bind and blocked apart", async (t) => {
   t.same(host.verdict("0000:04:00.0"), { state: "blocked", reason: "its group has no IOMMU behind it" });
   t.same(host.verdict("0000:05:00.0"), { state: "blocked", reason: "no IOMMU translates for it" });
 });
+
+t.test(
+  "judge() takes a virtual function whose own driver offers it by VFIO for ready, and advises no bind",
+  async (t) => {
+    const vgpu: SysfsFunction = {
+      bdf: "0000:41:00.4",
+      vendor: "0x10de",
+      class: "0x030200",
+      driver: "nvidia",
+      group: 7,
+    };
+    const host = new Host(t, [{ ...vgpu, physfn: "0000:41:00.0", files: { "vfio-dev/vfio0/dev": "511:0" } }]);
+    t.same(host.verdict("0000:41:00.4"), { state: "ready" });
+  },
+);
