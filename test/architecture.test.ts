@@ -29,6 +29,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "src/host",
     "src/host/memory",
     "src/host-pci/advice.ts",
+    "src/host-pci/attach-advice.ts",
     "src/passthrough/backend.ts",
   ],
   "src/vfio-user/protocol": ["src/base", "src/host"],

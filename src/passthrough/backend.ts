@@ -106,6 +106,8 @@ export interface SourceFunction {
   readonly isNoIommuGroup: boolean;
   /** How the kernel can reset it, the preferred way first; empty when it cannot or does not tell. */
   readonly resetMethods: readonly string[];
+  /** UUID that the owner of its physical function has set, for drivers that ask for it. */
+  readonly vfToken?: string;
 }
 
 /**
@@ -117,7 +119,10 @@ export interface SourceFunction {
  * only; a source that is only asked for its addresses may be on any thread.
  */
 export interface DeviceSource extends DmaMapper, Disposable {
-  /** DMA addresses that devices can be given, in order; all of them when the host does not tell. */
+  /**
+   * DMA addresses that devices can be given, in order; all of them when the host does not tell, or tells only when a
+   * device is open.
+   */
   readonly iovaRanges: readonly IovaRange[];
   /** Opens a function, which resets it where the kernel can. The backend is the caller's to close. */
   open(pciFunction: SourceFunction): DeviceBackend;

@@ -1,17 +1,12 @@
 import type { AdviceByErrno } from "../host/errors.ts";
-import {
-  GROUP_BUSY_ADVICE,
-  MEMLOCK_ADVICE,
-  MODPROBE_ADVICE,
-  nodePermissionAdvice,
-  UNSAFE_INTERRUPTS_ADVICE,
-} from "../host-pci/advice.ts";
+import { GROUP_BUSY_ADVICE, MEMLOCK_ADVICE, MODPROBE_ADVICE, nodePermissionAdvice } from "../host-pci/advice.ts";
 
 /** What a user can do about an errno of VFIO, by call. */
 export const ADVICE: {
   readonly openNode: AdviceByErrno & { readonly EBUSY: string };
   readonly attach: AdviceByErrno;
   readonly openDevice: AdviceByErrno;
+  readonly openWithToken: AdviceByErrno;
   readonly mapDma: AdviceByErrno;
   readonly resetBus: AdviceByErrno;
   readonly outsideIommu: string;
@@ -27,10 +22,6 @@ export const ADVICE: {
     EBUSY: GROUP_BUSY_ADVICE,
   },
   attach: {
-    EPERM: UNSAFE_INTERRUPTS_ADVICE,
-    EINVAL:
-      "the group's IOMMU cannot share an address space with the other devices: their address widths or page sizes " +
-      "differ",
     ENODEV: "modprobe vfio_iommu_type1",
     ENOMEM: MEMLOCK_ADVICE,
   },
@@ -38,8 +29,13 @@ export const ADVICE: {
     ENODEV: "bind it to vfio-pci first: tsvmm bind",
     EINVAL: "bind it to vfio-pci first: tsvmm bind",
     EBUSY: GROUP_BUSY_ADVICE,
-    EPERM: "a virtual function whose physical function belongs to vfio-pci needs its owner's token",
-    EACCES: "a virtual function whose physical function belongs to vfio-pci needs its owner's token",
+    EACCES:
+      "its physical function belongs to vfio-pci, or it is one whose virtual functions are in use: give its owner's " +
+      "token, --device ...,vf-token=UUID",
+  },
+  openWithToken: {
+    EACCES: "the token is not the one that the physical function's owner has set",
+    EINVAL: "the token has no use: its physical function does not belong to vfio-pci; leave vf-token out",
   },
   mapDma: {
     ENOMEM: MEMLOCK_ADVICE,

@@ -3,7 +3,8 @@ import { HostError } from "../base/errors.ts";
 import type { DmaMapper, IovaRange, Mapping, VfioFiles } from "../base/mappings.ts";
 import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
-import { errnoName, SyscallError } from "../host/errors.ts";
+import { type AdviceByErrno, errnoName, SyscallError } from "../host/errors.ts";
+import { attachAdvice } from "../host-pci/attach-advice.ts";
 import {
   DMA_MAP,
   DMA_UNMAP,
@@ -30,6 +31,9 @@ import { type IommuInfo, queryIommu } from "./iommu-info.ts";
 
 const CONTAINER_NODE = "/dev/vfio/vfio";
 
+/** Advice that depends on what the host is like, for errnos that have several causes; tests have their own host. */
+export type AttachAdviceOf = (group: number, hasOthers: boolean) => Pick<AdviceByErrno, "EPERM" | "EINVAL">;
+
 /**
  * The DMA address space that all passed-through devices of a machine share, and the IOMMU groups in it.
  *
@@ -42,12 +46,14 @@ export class VfioContainer implements DmaMapper, Disposable {
   readonly #files: VfioFiles;
   readonly #report: Report;
   readonly #container: Fd;
+  readonly #adviceOf: AttachAdviceOf;
   readonly #groups: Map<number, Fd> = new Map();
   readonly #mappings: Set<DmaMapping> = new Set();
   #info: IommuInfo | undefined;
   #isClosed = false;
 
-  private constructor(libc: VfioLibc, files: VfioFiles, report: Report, container: Fd) {
+  private constructor(libc: VfioLibc, files: VfioFiles, report: Report, container: Fd, adviceOf: AttachAdviceOf) {
+    this.#adviceOf = adviceOf;
     this.#libc = libc;
     this.#files = files;
     this.#report = report;
@@ -55,7 +61,12 @@ export class VfioContainer implements DmaMapper, Disposable {
   }
 
   /** @param files KVM's VFIO device: each group is put there before its first device is opened. */
-  static open(libc: VfioLibc, files: VfioFiles, report: Report): VfioContainer {
+  static open(
+    libc: VfioLibc,
+    files: VfioFiles,
+    report: Report,
+    adviceOf: AttachAdviceOf = attachAdvice,
+  ): VfioContainer {
     const action = "open the VFIO container";
     const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
     const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, ADVICE.openNode));
@@ -69,15 +80,24 @@ export class VfioContainer implements DmaMapper, Disposable {
       libc.close(container);
       throw error;
     }
-    return new VfioContainer(libc, files, report, container);
+    return new VfioContainer(libc, files, report, container, adviceOf);
   }
 
   /**
    * IOVA ranges that devices can be given, in order; all of them when the kernel does not tell. Known from the first
-   * group on.
+   * group on, with iommufd from the first device on.
    */
   get iovaRanges(): readonly IovaRange[] {
     return this.#info?.iovaRanges ?? [{ start: 0, end: Number.MAX_SAFE_INTEGER }];
+  }
+
+  /**
+   * False while the kernel answers that all of 2^64 addresses can be had, which no IOMMU translates: iommufd asks the
+   * IOMMU when a device is opened. Linux drivers/iommu/iommufd/vfio_compat.c, iommufd_fill_cap_iova()
+   */
+  get knowsAddresses(): boolean {
+    const ranges = this.#info?.iovaRanges;
+    return !(ranges?.length === 1 && ranges[0]?.start === 0 && ranges[0].end === Number.MAX_SAFE_INTEGER);
   }
 
   /** The smallest page the IOMMU maps, in bytes. */
@@ -115,12 +135,12 @@ export class VfioContainer implements DmaMapper, Disposable {
       const container = new Uint8Array(4);
       new DataView(container.buffer).setInt32(0, this.#container, true);
       const attached = libc.ioctlStruct(group, VFIO_GROUP_SET_CONTAINER, container);
-      checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", ADVICE.attach);
+      if (attached < 0) checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", this.#attachAdvice(number));
       try {
         if (this.#groups.size === 0) {
           // Only a container with a group in it knows what IOMMU there is, and only once may it be told.
           const chosen = libc.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
-          checked(libc, chosen, action, "VFIO_SET_IOMMU", ADVICE.attach);
+          if (chosen < 0) checked(libc, chosen, action, "VFIO_SET_IOMMU", this.#attachAdvice(number));
         }
         this.#info = queryIommu(libc, this.#container); // each group may narrow the ranges
         this.#files.addFile(group);
@@ -139,13 +159,19 @@ export class VfioContainer implements DmaMapper, Disposable {
    * Opens a device of an attached group. The kernel resets it if it can, and allows no other process to open it.
    *
    * @param bdf `0000:01:00.0`.
+   * @param vfToken UUID that a virtual function of a physical one with a VFIO driver is opened with, or that such a
+   *   physical function sets for its virtual ones. Linux drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token()
    * @returns The device's descriptor, the caller's to close.
    */
-  openDevice(group: number, bdf: string): Fd {
+  openDevice(group: number, bdf: string, vfToken?: string): Fd {
     const groupFd = this.#groups.get(group);
     if (groupFd === undefined) throw new RangeError(`Cannot open ${bdf}: group ${group} is not in the container`);
-    const device = this.#libc.ioctlStruct(groupFd, VFIO_GROUP_GET_DEVICE_FD, new TextEncoder().encode(`${bdf}\0`));
-    return fd(checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", ADVICE.openDevice));
+    const name = vfToken === undefined ? bdf : `${bdf} vf_token=${vfToken}`;
+    const device = this.#libc.ioctlStruct(groupFd, VFIO_GROUP_GET_DEVICE_FD, new TextEncoder().encode(`${name}\0`));
+    if (device < 0)
+      checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", this.#openAdvice(group, vfToken));
+    if (!this.knowsAddresses) this.#info = queryIommu(this.#libc, this.#container);
+    return fd(device);
   }
 
   /** The file of a group that was attached; the container's to close. */
@@ -201,6 +227,16 @@ export class VfioContainer implements DmaMapper, Disposable {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  #attachAdvice(number: number): AdviceByErrno {
+    return { ...ADVICE.attach, ...this.#adviceOf(number, this.#groups.size > 0) };
+  }
+
+  /** Of iommufd a device is asked only when it is opened what a group is asked of otherwise. */
+  #openAdvice(number: number, vfToken: string | undefined): AdviceByErrno {
+    const token = vfToken === undefined ? ADVICE.openDevice : { ...ADVICE.openDevice, ...ADVICE.openWithToken };
+    return this.knowsAddresses ? token : { ...token, ...this.#adviceOf(number, this.#groups.size > 1) };
   }
 
   #forget(number: number, group: Fd): void {

@@ -53,13 +53,31 @@ export class GroupSource implements DeviceSource, Disposable {
     return this.#container.iovaRanges;
   }
 
+  /**
+   * Asks which addresses the functions can be given, and gives them back. They are opened, which resets them, only
+   * where the kernel does not tell before.
+   *
+   * @throws HostError with advice, as opening them would.
+   */
+  static askAddresses(libc: VfioLibc, functions: readonly SourceFunction[], report: Report): readonly IovaRange[] {
+    const source = GroupSource.open(libc, functions, report);
+    const devices: DeviceBackend[] = [];
+    try {
+      if (!source.#container.knowsAddresses) for (const one of functions) devices.push(source.open(one));
+      return source.iovaRanges;
+    } finally {
+      for (const device of devices) device.close();
+      source.close();
+    }
+  }
+
   open(pciFunction: SourceFunction): DeviceBackend {
-    const { bdf, resetMethods } = pciFunction;
+    const { bdf, resetMethods, vfToken } = pciFunction;
     const group = groupOf(pciFunction);
     const isNewGroup = this.#container.groupFile(group) === undefined;
     this.#container.attachGroup(group);
     try {
-      const device = new VfioDevice(this.#libc, this.#container.openDevice(group, bdf), bdf, resetMethods);
+      const device = new VfioDevice(this.#libc, this.#container.openDevice(group, bdf, vfToken), bdf, resetMethods);
       this.#devices.set(device, { device, group });
       return device;
     } catch (error) {

@@ -15,6 +15,11 @@ export interface KernelDevice {
    * Functions that a reset of its bus hits, as "0000:01:00.1" and group; without it neither bus nor slot can be reset.
    */
   readonly resetSet?: readonly (readonly [bdf: string, group: number])[];
+  /**
+   * A virtual function whose physical one belongs to vfio-pci, or that physical one with virtual functions in use: both
+   * are opened with this UUID only. Absent: a token is refused.
+   */
+  readonly vfToken?: string;
   /** A real descriptor to be given for the device, where its BARs are mapped; it is never closed here. */
   readonly file?: number;
 }
@@ -28,9 +33,11 @@ export interface KernelRegion {
 }
 
 const ERRNO = {
+  EPERM: 1,
   ENOENT: 2,
   EIO: 5,
   EBADF: 9,
+  EACCES: 13,
   EBUSY: 16,
   EINVAL: 22,
   ENOTTY: 25,
@@ -46,6 +53,10 @@ const DEVICE = 1000;
  * The kernel's side of VFIO, group interface, as tests need it: it keeps the kernel's order (no IOMMU without a group,
  * no device without an IOMMU, no group leaves its container while a device is open) and answers EINVAL or EBUSY
  * otherwise. Numbers are written out.
+ *
+ * With {@link isIommufd} the container is iommufd's: Linux drivers/iommu/iommufd/vfio_compat.c. Names of devices with
+ * tokens are taken as vfio_pci_core_match() and vfio_pci_validate_vf_token() take them, in
+ * drivers/vfio/pci/vfio_pci_core.c.
  */
 export class FakeVfioKernel implements VfioLibc {
   readonly log: string[] = [];
@@ -61,6 +72,13 @@ export class FakeVfioKernel implements VfioLibc {
   ];
   /** Bytes behind the devices' files, by file offset. */
   readonly bytes: Map<number, number> = new Map();
+  /**
+   * iommufd serves /dev/vfio/vfio. It knows the IOMMU only when a device is opened: until then all of 2^64 addresses
+   * can be had, and what a group's way into the container would be refused for (EPERM, EINVAL) is refused then.
+   */
+  isIommufd = false;
+  /** Errno of the first open of a device, which iommufd puts into the address space. */
+  bindFailure: number | undefined;
   /** False: reads and writes of the device files fail with EIO. */
   isAnswering = true;
   readonly #devices: readonly KernelDevice[];
@@ -127,7 +145,9 @@ export class FakeVfioKernel implements VfioLibc {
       case 0x3b65:
         return argument === 3 ? 1 : 0; // VFIO_CHECK_EXTENSION, type 1 v2
       case 0x3b66: // VFIO_SET_IOMMU
-        if (this.#inContainer.size === 0 || this.#hasIommu || argument !== 3) return this.#fail(ERRNO.EINVAL);
+        if (this.isIommufd && this.#inContainer.size === 0) return this.#fail(ERRNO.ENODEV);
+        if (this.#inContainer.size === 0 || argument !== 3) return this.#fail(ERRNO.EINVAL);
+        if (this.#hasIommu && !this.isIommufd) return this.#fail(ERRNO.EINVAL);
         this.#hasIommu = true;
         this.log.push("set iommu 3");
         return 0;
@@ -176,25 +196,30 @@ export class FakeVfioKernel implements VfioLibc {
   }
 
   #iommuInfo(view: DataView): number {
-    const needed = 24 + 16 + 16 * this.iovaRanges.length + 12;
+    if (this.isIommufd && this.#inContainer.size === 0) return this.#fail(ERRNO.ENODEV);
+    const isUnknown = this.isIommufd && this.#open.size === 0;
+    const ranges = isUnknown ? [[0n, 0xffff_ffff_ffff_ffffn] as const] : this.iovaRanges;
+    const rangeBytes = 16 + 16 * ranges.length;
+    const needed = 24 + rangeBytes + 12;
     const argsz = view.getUint32(0, true);
     view.setUint32(4, 3, true); // page sizes and capabilities
-    view.setBigUint64(8, 0x4020_1000n, true);
+    view.setBigUint64(8, isUnknown ? 0xffff_ffff_ffff_f000n : 0x4020_1000n, true);
     view.setUint32(0, needed, true);
     if (argsz < needed) {
       view.setUint32(16, 0, true);
       return 0;
     }
     view.setUint32(16, 24, true);
-    const available = 24 + 16 + 16 * this.iovaRanges.length;
-    header(view, 24, 1, available);
-    view.setUint32(24 + 8, this.iovaRanges.length, true);
-    for (const [index, [start, end]] of this.iovaRanges.entries()) {
-      view.setBigUint64(24 + 16 + 16 * index, start, true);
-      view.setBigUint64(24 + 24 + 16 * index, end, true);
+    // type1 tells the ranges first, iommufd what is left of the mappings.
+    const [rangesAt, availableAt] = this.isIommufd ? [24 + 12, 24] : [24, 24 + rangeBytes];
+    header(view, rangesAt, 1, this.isIommufd ? 0 : availableAt);
+    view.setUint32(rangesAt + 8, ranges.length, true);
+    for (const [index, [start, end]] of ranges.entries()) {
+      view.setBigUint64(rangesAt + 16 + 16 * index, start, true);
+      view.setBigUint64(rangesAt + 24 + 16 * index, end, true);
     }
-    header(view, available, 3, 0);
-    view.setUint32(available + 8, 65535, true);
+    header(view, availableAt, 3, this.isIommufd ? rangesAt : 0);
+    view.setUint32(availableAt + 8, this.isIommufd ? 0xffff_ffff : 65535, true);
     return 0;
   }
 
@@ -209,9 +234,14 @@ export class FakeVfioKernel implements VfioLibc {
         this.log.push(`set container of group ${group}`);
         return 0;
       case 0x3b6a: {
-        const name = new TextDecoder().decode(argument);
-        const device = this.#devices.find((candidate) => `${candidate.bdf}\0` === name && candidate.group === group);
-        if (device === undefined || !this.#hasIommu) return this.#fail(ERRNO.EINVAL);
+        const [bdf, option, ...rest] = new TextDecoder().decode(argument).replace(/\0$/, "").split(" ");
+        const device = this.#devices.find((candidate) => candidate.bdf === bdf && candidate.group === group);
+        if (device === undefined || !this.#hasIommu) return this.#fail(ERRNO.ENODEV);
+        const token = /^vf_token=([\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})$/i.exec(option ?? "")?.[1];
+        if ((option !== undefined && token === undefined) || rest.length > 0) return this.#fail(ERRNO.EINVAL);
+        if (device.vfToken === undefined && token !== undefined) return this.#fail(ERRNO.EINVAL);
+        if (device.vfToken?.toLowerCase() !== token?.toLowerCase()) return this.#fail(ERRNO.EACCES);
+        if (this.isIommufd && this.bindFailure !== undefined) return this.#fail(this.bindFailure);
         const fd = device.file ?? DEVICE + this.#open.size;
         this.#open.set(fd, device);
         this.log.push(`open ${device.bdf}`);

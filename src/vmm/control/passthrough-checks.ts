@@ -44,17 +44,11 @@ export function resolveMachine(spec: MachineSpec, facts: FunctionFacts, view: Ho
  * @throws HostError with advice, as opening the functions would.
  */
 export function askIovaRanges(
-  functions: readonly HostFunction[],
+  functions: readonly (HostFunction & { readonly vfToken?: string })[],
   report: Report,
   calls: VfioLibc = libc,
 ): readonly IovaRange[] | undefined {
-  if (functions.length === 0) return undefined;
-  const source = GroupSource.open(calls, functions, report);
-  try {
-    return source.iovaRanges;
-  } finally {
-    source.close();
-  }
+  return functions.length === 0 ? undefined : GroupSource.askAddresses(calls, functions, report);
 }
 
 /**

@@ -46,6 +46,23 @@ t.test("askIovaRanges() asks with all groups in one container and holds nothing 
   ]);
 });
 
+t.test("askIovaRanges() opens the devices where iommufd tells their addresses only then", async (t) => {
+  const kernel = kernelOf();
+  kernel.isIommufd = true;
+  const ranges = askIovaRanges(functionsOf(t), () => t.fail("nothing is to be reported"), kernel);
+  t.same(ranges, [
+    { start: 0, end: 0xfedf_ffff },
+    { start: 0xfef0_0000, end: 0x7f_ffff_ffff },
+  ]);
+  t.same(
+    kernel.log.filter((line) => /^(open|close) (0000|container)/.test(line)),
+    [
+      ...["open 0000:01:00.0", "open 0000:01:00.1", "open 0000:02:00.0"],
+      ...["close 0000:01:00.0", "close 0000:01:00.1", "close 0000:02:00.0", "close container"],
+    ],
+  );
+});
+
 t.test("askIovaRanges() gives everything back when a group cannot be taken", async (t) => {
   const kernel = kernelOf();
   kernel.notViable.add(9);
