@@ -111,7 +111,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "src/vmm/shared",
   ],
   "src/vmm": ["src/base", "src/host", "src/host/char", "src/vmm/spec", "src/vmm/shared", "src/vmm/control"],
-  "src/cli/options": ["src/base", "src/vmm", "src/vmm/spec"],
+  "src/cli/options": ["src/base", "src/vmm", "src/vmm/spec", "src/vmm/spec/fields", "src/vmm/spec/kinds"],
   "src/cli": [
     "src/base",
     "src/host",

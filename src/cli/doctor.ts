@@ -1,9 +1,10 @@
 import type { HostCheck } from "../host-pci/check.ts";
 import { FunctionFacts } from "../host-pci/functions.ts";
 import type { HostDemands } from "../vmm/control/host-checks.ts";
+import { MEMORY } from "../vmm/spec/machine-parts.ts";
 import { completeMemory } from "../vmm/spec/spec-check.ts";
-import { MEMORY_KEYS } from "./options/options.ts";
 import { inOptions, readMemory } from "./options/parse.ts";
+import { optionRow } from "./options/part-options.ts";
 import { formatSize, wrapText } from "./output.ts";
 import { findFunctions, HELP_OPTION, readSubcommand, type SubcommandText } from "./subcommand.ts";
 import { processSurroundings, type Surroundings } from "./surroundings.ts";
@@ -18,12 +19,7 @@ const TEXT: SubcommandText = {
     { text: "What does the host lack for passthrough", lines: ["tsvmm doctor"] },
   ],
   options: [
-    {
-      name: "--memory",
-      group: "Options",
-      form: { kind: "keys", value: "SIZE", keys: MEMORY_KEYS, defaultKey: "size" },
-      help: "guest RAM, as for run; default: 512M",
-    },
+    { ...optionRow(MEMORY), group: "Options", help: "guest RAM, as for run; default: 512M" },
     { name: "--json", group: "Options", form: { kind: "flag" }, help: "print JSON, for programs" },
     HELP_OPTION,
   ],

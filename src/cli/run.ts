@@ -1,6 +1,6 @@
 import { homedir } from "node:os";
 import { runHelp } from "./help.ts";
-import { OPTIONS } from "./options/options.ts";
+import { runOptions } from "./options/options.ts";
 import { inOptions, parseRun, type RunRequest } from "./options/parse.ts";
 import { describeError, styleFor } from "./output.ts";
 import { formatPlan } from "./plan-view.ts";
@@ -18,7 +18,7 @@ import { packageVersion } from "./version.ts";
 export async function run(argv: readonly string[], commands: readonly (readonly string[])[]): Promise<number> {
   const { stdout, env } = process;
   if (argv.includes("--help") || argv.includes("-h")) {
-    stdout.write(runHelp(OPTIONS, commands, styleFor(stdout, env)));
+    stdout.write(runHelp(runOptions(), commands, styleFor(stdout, env)));
     return 0;
   }
   if (argv.includes("--version")) {

@@ -1,16 +1,15 @@
 import { SpecError } from "../../base/errors.ts";
 import type { LogSettings } from "../../vmm/log.ts";
+import { MEMORY } from "../../vmm/spec/machine-parts.ts";
 import { SameFileError } from "../../vmm/spec/outputs.ts";
-import type { CharSpec, DiskInput, MachineInput, MachineSpec, UserDeviceInput } from "../../vmm/spec/spec.ts";
-import { completeSpec } from "../../vmm/spec/spec-check.ts";
+import type { MachineInput, MachineSpec } from "../../vmm/spec/spec.ts";
+import { allParts, completeSpec } from "../../vmm/spec/spec-check.ts";
 import { type ArgumentValues, readArguments } from "./arguments.ts";
-import { readDevice } from "./device-keys.ts";
 import { FOREIGN_OPTIONS } from "./foreign-options.ts";
-import { readKeys } from "./key-values.ts";
-import { CPU_KEYS, DISK_KEYS, MEMORY_KEYS, OPTIONS, RNG_KEYS, USER_DEVICE_KEYS } from "./options.ts";
+import { runOptions } from "./options.ts";
 import { checkOutputFile } from "./output-file.ts";
-import { didYouMean } from "./suggest.ts";
-import { readChoice, readInteger, readPath, readSize, readSwitch } from "./values.ts";
+import { readPart } from "./read-part.ts";
+import { readChoice, readInteger, readPath } from "./values.ts";
 
 /** What a command line of `run` asks for. */
 export interface RunRequest {
@@ -24,26 +23,22 @@ export interface RunRequest {
   readonly summary: string | undefined;
 }
 
-/** Which option a part of the spec comes from, so that a problem is told in the words it was given in. */
-const OPTION_OF: Readonly<Record<string, string>> = {
+/** Options of fields that are no part of their own, and of files beside those of the specification. */
+const OTHER_OPTIONS: Readonly<Record<string, string>> = {
   kernel: "--kernel",
   initramfs: "--initramfs",
   cmdline: "--cmdline",
-  cpus: "--cpus",
-  memory: "--memory",
-  disks: "--disk",
-  devices: "--device",
-  userDevices: "--user-device",
-  serial: "--serial",
-  console: "--console",
-  rng: "--rng",
   debugExitPort: "--debug-exit",
   pollMicroseconds: "--poll",
   log: "--log-file",
   summary: "--summary",
 };
 
-const optionOf = (path: string): string | undefined => OPTION_OF[/^\w+/.exec(path)?.[0] ?? ""];
+/** Which option a part of the spec comes from, so that a problem is told in the words it was given in. */
+function optionOf(path: string): string | undefined {
+  const name = /^\w+/.exec(path)?.[0] ?? "";
+  return allParts().find(({ part }) => part === name)?.option ?? OTHER_OPTIONS[name];
+}
 
 /**
  * Reads the arguments of `run` and checks the machine they describe.
@@ -52,7 +47,7 @@ const optionOf = (path: string): string | undefined => OPTION_OF[/^\w+/.exec(pat
  * @throws SpecError with the option's name as its path.
  */
 export function parseRun(argv: readonly string[], home: string): RunRequest {
-  const values = readArguments(argv, OPTIONS, { foreign: FOREIGN_OPTIONS });
+  const values = readArguments(argv, runOptions(), { foreign: FOREIGN_OPTIONS });
   const log = readLogSettings(values, home);
   const input = readMachine(values, home);
   try {
@@ -89,21 +84,20 @@ function readMachine(values: ArgumentValues, home: string): MachineInput {
   const initramfs = one("--initramfs");
   const debugExit = one("--debug-exit");
   const poll = one("--poll");
-  const console = readCharacter("--console", one("--console"), home) ?? { kind: "off" };
-  const serial = readCharacter("--serial", one("--serial"), home);
   const cmdline = one("--cmdline");
+  const parts = allParts().map((description) => [
+    description.part,
+    readPart(description, values.get(description.option), home),
+  ]);
+  // Cast: each part was read after its description, which the type is made of.
+  const given = Object.fromEntries(parts.filter(([, value]) => value !== undefined)) as Omit<MachineInput, "kernel">;
   return {
+    // The terminal, where nothing else has it.
+    serial: { kind: given.console?.kind === "tty" ? "null" : "tty" },
+    ...given,
     kernel: readPath(kernel, home),
     ...(initramfs === undefined ? {} : { initramfs: readPath(initramfs, home) }),
     ...(cmdline === undefined ? {} : { cmdline }),
-    cpus: readCpus(one("--cpus")),
-    memory: readMemory(one("--memory")),
-    disks: (values.get("--disk") ?? []).map((text) => readDisk(text, home)),
-    devices: (values.get("--device") ?? []).map((text) => readDevice(text, home)),
-    userDevices: (values.get("--user-device") ?? []).map((text) => readUserDevice(text, home)),
-    serial: serial ?? { kind: console.kind === "tty" ? "null" : "tty" },
-    console,
-    rng: readRng(one("--rng"), home),
     ...(debugExit === undefined ? {} : { debugExitPort: readInteger("--debug-exit", debugExit) }),
     hasTestDevice: values.has("--test-device"),
     allowReboot: !values.has("--no-reboot"),
@@ -111,85 +105,10 @@ function readMachine(values: ArgumentValues, home: string): MachineInput {
   };
 }
 
-function readCpus(text: string | undefined): { readonly count?: number } {
-  if (text === undefined) return {};
-  const count = readKeys("--cpus", text, CPU_KEYS, "boot").get("boot");
-  return count === undefined ? {} : { count: readInteger("--cpus", count) };
-}
-
 /** Reads the value of `--memory`. @throws SpecError */
 export function readMemory(text: string | undefined): NonNullable<MachineInput["memory"]> {
-  if (text === undefined) return {};
-  const keys = readKeys("--memory", text, MEMORY_KEYS, "size");
-  const size = keys.get("size");
-  const flag = (key: "hugepages" | "prefault" | "shared"): Readonly<Partial<Record<typeof key, boolean>>> => {
-    const value = keys.get(key);
-    return value === undefined ? {} : { [key]: readSwitch(`--memory ${key}`, value) };
-  };
-  return {
-    ...(size === undefined ? {} : { sizeBytes: readSize("--memory", size) }),
-    ...flag("hugepages"),
-    ...flag("prefault"),
-    ...flag("shared"),
-  };
-}
-
-function readDisk(text: string, home: string): DiskInput {
-  const keys = readKeys("--disk", text, DISK_KEYS, "path");
-  const path = keys.get("path");
-  if (path === undefined) throw new SpecError("--disk", `'${text}' has no path=`);
-  const type = keys.get("image_type") ?? "raw";
-  if (type !== "raw") {
-    throw new SpecError("--disk", `image_type ${type} is not supported: convert it with qemu-img convert -O raw`);
-  }
-  const serial = keys.get("serial");
-  const id = keys.get("id");
-  return {
-    path: readPath(path, home),
-    isReadOnly: readSwitch("--disk readonly", keys.get("readonly") ?? "off"),
-    isDirect: readSwitch("--disk direct", keys.get("direct") ?? "off"),
-    ...(serial === undefined ? {} : { serial }),
-    ...(id === undefined ? {} : { id }),
-  };
-}
-
-function readUserDevice(text: string, home: string): UserDeviceInput {
-  const keys = readKeys("--user-device", text, USER_DEVICE_KEYS, "socket");
-  const socket = keys.get("socket");
-  if (socket === undefined) throw new SpecError("--user-device", `'${text}' has no socket=`);
-  const id = keys.get("id");
-  const timeout = keys.get("timeout");
-  return {
-    socket: readPath(socket, home),
-    ...(id === undefined ? {} : { id }),
-    ...(timeout === undefined ? {} : { timeoutSeconds: readTimeout("--user-device timeout", timeout) }),
-  };
-}
-
-function readTimeout(option: string, text: string): number | "off" {
-  if (text === "off") return text;
-  if (!/^\d+$/.test(text)) throw new SpecError(option, `'${text}' is neither off nor a number of seconds`);
-  return readInteger(option, text);
-}
-
-function readRng(text: string | undefined, home: string): { readonly source?: string } {
-  if (text === undefined) return {};
-  const source = readKeys("--rng", text, RNG_KEYS, "src").get("src");
-  return source === undefined ? {} : { source: readPath(source, home) };
-}
-
-/** Reads where a character device goes; `undefined` when nothing was said. */
-function readCharacter(option: string, text: string | undefined, home: string): CharSpec | undefined {
-  if (text === undefined) return undefined;
-  const match = /^(file|socket)=(.*)$/s.exec(text);
-  if (match !== null) {
-    // Cast: the expression names just these two.
-    return { kind: match[1] as "file" | "socket", path: readPath((match[2] ?? "").replaceAll('"', ""), home) };
-  }
-  if (text === "off" || text === "null" || text === "tty" || text === "pty") return { kind: text };
-  if (text === "file" || text === "socket") throw new SpecError(option, `'${text}' needs a path: ${text}=/some/where`);
-  const guess = didYouMean(text.replace(/=.*/s, ""), ["off", "null", "tty", "pty", "file", "socket"]);
-  throw new SpecError(option, `'${text}' is none of off, null, tty, pty, file=PATH, socket=PATH${guess}`);
+  // Cast: it was read after MEMORY, which the type is made of.
+  return (readPart(MEMORY, text === undefined ? undefined : [text], "") ?? {}) as NonNullable<MachineInput["memory"]>;
 }
 
 function readPoll(text: string): number {

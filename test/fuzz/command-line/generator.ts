@@ -1,6 +1,6 @@
 import { FOREIGN_OPTIONS } from "../../../src/cli/options/foreign-options.ts";
 import type { KeyRow, OptionRow } from "../../../src/cli/options/option-table.ts";
-import { OPTIONS } from "../../../src/cli/options/options.ts";
+import { runOptions } from "../../../src/cli/options/options.ts";
 import { HOSTILE_WORDS } from "../../support/hostile-words.ts";
 import type { Random } from "../engine/random.ts";
 import type { Operation } from "./operations.ts";
@@ -70,7 +70,7 @@ function part(random: Random): readonly string[] {
   const roll = random.below(100);
   if (roll < 4) return [random.pick(FOREIGN), word(random)];
   if (roll < 8) return [word(random)];
-  const row = random.pick(OPTIONS);
+  const row = random.pick(runOptions());
   const spelt = row.short !== undefined && random.chance(30) ? row.short : row.name;
   const name = misspelt(random, spelt);
   const values = Array.from({ length: count(random, row) }, () => value(random, row));

@@ -6,9 +6,11 @@ import t from "tap";
 import { bind, unbind } from "../../../src/cli/binding.ts";
 import { devices } from "../../../src/cli/devices.ts";
 import { doctor } from "../../../src/cli/doctor.ts";
-import { DEVICE_KEYS, USER_DEVICE_KEYS } from "../../../src/cli/options/options.ts";
 import { parseRun } from "../../../src/cli/options/parse.ts";
+import { keysOf } from "../../../src/cli/options/part-options.ts";
 import { describeError, styleFor } from "../../../src/cli/output.ts";
+import { PASSED_FUNCTION } from "../../../src/vmm/spec/kinds/passed-function.ts";
+import { USER_DEVICE } from "../../../src/vmm/spec/kinds/user-device.ts";
 import { projectRoot } from "../../../tools/cache.ts";
 import { fakeSurroundings } from "../../support/fake-surroundings.ts";
 import { HOSTILE_WORDS } from "../../support/hostile-words.ts";
@@ -48,12 +50,12 @@ t.test("Every key and word with every hostile value is refused in one clear line
   for (const value of HOSTILE_WORDS) {
     const shown = JSON.stringify(value.slice(0, 30));
     // No function is 0000:ff:1f.7: a value that is harmless is refused for that.
-    for (const { name, aliases = [] } of DEVICE_KEYS) {
+    for (const { name, aliases = [] } of keysOf("--device", PASSED_FUNCTION.fields)) {
       for (const key of [name, ...aliases]) {
         await check(`--device ${key}=${shown}`, () => run("--device", `0000:ff:1f.7,${key}=${value}`));
       }
     }
-    for (const { name } of USER_DEVICE_KEYS) {
+    for (const { name } of keysOf("--user-device", USER_DEVICE.fields)) {
       await check(`--user-device ${name}=${shown}`, () => run("--user-device", `${socket},${name}=${value}`));
     }
     await check(`--device ${shown}`, () => run("--device", value));

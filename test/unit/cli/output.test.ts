@@ -2,7 +2,7 @@ import t from "tap";
 import { HostError, SpecError } from "../../../src/base/errors.ts";
 import { commandRows, findCommand } from "../../../src/cli/commands.ts";
 import { runHelp } from "../../../src/cli/help.ts";
-import { OPTIONS } from "../../../src/cli/options/options.ts";
+import { runOptions } from "../../../src/cli/options/options.ts";
 import { describeError, formatSize, formatTable, styleFor } from "../../../src/cli/output.ts";
 import { formatPlan } from "../../../src/cli/plan-view.ts";
 
@@ -101,11 +101,11 @@ t.test("formatTable() aligns columns", async (t) => {
 });
 
 t.test("runHelp() begins with examples and names every option, key and command", async (t) => {
-  const help = runHelp(OPTIONS, commandRows(), plain);
+  const help = runHelp(runOptions(), commandRows(), plain);
   const at = (text: string): number => help.indexOf(text);
   t.ok(at("Examples:") > 0 && at("Examples:") < at("Usage:") && at("Usage:") < at("What to boot:"));
   t.match(help, "--cpus 4 --memory size=512M --device path=/sys/bus/pci/devices/0000:01:00.0/");
-  for (const row of OPTIONS) {
+  for (const row of runOptions()) {
     const start = at(`\n  ${row.short === undefined ? "" : `${row.short}, `}${row.name}`);
     t.ok(start > 0, row.name);
     const ofOption = help.slice(start, help.indexOf("\n  -", start + 1)); // until the next one

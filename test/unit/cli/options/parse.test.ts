@@ -1,7 +1,7 @@
 import t from "tap";
 import { SpecError } from "../../../../src/base/errors.ts";
 import { FOREIGN_OPTIONS } from "../../../../src/cli/options/foreign-options.ts";
-import { OPTIONS } from "../../../../src/cli/options/options.ts";
+import { runOptions } from "../../../../src/cli/options/options.ts";
 import { parseRun, type RunRequest } from "../../../../src/cli/options/parse.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
@@ -225,7 +225,7 @@ t.test("parseRun() says what does the job of options and keys that people bring 
   t.match(refused("--memory", "size=1G,mergeable=on"), /^--memory mergeable: memory is shared with devices/);
   t.match(refused("--disk", `path=${home}/a.raw,num_queues=4`), /^--disk num_queues: a disk has one queue/);
   t.notMatch(refused("--memory", "mergable=on"), /did you mean/, "what is refused is not proposed");
-  const own = OPTIONS.flatMap(({ name, short }) => [name, short]);
+  const own = runOptions().flatMap(({ name, short }) => [name, short]);
   for (const [name, advice] of FOREIGN_OPTIONS) {
     t.notOk(own.includes(name), `${name} is not one of ours`);
     // What an advice proposes exists.
@@ -360,7 +360,7 @@ t.test("parseRun() takes every option of the table", async (t) => {
     "--log-file": "~/log",
     "--log-format": "pretty",
   };
-  for (const { name, form } of OPTIONS) {
+  for (const { name, form } of runOptions()) {
     if (name === "--kernel") continue;
     const value = values[name];
     const argv = form.kind === "flag" || form.kind === "count" ? [name] : [name, value ?? "missing in this test"];
