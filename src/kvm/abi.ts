@@ -84,7 +84,7 @@ export const KVM_IRQFD_FLAG_DEASSIGN = 1;
 export const KVM_IRQFD_FLAG_RESAMPLE = 2;
 
 export const KVM_IOEVENTFD_FLAG_DEASSIGN = 4;
-/** Where a vCPU's descriptor maps the machine's ring of kept writes, in pages. */
+/** Where a vCPU's descriptor maps the VM's ring of coalesced writes, in pages. */
 export const KVM_COALESCED_MMIO_PAGE_OFFSET = 2;
 
 /** Port 0x61 is answered by the in-kernel PIT, without a speaker behind it. */

@@ -149,15 +149,15 @@ export class Vm implements Disposable {
     );
   }
 
-  /** Lets KVM keep writes to ports in the ring of {@link KeptWrites} instead of exiting. KVM API §4.116 */
-  keepPortWrites(port: number, sizeBytes: number): void {
+  /** Makes KVM put port writes into the ring of {@link CoalescedWrites} instead of exiting. KVM API §4.116 */
+  coalescePortWrites(port: number, sizeBytes: number): void {
     const { bytes, view } = structOf(COALESCED_ZONE.size);
     view.setBigUint64(COALESCED_ZONE.addr, BigInt(port), true);
     view.setUint32(COALESCED_ZONE.zone_size, sizeBytes, true);
     view.setUint32(COALESCED_ZONE.pio, 1, true);
     check(
       libc.ioctlStruct(this.fd, IOCTL.KVM_REGISTER_COALESCED_MMIO, bytes),
-      `keep writes to port ${hex(port)}`,
+      `coalesce writes to port ${hex(port)}`,
       "KVM_REGISTER_COALESCED_MMIO",
     );
   }

@@ -60,9 +60,9 @@ t.test("Level trace tells every access of a guest once, in order, however fast i
     leaves(a);
   }, 0x4000);
   const { logged } = await run("fast.elf", bytes, "trace", { serial: { kind: "null" } });
-  const accesses = logged.filter((line) => /^(cpu0|kept) /.test(line));
+  const accesses = logged.filter((line) => /^(cpu0|coalesced) /.test(line));
   t.same(accesses.slice(0, 2), [
-    "kept port write 0xcf8/4 = 0x80000000: PCI configuration ports address",
+    "coalesced port write 0xcf8/4 = 0x80000000: PCI configuration ports address",
     "cpu0 port read 0xcfc/4 = 0xd578086: PCI configuration ports 00:00.0 host bridge vendor id",
   ]);
   t.equal(accesses.filter((line) => line.endsWith(": COM1 data")).length, count);

@@ -44,7 +44,7 @@ import { Removals } from "./passed/removals.ts";
 import { openUserDevice, reopenUserDevice, type UserDeviceParts } from "./passed/user-devices.ts";
 import { takeSnapshot } from "./snapshot.ts";
 import { attachDebugExit, attachTestDevice } from "./test-ports.ts";
-import { type PortWrite, traceKeptWrite } from "./trace.ts";
+import { type PortWrite, traceCoalescedWrite } from "./trace.ts";
 import type { Tracer } from "./tracer.ts";
 import { makeWires, type Wires } from "./wires.ts";
 
@@ -109,8 +109,8 @@ export class Board implements Disposable {
     this.mmio = new Bus("MMIO", unclaimed);
     const { watcher, report, tracer } = parts;
     const wires = makeWires({ vm: this.#vm, vcpu: parts.vcpu, watcher, report, tracer, buses: this });
-    this.#write = traceKeptWrite((port, width, value) => this.ports.write(port, width, value), this.ports, tracer);
-    this.#wires = this.#own(wires, ({ kept }) => kept?.close());
+    this.#write = traceCoalescedWrite((port, width, value) => this.ports.write(port, width, value), this.ports, tracer);
+    this.#wires = this.#own(wires, ({ coalesced }) => coalesced?.close());
     this.#deferral = this.#own(new Deferral(parts.defer), (deferral) => deferral.close());
     const { layout } = parts;
     this.#root = new PciRoot({
@@ -150,9 +150,9 @@ export class Board implements Disposable {
     }
   }
 
-  /** Does the writes that KVM has kept since the last access of a guest; to be called before each. */
+  /** Does the writes that KVM has coalesced since the last access of a guest; to be called before each. */
   catchUp(): void {
-    this.#wires.kept?.drain(this.#write);
+    this.#wires.coalesced?.drain(this.#write);
   }
 
   /** Hands collected output on; the device thread calls it before it sleeps. */
@@ -254,8 +254,8 @@ export class Board implements Disposable {
     }
     attach(PORTS.pciConfig, CONFIG_PORTS_SIZE, new ConfigPorts(this.#root));
     // Both only choose what the next access is about.
-    this.#wires.kept?.keep(PORTS.pciConfig, 4);
-    this.#wires.kept?.keep(PORTS.rtc, 1);
+    this.#wires.coalesced?.coalesce(PORTS.pciConfig, 4);
+    this.#wires.coalesced?.coalesce(PORTS.rtc, 1);
     this.mmio.attach(ECAM.base, ECAM.sizeBytes, new Ecam(this.#root));
     const { ports, mmio } = this;
     if (machine.hasTestDevice)

@@ -57,10 +57,10 @@ function describe(buses: Buses | undefined, kind: Access, address: number): stri
 /** A port write, as a bus takes it. */
 export type PortWrite = (port: number, width: Width, value: number) => void;
 
-/** Told before it is done: it was made before the access that waits now, without an exit, by some vCPU. */
-export function traceKeptWrite(write: PortWrite, ports: Bus, tracer: TraceSink): PortWrite {
+/** Traces a coalesced write before it is done. Some vCPU made it without an exit, before the access that waits now. */
+export function traceCoalescedWrite(write: PortWrite, ports: Bus, tracer: TraceSink): PortWrite {
   return (port, width, value) => {
-    tracer.emit?.({ kind: "keptWrite", address: port, width, value, what: ports.describe(port) });
+    tracer.emit?.({ kind: "coalescedWrite", address: port, width, value, what: ports.describe(port) });
     write(port, width, value);
   };
 }

@@ -2,10 +2,10 @@ import type { Report } from "../../base/backends.ts";
 import type { SlotMapper } from "../../base/mappings.ts";
 import type { Doorbells, InterruptLine, MsiRouter, ResampledLines, RingWatcher } from "../../base/signals.ts";
 import type { Fd, Gsi } from "../../base/units.ts";
+import { type CoalescedRing, CoalescedWrites } from "../../kvm/coalesced-writes.ts";
 import { IoEventFds } from "../../kvm/ioeventfd.ts";
 import { IrqLines, ResampledIrqLines } from "../../kvm/irq-lines.ts";
 import { IrqRouting } from "../../kvm/irq-routing.ts";
-import { KeptWrites, type PostponedWrites } from "../../kvm/kept-writes.ts";
 import { MemorySlots } from "../../kvm/memory-slots.ts";
 import type { Vm } from "../../kvm/vm.ts";
 import type { WiresSnapshot } from "../shared/snapshot.ts";
@@ -21,7 +21,7 @@ export interface Wires {
   /** A device's own end of a pin of the interrupt controller. */
   readonly line: (gsi: Gsi, name: string) => InterruptLine;
   /** Port writes that wait for the guest's next access; absent where KVM cannot keep any. */
-  readonly kept: PostponedWrites | undefined;
+  readonly coalesced: CoalescedRing | undefined;
   /** What KVM has been told; plain data. */
   inspect(): WiresSnapshot;
 }
@@ -50,7 +50,7 @@ export function makeWires({ vm, vcpu, watcher, report, tracer, buses }: WirePart
     doorbells: traceDoorbells(doorbells, buses.mmio, tracer),
     resampled: traceResampledLines(resampled, tracer),
     line: (gsi, name) => traceLine(lines.line(gsi, name), tracer),
-    kept: vm.checkExtension("COALESCED_PIO") > 0 ? new KeptWrites(vm, vcpu) : undefined,
+    coalesced: vm.checkExtension("COALESCED_PIO") > 0 ? new CoalescedWrites(vm, vcpu) : undefined,
     inspect: () => ({
       slots: slots.slots,
       routes: routing.routes,

@@ -20,9 +20,9 @@ export type TraceEvent =
       readonly value: number;
       readonly what: string;
     }
-  /** A port write that KVM kept until the guest's next exit, by some vCPU. */
+  /** A port write of some vCPU, coalesced by KVM until the guest's next exit. */
   | {
-      readonly kind: "keptWrite";
+      readonly kind: "coalescedWrite";
       readonly address: number;
       readonly width: Width;
       readonly value: number;
@@ -61,8 +61,8 @@ export function formatTrace(event: TraceEvent): string {
       const { vcpu, access, address, width, value, what } = event;
       return `cpu${vcpu} ${access} ${hex(address)}/${width} = ${hex(value)}: ${what}`;
     }
-    case "keptWrite":
-      return `kept port write ${hex(event.address)}/${event.width} = ${hex(event.value)}: ${event.what}`;
+    case "coalescedWrite":
+      return `coalesced port write ${hex(event.address)}/${event.width} = ${hex(event.value)}: ${event.what}`;
     case "doorbell":
       return `doorbell ${hex(event.address)}: ${event.what}`;
     case "route":

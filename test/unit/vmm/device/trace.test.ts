@@ -5,7 +5,7 @@ import {
   type TraceSink,
   traceAccesses,
   traceDoorbells,
-  traceKeptWrite,
+  traceCoalescedWrite,
   traceLine,
   traceResampledLines,
   traceRouter,
@@ -137,11 +137,11 @@ t.test("Lines, doorbells and slots are told when they change, and work as before
   t.same(take(), ["line GSI 21 driven by its device", "line GSI 21 let go of"]);
 });
 
-t.test("traceKeptWrite() tells what was written without an exit, before it is done", async (t) => {
+t.test("traceCoalescedWrite() tells what was written without an exit, before it is done", async (t) => {
   const { ports, tracer, note, take } = setUp();
-  const write = traceKeptWrite((port, width, value) => note(`written: ${port} ${width} ${value}`), ports, tracer);
+  const write = traceCoalescedWrite((port, width, value) => note(`written: ${port} ${width} ${value}`), ports, tracer);
   write(0x3fd, 1, 7);
-  t.same(take(), ["kept port write 0x3fd/1 = 0x7: COM1 LSR", "written: 1021 1 7"]);
+  t.same(take(), ["coalesced port write 0x3fd/1 = 0x7: COM1 LSR", "written: 1021 1 7"]);
 });
 
 t.test(
@@ -150,7 +150,7 @@ t.test(
     const { ports, take } = setUp();
     const tracer = new Tracer(() => t.fail("nothing is told"));
     const written: number[] = [];
-    const write = traceKeptWrite((port) => written.push(port), ports, tracer);
+    const write = traceCoalescedWrite((port) => written.push(port), ports, tracer);
     const fake = new FakeLine();
     const line = traceLine(fake, tracer);
     write(0x3fd, 1, 7);

@@ -2,7 +2,7 @@ import t from "tap";
 import { type Fd, fd } from "../../../src/base/units.ts";
 import { libc } from "../../../src/host/libc.ts";
 import { HostMapping } from "../../../src/host/memory/mapping.ts";
-import { KeptWrites } from "../../../src/kvm/kept-writes.ts";
+import { CoalescedWrites } from "../../../src/kvm/coalesced-writes.ts";
 
 const PAGE = 4096;
 /** KVM_COALESCED_MMIO_PAGE_OFFSET; entries of 24 bytes behind 8 of header. virt/kvm/coalesced_mmio.c */
@@ -28,8 +28,8 @@ class FakeRing {
     return this.#view.getUint32(0, true);
   }
 
-  /** Keeps a write of four bytes; false when the ring is full. */
-  keep(port: number, value: number): boolean {
+  /** Coalesces a write of four bytes; `false` when the ring is full. */
+  write(port: number, value: number): boolean {
     const last = this.#view.getUint32(4, true);
     if ((last + 1) % ENTRIES === this.first) return false;
     const at = 8 + 24 * last;
@@ -46,21 +46,21 @@ class FakeRing {
   }
 }
 
-function start(t: { teardown(work: () => void): unknown }, first = 0): { ring: FakeRing; kept: KeptWrites } {
+function start(t: { teardown(work: () => void): unknown }, first = 0): { ring: FakeRing; coalesced: CoalescedWrites } {
   const ring = new FakeRing(first);
-  const kept = new KeptWrites({ keepPortWrites: () => undefined }, ring.vcpu);
+  const coalesced = new CoalescedWrites({ coalescePortWrites: () => undefined }, ring.vcpu);
   t.teardown(() => {
-    kept.close();
+    coalesced.close();
     ring.close();
   });
-  return { ring, kept };
+  return { ring, coalesced };
 }
 
-t.test("KeptWrites.drain() hands over what was kept, oldest first, over the ring's end", async (t) => {
-  const { ring, kept } = start(t, ENTRIES - 2);
-  for (let value = 0; value < 5; value++) t.ok(ring.keep(0xcf8, value));
+t.test("CoalescedWrites.drain() delivers the ring's writes, oldest first, over the ring's end", async (t) => {
+  const { ring, coalesced } = start(t, ENTRIES - 2);
+  for (let value = 0; value < 5; value++) t.ok(ring.write(0xcf8, value));
   const seen: number[][] = [];
-  kept.drain((port, width, value) => seen.push([port, width, value]));
+  coalesced.drain((port, width, value) => seen.push([port, width, value]));
   t.same(
     seen,
     [0, 1, 2, 3, 4].map((value) => [0xcf8, 4, value]),
@@ -68,18 +68,18 @@ t.test("KeptWrites.drain() hands over what was kept, oldest first, over the ring
   t.equal(ring.first, 3);
 });
 
-t.test("KeptWrites.drain() ends although other vCPUs write as fast as it hands over", async (t) => {
-  const { ring, kept } = start(t);
-  ring.keep(0xcf8, 1);
-  ring.keep(0xcf8, 2);
+t.test("CoalescedWrites.drain() ends while other vCPUs write as fast as it delivers", async (t) => {
+  const { ring, coalesced } = start(t);
+  ring.write(0xcf8, 1);
+  ring.write(0xcf8, 2);
   let handed = 0;
   const write = (): void => {
     handed++;
-    if (handed > 10 * ENTRIES) throw new Error("it does not end");
-    ring.keep(0x70, 0);
+    if (handed > 10 * ENTRIES) throw new Error("drain() does not end");
+    ring.write(0x70, 0);
   };
-  kept.drain(write);
+  coalesced.drain(write);
   t.equal(handed, 2);
-  kept.drain(write);
-  t.equal(handed, 4, "theirs are before the next access");
+  coalesced.drain(write);
+  t.equal(handed, 4, "the writes of other vCPUs come before the next access");
 });

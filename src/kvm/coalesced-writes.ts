@@ -4,36 +4,36 @@ import { KVM_COALESCED_MMIO_PAGE_OFFSET } from "./abi.ts";
 import { COALESCED_RING, COALESCED_WRITE } from "./abi-structs.ts";
 import type { Vm } from "./vm.ts";
 
-/** What {@link KeptWrites} asks of a machine. */
-export type KeptWritePort = Pick<Vm, "keepPortWrites">;
+/** What {@link CoalescedWrites} needs of a VM. */
+export type CoalescingVm = Pick<Vm, "coalescePortWrites">;
 
-/** What devices' side sees of them. */
-export type PostponedWrites = Pick<KeptWrites, "keep" | "drain" | "close">;
+/** The part of {@link CoalescedWrites} that the board uses. */
+export type CoalescedRing = Pick<CoalescedWrites, "coalesce" | "drain" | "close">;
 
-/** Writes the ring holds, less one: a full one exits at once. */
+/** Entries of the ring. One stays free: with a full ring KVM exits for the write. */
 const CAPACITY: number = Math.floor((PAGE_SIZE - COALESCED_RING.size) / COALESCED_WRITE.size);
 
 /**
- * Port writes that KVM keeps in a ring instead of exiting, for registers that only choose what a later access is about.
- * Every access of the guest does these first: they came before it, in this order. KVM API §4.116
+ * Coalesced PIO: KVM puts writes to the chosen ports into a ring instead of exiting. KVM API §4.116
  *
- * There is no other sign of a kept write: a register whose write does something by itself must not be among them.
- * Device thread only.
+ * It suits registers that only select what the next access is about. The device thread drains the ring before each
+ * access of the guest, in the ring's order. KVM gives no other sign of a coalesced write. So a register whose write
+ * has an effect by itself must not be coalesced. Device thread only.
  */
-export class KeptWrites implements Disposable {
-  readonly #vm: KeptWritePort;
+export class CoalescedWrites implements Disposable {
+  readonly #vm: CoalescingVm;
   readonly #mapping: HostMapping;
   readonly #ring: DataView;
   readonly #counters: Uint32Array; // first, last
 
   /**
-   * @param vcpu Any of the machine's: its descriptor leads to the ring.
+   * @param vcpu Any vCPU of the VM: the ring is mapped through its descriptor.
    * @throws SyscallError
    */
-  constructor(vm: KeptWritePort, vcpu: Fd) {
+  constructor(vm: CoalescingVm, vcpu: Fd) {
     this.#vm = vm;
     this.#mapping = HostMapping.ofFile(
-      "ring of kept writes",
+      "ring of coalesced writes",
       vcpu,
       KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE,
       PAGE_SIZE,
@@ -43,14 +43,14 @@ export class KeptWrites implements Disposable {
     this.#counters = new Uint32Array(page, COALESCED_RING.first, 2);
   }
 
-  /** Keeps writes that lie whole inside `sizeBytes` ports from `port` on. @throws SyscallError */
-  keep(port: number, sizeBytes: number): void {
-    this.#vm.keepPortWrites(port, sizeBytes);
+  /** Coalesces writes that lie completely inside `sizeBytes` ports from `port` on. @throws SyscallError */
+  coalesce(port: number, sizeBytes: number): void {
+    this.#vm.coalescePortWrites(port, sizeBytes);
   }
 
   /**
-   * Hands over what was kept until now, oldest first; nothing to do costs two loads. What other vCPUs write meanwhile
-   * waits: together they may be as fast as this.
+   * Passes on the writes in the ring, oldest first. An empty ring costs two loads. Writes that other vCPUs add
+   * meanwhile wait for the next call: they may come as fast as this loop reads.
    */
   drain(write: (port: number, width: Width, value: number) => void): void {
     const last = Atomics.load(this.#counters, 1);
@@ -72,7 +72,7 @@ export class KeptWrites implements Disposable {
     }
   }
 
-  /** The mapping holds the machine: to be called before it is closed. */
+  /** Unmaps the ring. The mapping references the VM, so this comes before the VM's end. */
   close(): void {
     this.#mapping.unmap();
   }

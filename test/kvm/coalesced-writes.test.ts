@@ -4,31 +4,31 @@ import { join } from "node:path";
 import t from "tap";
 import { Assembler } from "../../guests/assembler.ts";
 import { multibootImage } from "../../guests/multiboot-image.ts";
-import { KeptWrites } from "../../src/kvm/kept-writes.ts";
+import { CoalescedWrites } from "../../src/kvm/coalesced-writes.ts";
 import { Machine } from "../../src/vmm/machine.ts";
 import { CODE, KvmGuest, missingKvm, stopWatchdog } from "../support/kvm-guest.ts";
 
 const skip = missingKvm();
 t.teardown(stopWatchdog);
 
-/** A guest whose writes to the four ports from 0x60 on are kept, and what was kept since the last look. */
+/** A guest with coalesced writes to ports 0x60 to 0x63, and a function that drains the ring. */
 function setUp(t: { teardown(work: () => void): void }, code: Assembler) {
   const guest = new KvmGuest(code);
-  const kept = new KeptWrites(guest.vm, guest.vcpuFd());
+  const coalesced = new CoalescedWrites(guest.vm, guest.vcpuFd());
   t.teardown(() => {
-    kept.close();
+    coalesced.close();
     guest.close();
   });
-  kept.keep(0x60, 4);
+  coalesced.coalesce(0x60, 4);
   const take = (): (readonly number[])[] => {
     const writes: (readonly number[])[] = [];
-    kept.drain((port, width, value) => writes.push([port, width, value]));
+    coalesced.drain((port, width, value) => writes.push([port, width, value]));
     return writes;
   };
   return { guest, take };
 }
 
-t.test("KeptWrites has writes of all widths, oldest first, when the guest exits for something else", { skip }, (t) => {
+t.test("CoalescedWrites has writes of all widths, oldest first, at the next exit", { skip }, (t) => {
   const code = new Assembler(CODE).mov("eax", 0x1122_3344);
   code.out(0x60, "eax").out(0x62, "ax").out(0x63, "al").in("al", 0x60).out(0x80, "al");
   const { guest, take } = setUp(t, code);
@@ -45,7 +45,7 @@ t.test("KeptWrites has writes of all widths, oldest first, when the guest exits 
   t.end();
 });
 
-t.test("KeptWrites leaves out what reaches over its ports' end: that exits, after what came before", { skip }, (t) => {
+t.test("CoalescedWrites has no write that reaches over the end of its ports: that write exits", { skip }, (t) => {
   const code = new Assembler(CODE).mov("eax", 7).out(0x60, "al").out(0x62, "eax").out(0x64, "al");
   const { guest, take } = setUp(t, code);
   t.match(guest.run(), { kind: "portWrite", port: 0x62, width: 4 });
@@ -80,7 +80,7 @@ t.test(
   "A machine's configuration address and clock index are written without an exit, and count",
   { skip },
   async (t) => {
-    const folder = mkdtempSync(join(tmpdir(), "tsvmm-kept-"));
+    const folder = mkdtempSync(join(tmpdir(), "tsvmm-coalesced-"));
     t.teardown(() => rmSync(folder, { recursive: true, force: true }));
     const kernel = join(folder, "guest.elf");
     const { bytes } = multibootImage((a) => {
