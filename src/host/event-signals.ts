@@ -1,3 +1,4 @@
+import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { AIO, IO_EVENT, IOCB, MMAN, TIMESPEC } from "./constants.ts";
 import { check, ERRNO } from "./errors.ts";
@@ -31,16 +32,15 @@ export class EventSignals implements Disposable {
   constructor() {
     const action = "prepare interrupts";
     const context = new DataView(new ArrayBuffer(8));
-    this.#file = fd(check(libc.memfdCreate("signals", MMAN.MFD_CLOEXEC), action, "memfd_create"));
-    try {
+    this.#file = allOrNothing((undo) => {
+      const made = libc.memfdCreate("signals", MMAN.MFD_CLOEXEC);
+      const file = undo.own(fd(check(made, action, "memfd_create")), libc.close);
       check(libc.ioSetup(BATCH, new Uint8Array(context.buffer)), action, "io_setup", {
         EAGAIN: "the host's asynchronous I/O is used up: raise the sysctl fs.aio-max-nr",
         ENOSYS: "the host's kernel needs CONFIG_AIO",
       });
-    } catch (error) {
-      libc.close(this.#file);
-      throw error;
-    }
+      return file;
+    });
     this.#context = Number(context.getBigUint64(0, true)); // an address, under 2^47
     this.#request.setUint16(IOCB.aio_lio_opcode, AIO.IOCB_CMD_PREAD, true);
     this.#request.setUint32(IOCB.aio_fildes, this.#file, true);

@@ -1,3 +1,4 @@
+import { UndoStack } from "../base/undo-stack.ts";
 import { POLL, POLLFD } from "./constants.ts";
 import { EpollLoop } from "./epoll.ts";
 import { EventFd } from "./eventfd.ts";
@@ -13,8 +14,8 @@ import { pollInBackground } from "./libc.ts";
  * until the next event.
  */
 export class NodeLoop implements Disposable {
-  readonly epoll: EpollLoop = new EpollLoop();
-  readonly #wake: EventFd = EventFd.create();
+  readonly epoll: EpollLoop;
+  readonly #wake: EventFd;
   readonly #descriptors: Uint8Array = new Uint8Array(new ArrayBuffer(POLLFD.size));
   readonly #onError: (error: unknown) => void;
   readonly #onExit: () => void = () => this.close();
@@ -22,10 +23,20 @@ export class NodeLoop implements Disposable {
   /** Resolves when nothing is dispatched any more and all is given back. */
   readonly closed: Promise<void>;
 
-  /** @param onError What to do with an exception of a callback; the loop goes on. */
+  /**
+   * @param onError What to do with an exception of a callback; the loop goes on.
+   * @throws SyscallError
+   */
   constructor(onError: (error: unknown) => void) {
     this.#onError = onError;
-    this.epoll.watch(this.#wake.fd, "input", () => this.#wake.drain());
+    const undo = new UndoStack();
+    try {
+      this.epoll = undo.own(new EpollLoop());
+      this.#wake = undo.own(EventFd.create());
+      this.epoll.watch(this.#wake.fd, "input", () => this.#wake.drain());
+    } catch (error) {
+      throw undo.after(error);
+    }
     const view = new DataView(this.#descriptors.buffer);
     view.setInt32(POLLFD.fd, this.epoll.fd, true);
     view.setInt16(POLLFD.events, POLL.POLLIN, true);

@@ -2,6 +2,7 @@ import { lstatSync, unlinkSync } from "node:fs";
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import { fileId } from "../base/file-id.ts";
+import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { SOCKADDR_UN, SOCKET } from "./constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "./errors.ts";
@@ -59,14 +60,11 @@ export class UnixListener implements Disposable {
     const address = socketAddress(path);
     const action = `make socket ${path}`;
     return whileLocked(`${path}.tsvmm-lock`, action, () => {
-      const listener = new UnixListener(path, bindAt(path, address, action));
-      try {
+      return allOrNothing((undo) => {
+        const listener = undo.own(new UnixListener(path, bindAt(path, address, action)));
         check(libc.listen(listener.fd, backlog), `listen at socket ${path}`, "listen");
-      } catch (error) {
-        listener.close();
-        throw error;
-      }
-      return listener;
+        return listener;
+      });
     });
   }
 
@@ -110,8 +108,8 @@ export class UnixListener implements Disposable {
 }
 
 function bindAt(path: string, address: Uint8Array, action: string): Fd {
-  const socket = makeSocket(path);
-  try {
+  return allOrNothing((undo) => {
+    const socket = undo.own(makeSocket(path), libc.close);
     let result = libc.bind(socket, address, address.length);
     if (result < 0 && libc.errno() === ERRNO.EADDRINUSE) {
       removeStale(path, address);
@@ -119,10 +117,7 @@ function bindAt(path: string, address: Uint8Array, action: string): Fd {
     }
     check(result, action, "bind");
     return socket;
-  } catch (error) {
-    libc.close(socket);
-    throw error;
-  }
+  });
 }
 
 /** `undefined` where there is nothing, or nothing that can be looked at. */
@@ -137,17 +132,14 @@ function idOf(path: string): string | undefined {
 /** Connects to a listening socket, nonblocking; the caller closes it. @throws SyscallError */
 export function connectTo(path: string): Fd {
   const address = socketAddress(path);
-  const socket = makeSocket(path);
-  try {
+  return allOrNothing((undo) => {
+    const socket = undo.own(makeSocket(path), libc.close);
     check(libc.connect(socket, address, address.length), `connect to socket ${path}`, "connect", {
       ENOENT: "nobody has made it",
       ECONNREFUSED: "nobody listens there any more",
     });
     return socket;
-  } catch (error) {
-    libc.close(socket);
-    throw error;
-  }
+  });
 }
 
 function removeStale(path: string, address: Uint8Array): void {

@@ -1,4 +1,5 @@
-import type { Doorbell, Doorbells, FdWatch, RingWatcher } from "../base/signals.ts";
+import type { Doorbell, Doorbells, RingWatcher } from "../base/signals.ts";
+import { allOrNothing } from "../base/undo-stack.ts";
 import type { Gpa, Width } from "../base/units.ts";
 import { EventFd } from "../host/eventfd.ts";
 import type { Vm } from "./vm.ts";
@@ -39,25 +40,18 @@ export class IoEventFds implements Doorbells {
    * @throws SyscallError when another doorbell is at the address or KVM has no room.
    */
   register(address: Gpa, width: Width | 0, onRing: () => void): Doorbell {
-    const event = EventFd.create();
-    let watch: FdWatch | undefined;
-    try {
-      watch = this.#watcher.watchRings(event.fd, onRing);
+    return allOrNothing((undo) => {
+      const event = undo.own(EventFd.create());
+      undo.own(this.#watcher.watchRings(event.fd, onRing), (watch) => watch.close());
       this.#vm.assignIoeventfd(event.fd, address, width);
-    } catch (error) {
-      watch?.close();
-      event.close();
-      throw error;
-    }
-    const registered: RegisteredDoorbell = { address, width };
-    this.#registered.add(registered);
-    return {
-      unregister: () => {
-        if (!this.#registered.delete(registered)) return;
-        this.#vm.deassignIoeventfd(event.fd, address, width);
-        watch?.close();
-        event.close();
-      },
-    };
+      undo.add(() => this.#vm.deassignIoeventfd(event.fd, address, width));
+      const registered: RegisteredDoorbell = { address, width };
+      this.#registered.add(registered);
+      return {
+        unregister: () => {
+          if (this.#registered.delete(registered)) undo.undo();
+        },
+      };
+    });
   }
 }

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { HostError } from "../base/errors.ts";
+import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
@@ -70,14 +71,11 @@ export class KvmSystem implements Disposable {
    * @throws SyscallError when it cannot be opened, HostError when its API or a capability is missing; both with advice.
    */
   static open(path = "/dev/kvm"): KvmSystem {
-    const system = KvmSystem.openUnchecked(path);
-    try {
+    return allOrNothing((undo) => {
+      const system = undo.own(KvmSystem.openUnchecked(path));
       system.#checkUsable(path);
-    } catch (error) {
-      system.close();
-      throw error;
-    }
-    return system;
+      return system;
+    });
   }
 
   /** Opens /dev/kvm to look what it has. @throws SyscallError with advice */

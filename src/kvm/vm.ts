@@ -1,4 +1,5 @@
 import type { MsiMessage } from "../base/signals.ts";
+import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd, type Gpa, type Gsi, type Hva, hex } from "../base/units.ts";
 import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
 import { libc } from "../host/libc.ts";
@@ -72,14 +73,11 @@ export class Vm implements Disposable {
    * @param kvm /dev/kvm, from KvmSystem.
    */
   static create(kvm: Fd, addresses: VmAddresses): Vm {
-    const vm = new Vm(fd(createVm(kvm)));
-    try {
+    return allOrNothing((undo) => {
+      const vm = undo.own(new Vm(fd(createVm(kvm))));
       vm.#setUp(addresses);
-    } catch (error) {
-      vm.close();
-      throw error;
-    }
-    return vm;
+      return vm;
+    });
   }
 
   #setUp({ tss, identityMap }: VmAddresses): void {

@@ -1,6 +1,7 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { MsiRouter } from "../base/signals.ts";
+import { UndoStack } from "../base/undo-stack.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
@@ -67,6 +68,8 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     this.name = backend.name;
     this.#backend = backend;
     this.#host = host;
+    const undo = new UndoStack();
+    undo.add(() => backend.close());
     try {
       this.#interrupts = new FunctionInterrupts(backend, host, host.report);
       this.#built = buildConfig({
@@ -91,7 +94,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       // can reach it.
       this.config.onWrite(PCI_COMMAND, 2, () => this.#forwardCommand());
       this.#forwardCommand();
-      this.#events = new HostEvents(backend, host, {
+      const events = new HostEvents(backend, host, {
         onError: () => {
           this.#errors++;
           handlers.onError();
@@ -101,9 +104,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
           handlers.onRequest();
         },
       });
+      this.#events = undo.own(events);
       this.#mapped = this.#mapBars();
     } catch (error) {
-      backend.close();
+      undo.after(error);
       if (!(error instanceof RangeError)) throw error;
       // From the configuration space that is built as the device says: two capabilities in one place, for instance.
       throw new HostError(`Cannot use ${this.name}: its configuration space makes no sense: ${error.message}`);

@@ -1,4 +1,5 @@
 import type { EventDescriptor, ResampledLines } from "../base/signals.ts";
+import { allOrNothing, type UndoStack } from "../base/undo-stack.ts";
 import type { Gsi } from "../base/units.ts";
 import type { DeviceBackend } from "./backend.ts";
 
@@ -15,21 +16,10 @@ export interface IntxHost {
  * the line. A device whose line is still up then interrupts again, as a level should.
  */
 export class IntxConnection implements Disposable {
-  readonly #backend: DeviceBackend;
-  readonly #connected: { disconnect(): void };
-  readonly #trigger: EventDescriptor;
-  readonly #resample: EventDescriptor;
+  readonly #undo: UndoStack;
 
-  private constructor(
-    backend: DeviceBackend,
-    connected: { disconnect(): void },
-    trigger: EventDescriptor,
-    resample: EventDescriptor,
-  ) {
-    this.#backend = backend;
-    this.#connected = connected;
-    this.#trigger = trigger;
-    this.#resample = resample;
+  private constructor(undo: UndoStack) {
+    this.#undo = undo;
   }
 
   /**
@@ -38,35 +28,24 @@ export class IntxConnection implements Disposable {
    * @throws HostError; everything is undone then.
    */
   static open(backend: DeviceBackend, host: IntxHost, line: Gsi): IntxConnection {
-    const undo: (() => void)[] = [];
-    try {
-      const trigger = host.createEvent();
-      undo.push(() => trigger.close());
-      const resample = host.createEvent();
-      undo.push(() => resample.close());
+    return allOrNothing((undo) => {
+      const trigger = undo.own(host.createEvent());
+      const resample = undo.own(host.createEvent());
+      let connected: { disconnect(): void } | undefined;
+      undo.add(() => connected?.disconnect());
       backend.setTrigger("intx", 0, [trigger.fd]);
-      undo.push(() => backend.disableInterrupts("intx"));
+      undo.add(() => backend.disableInterrupts("intx"));
       backend.maskIntx();
-      const connected = host.lines.connect(line, trigger.fd, resample.fd);
-      undo.push(() => connected.disconnect());
+      connected = host.lines.connect(line, trigger.fd, resample.fd);
       backend.setIntxResample(resample.fd);
       backend.unmaskIntx();
-      return new IntxConnection(backend, connected, trigger, resample);
-    } catch (error) {
-      for (const step of undo.reverse()) step();
-      throw error;
-    }
+      return new IntxConnection(undo.move());
+    });
   }
 
   /** Takes it apart: host first, so that nothing arrives any more; KVM lowers the pin when its side goes. */
   close(): void {
-    try {
-      this.#backend.disableInterrupts("intx");
-    } finally {
-      this.#connected.disconnect();
-      this.#resample.close();
-      this.#trigger.close();
-    }
+    this.#undo.undo();
   }
 
   [Symbol.dispose](): void {

@@ -1,6 +1,7 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { DmaMapper, IovaRange, Mapping, VfioFiles } from "../base/mappings.ts";
+import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
 import { type AdviceByErrno, errnoName, SyscallError } from "../host/errors.ts";
@@ -68,19 +69,17 @@ export class VfioContainer implements DmaMapper, Disposable {
     adviceOf: AttachAdviceOf = attachAdvice,
   ): VfioContainer {
     const action = "open the VFIO container";
-    const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-    const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, ADVICE.openNode));
-    try {
+    return allOrNothing((undo) => {
+      const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
+      const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, ADVICE.openNode));
+      undo.add(() => libc.close(container));
       const version = checked(libc, libc.ioctl(container, VFIO_GET_API_VERSION, 0), action, "VFIO_GET_API_VERSION");
       if (version !== VFIO_API_VERSION) throw new HostError(`Cannot use VFIO: its API version is ${version}, not 0`);
       if (libc.ioctl(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) !== 1) {
         throw new HostError("Cannot use VFIO: it offers no type 1 v2 IOMMU", ADVICE.noIommuDriver);
       }
-    } catch (error) {
-      libc.close(container);
-      throw error;
-    }
-    return new VfioContainer(libc, files, report, container, adviceOf);
+      return new VfioContainer(libc, files, report, container, adviceOf);
+    });
   }
 
   /**
@@ -128,31 +127,25 @@ export class VfioContainer implements DmaMapper, Disposable {
     const libc = this.#libc;
     const node = `/dev/vfio/${number}`;
     const action = `take IOMMU group ${number}`;
-    const opened = libc.open(node, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-    const group = fd(checked(libc, opened, action, `open ${node}`, ADVICE.openNode));
-    try {
+    allOrNothing((undo) => {
+      const opened = libc.open(node, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
+      const group = fd(checked(libc, opened, action, `open ${node}`, ADVICE.openNode));
+      undo.add(() => libc.close(group));
       this.#mustBeFree(number, group);
       const container = new Uint8Array(4);
       new DataView(container.buffer).setInt32(0, this.#container, true);
       const attached = libc.ioctlStruct(group, VFIO_GROUP_SET_CONTAINER, container);
       if (attached < 0) checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", this.#attachAdvice(number));
-      try {
-        if (this.#groups.size === 0) {
-          // Only a container with a group in it knows what IOMMU there is, and only once may it be told.
-          const chosen = libc.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
-          if (chosen < 0) checked(libc, chosen, action, "VFIO_SET_IOMMU", this.#attachAdvice(number));
-        }
-        this.#info = queryIommu(libc, this.#container); // each group may narrow the ranges
-        this.#files.addFile(group);
-      } catch (error) {
-        libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0);
-        throw error;
+      undo.add(() => libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0));
+      if (this.#groups.size === 0) {
+        // Only a container with a group in it knows what IOMMU there is, and only once may it be told.
+        const chosen = libc.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
+        if (chosen < 0) checked(libc, chosen, action, "VFIO_SET_IOMMU", this.#attachAdvice(number));
       }
-    } catch (error) {
-      libc.close(group);
-      throw error;
-    }
-    this.#groups.set(number, group);
+      this.#info = queryIommu(libc, this.#container); // each group may narrow the ranges
+      this.#files.addFile(group);
+      this.#groups.set(number, group);
+    });
   }
 
   /**

@@ -1,4 +1,5 @@
 import { HostError } from "../base/errors.ts";
+import { UndoStack } from "../base/undo-stack.ts";
 import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
 import type { AdviceByErrno } from "../host/errors.ts";
@@ -61,6 +62,8 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     this.#libc = libc;
     this.#device = device;
     this.#resetMethod = resetMethods[0] ?? "unknown";
+    const undo = new UndoStack();
+    undo.add(() => libc.close(device));
     try {
       const { bytes, view } = vfioStruct(DEVICE_INFO.size);
       checked(libc, libc.ioctlStruct(device, VFIO_DEVICE_GET_INFO, bytes), `examine ${name}`, "VFIO_DEVICE_GET_INFO");
@@ -74,8 +77,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
       this.#regions = Array.from({ length: regionCount }, (_, index) => queryRegion(libc, device, name, index));
       this.#interrupts = new Map(INTERRUPT_KINDS.map((kind) => [kind, queryInterrupt(libc, device, name, kind)]));
     } catch (error) {
-      libc.close(device);
-      throw error;
+      throw undo.after(error);
     }
   }
 

@@ -1,6 +1,7 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { IovaRange, Mapping, VfioFiles } from "../base/mappings.ts";
+import { allOrNothing } from "../base/undo-stack.ts";
 import type { Fd, Hva, Iova } from "../base/units.ts";
 import type { DeviceBackend, DeviceSource, SourceFunction } from "../passthrough/backend.ts";
 import type { VfioLibc } from "./calls.ts";
@@ -39,14 +40,11 @@ export class GroupSource implements DeviceSource, Disposable {
     files: VfioFiles = NO_FILES,
   ): GroupSource {
     const groups = functions.map(groupOf);
-    const container = VfioContainer.open(libc, files, report);
-    try {
+    return allOrNothing((undo) => {
+      const container = undo.own(VfioContainer.open(libc, files, report));
       for (const group of groups) container.attachGroup(group);
-    } catch (error) {
-      container.close();
-      throw error;
-    }
-    return new GroupSource(libc, container, report);
+      return new GroupSource(libc, container, report);
+    });
   }
 
   get iovaRanges(): readonly IovaRange[] {
@@ -74,16 +72,13 @@ export class GroupSource implements DeviceSource, Disposable {
   open(pciFunction: SourceFunction): DeviceBackend {
     const { bdf, resetMethods, vfToken } = pciFunction;
     const group = groupOf(pciFunction);
-    const isNewGroup = this.#container.groupFile(group) === undefined;
-    this.#container.attachGroup(group);
-    try {
+    return allOrNothing((undo) => {
+      if (this.#container.groupFile(group) === undefined) undo.add(() => this.#container.releaseGroup(group));
+      this.#container.attachGroup(group);
       const device = new VfioDevice(this.#libc, this.#container.openDevice(group, bdf, vfToken), bdf, resetMethods);
       this.#devices.set(device, { device, group });
       return device;
-    } catch (error) {
-      if (isNewGroup) this.#container.releaseGroup(group);
-      throw error;
-    }
+    });
   }
 
   mapDma(name: string, address: Iova, host: Hva, sizeBytes: number): Mapping {

@@ -1,5 +1,6 @@
 import type { CharBackend, Report } from "../../base/backends.ts";
 import type { FdWatcher } from "../../base/signals.ts";
+import { UndoStack } from "../../base/undo-stack.ts";
 import { type Fd, fd } from "../../base/units.ts";
 import { FCNTL, TERMIOS, TERMIOS_STATE } from "../constants.ts";
 import { check } from "../errors.ts";
@@ -28,25 +29,23 @@ export class CharPty implements CharBackend, Disposable {
     const { O_RDWR, O_NOCTTY, O_NONBLOCK, O_CLOEXEC } = FCNTL;
     const advice = { ENOSPC: "no pseudo-terminal is left: raise kernel.pty.max", ENOENT: "mount devpts at /dev/pts" };
     const flags = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC;
-    this.#ours = fd(check(libc.open("/dev/ptmx", flags, 0), action, "open", advice));
-    let users = -1;
+    const undo = new UndoStack();
     try {
+      this.#ours = undo.own(fd(check(libc.open("/dev/ptmx", flags, 0), action, "open", advice)), libc.close);
       const word = new Int32Array(1);
       const bytes = new Uint8Array(word.buffer);
       check(libc.ioctlStruct(this.#ours, TERMIOS.TIOCSPTLCK, bytes), action, "ioctl TIOCSPTLCK"); // 0 unlocks
       check(libc.ioctlStruct(this.#ours, TERMIOS.TIOCGPTN, bytes), action, "ioctl TIOCGPTN");
       this.path = `/dev/pts/${word[0] ?? 0}`;
       const peerFlags = O_RDWR | O_NOCTTY | O_CLOEXEC;
-      users = check(libc.ioctl(this.#ours, TERMIOS.TIOCGPTPEER, peerFlags), action, "ioctl TIOCGPTPEER");
+      const peer = check(libc.ioctl(this.#ours, TERMIOS.TIOCGPTPEER, peerFlags), action, "ioctl TIOCGPTPEER");
+      this.#users = undo.own(fd(peer), libc.close);
       const state = new Uint8Array(TERMIOS_STATE.size);
-      check(libc.tcgetattr(users, state), action, "tcgetattr");
-      check(libc.tcsetattr(users, TERMIOS.TCSANOW, rawState(state, false)), action, "tcsetattr");
+      check(libc.tcgetattr(this.#users, state), action, "tcgetattr");
+      check(libc.tcsetattr(this.#users, TERMIOS.TCSANOW, rawState(state, false)), action, "tcsetattr");
     } catch (error) {
-      if (users >= 0) libc.close(users);
-      libc.close(this.#ours);
-      throw error;
+      throw undo.after(error);
     }
-    this.#users = fd(users);
     this.#stream = new CharStream({ name, watcher, report, input: this.#ours, output: this.#ours });
   }
 

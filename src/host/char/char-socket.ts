@@ -1,5 +1,6 @@
 import type { CharBackend, Report } from "../../base/backends.ts";
 import type { FdWatch, FdWatcher, RingWatcher } from "../../base/signals.ts";
+import { UndoStack } from "../../base/undo-stack.ts";
 import { type Fd, KIB } from "../../base/units.ts";
 import { POLL, POLLFD } from "../constants.ts";
 import { libc } from "../libc.ts";
@@ -35,12 +36,12 @@ export class CharSocket implements CharBackend, Disposable {
     this.#name = options.name;
     this.#watcher = options.watcher;
     this.#report = options.report;
-    this.#listener = UnixListener.listen(options.path, 1);
+    const undo = new UndoStack();
     try {
+      this.#listener = undo.own(UnixListener.listen(options.path, 1));
       this.#listenerWatch = options.watcher.watchRings(this.#listener.fd, () => this.#acceptAll());
     } catch (error) {
-      this.#listener.close();
-      throw error;
+      throw undo.after(error);
     }
   }
 

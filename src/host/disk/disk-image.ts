@@ -1,6 +1,7 @@
 import { fstatSync, readFileSync, type Stats, statSync } from "node:fs";
 import type { Report } from "../../base/backends.ts";
 import { errnoOf, HostError } from "../../base/errors.ts";
+import { allOrNothing } from "../../base/undo-stack.ts";
 import { alignDown, alignUp, type Fd, fd, KIB } from "../../base/units.ts";
 import { BLOCK, FALLOC, FCNTL, FLOCK } from "../constants.ts";
 import { check, ERRNO, errnoName } from "../errors.ts";
@@ -67,7 +68,8 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
       ENXIO: "there is no such device",
     }),
   );
-  try {
+  return allOrNothing((undo) => {
+    undo.own(file, libc.close);
     lock(file, options);
     const sizeBytes = isBlockDevice ? blockDeviceSize(file, path) : fstatSync(file).size;
     const deviceBlockBytes = isBlockDevice ? logicalBlockSize(file, path) : 1;
@@ -95,10 +97,7 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
       ...{ fd: file, isBlockDevice, deviceBlockBytes, transferBlockBytes },
       ...{ sizeBytes: shownBytes, fileBytes, blockSizeBytes, supportsDiscard },
     };
-  } catch (error) {
-    libc.close(file);
-    throw error;
-  }
+  });
 }
 
 function kindOf(path: string): Stats {

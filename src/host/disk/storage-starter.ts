@@ -1,5 +1,6 @@
-import { SHARE_ENV, type Worker } from "node:worker_threads";
+import { SHARE_ENV } from "node:worker_threads";
 import { HostError } from "../../base/errors.ts";
+import { allOrNothing } from "../../base/undo-stack.ts";
 import { EventFd } from "../eventfd.ts";
 import { startWorker, workerError } from "../worker.ts";
 import { STORAGE_STAGE, type StoragePort, StorageRing } from "./storage-ring.ts";
@@ -27,15 +28,13 @@ export class StorageWorker {
    */
   constructor(name: string, entry: URL = new URL("./storage-worker.js", import.meta.url)) {
     this.#name = name;
-    this.#completion = EventFd.create();
-    this.port = { ring: this.#ring.memory, completion: this.#completion.fd };
-    let worker: Worker;
-    try {
-      worker = startWorker(name, entry, { workerData: this.port, env: SHARE_ENV });
-    } catch (error) {
-      this.#completion.close();
-      throw error;
-    }
+    const { completion, port, worker } = allOrNothing((undo) => {
+      const completion = undo.own(EventFd.create());
+      const port = { ring: this.#ring.memory, completion: completion.fd };
+      return { completion, port, worker: startWorker(name, entry, { workerData: port, env: SHARE_ENV }) };
+    });
+    this.#completion = completion;
+    this.port = port;
     this.#serving = new Promise((resolve, reject) => {
       worker.once("message", () => resolve());
       worker.on("error", (error) => reject(workerError(name, error)));

@@ -1,6 +1,7 @@
 import type { EntropyBackend, Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../../base/signals.ts";
+import { UndoStack } from "../../base/undo-stack.ts";
 import type { Fd } from "../../base/units.ts";
 import { errnoName } from "../errors.ts";
 import { EventFd } from "../eventfd.ts";
@@ -38,14 +39,14 @@ export class SlowSource implements EntropyBackend {
     this.#path = path;
     this.#file = file;
     this.#report = report;
-    const made: { close(): void }[] = [];
+    const undo = new UndoStack();
+    undo.add(() => libc.close(file));
     try {
-      this.#wake = EventFd.create();
-      made.push(this.#wake);
-      this.#ready = EventFd.create();
-      made.push(this.#ready);
-      this.#watch = watcher.watch(this.#ready.fd, "input", () => this.#take());
-      made.unshift(this.#watch);
+      this.#wake = undo.own(EventFd.create());
+      this.#ready = undo.own(EventFd.create());
+      const watch = watcher.watch(this.#ready.fd, "input", () => this.#take());
+      this.#watch = undo.own(watch, () => watch.close());
+      undo.add(() => this.#buffer.stop()); // a late worker looks at that before it uses a descriptor
       const workerData: EntropyWorkerData = {
         memory: this.#buffer.memory,
         source: file,
@@ -62,10 +63,7 @@ export class SlowSource implements EntropyBackend {
         throw new HostError(`Cannot start ${name}: it does not run after ${worker.timeoutMs / 1000} s`, START_ADVICE);
       }
     } catch (error) {
-      this.#buffer.stop(); // a late one looks at that before it uses a descriptor
-      for (const thing of made) thing.close();
-      libc.close(file);
-      throw error;
+      throw undo.after(error);
     }
   }
 

@@ -1,4 +1,5 @@
 import { invariant } from "../../base/invariant.ts";
+import { allOrNothing } from "../../base/undo-stack.ts";
 import { alignUp, type Fd, type Hva, hex, hva, isPowerOfTwo, PAGE_SIZE } from "../../base/units.ts";
 import { MMAN } from "../constants.ts";
 import { type AdviceByErrno, check } from "../errors.ts";
@@ -80,15 +81,14 @@ export class HostMapping implements Disposable {
     const mappedBytes = alignUp(sizeBytes, PAGE_SIZE);
     const reservedBytes = mappedBytes + alignment;
     const reserve = MMAN.MAP_PRIVATE | MMAN.MAP_ANONYMOUS | MMAN.MAP_NORESERVE;
-    const reserved = check(libc.mmap(0, reservedBytes, MMAN.PROT_NONE, reserve, -1, 0), action, "mmap");
-    const address = alignUp(reserved - remainder, alignment) + remainder;
-    const result = libc.mmap(address, sizeBytes, protection, flags | MMAN.MAP_FIXED, file, offset);
-    try {
+    const { reserved, address } = allOrNothing((undo) => {
+      const reserved = check(libc.mmap(0, reservedBytes, MMAN.PROT_NONE, reserve, -1, 0), action, "mmap");
+      undo.add(() => libc.munmap(reserved, reservedBytes));
+      const address = alignUp(reserved - remainder, alignment) + remainder;
+      const result = libc.mmap(address, sizeBytes, protection, flags | MMAN.MAP_FIXED, file, offset);
       check(result, action, "mmap", options.advice);
-    } catch (error) {
-      libc.munmap(reserved, reservedBytes);
-      throw error;
-    }
+      return { reserved, address };
+    });
     if (address > reserved) libc.munmap(reserved, address - reserved);
     const end = address + mappedBytes;
     if (reserved + reservedBytes > end) libc.munmap(end, reserved + reservedBytes - end);

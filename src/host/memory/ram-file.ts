@@ -1,4 +1,5 @@
 import type { RamRegion } from "../../base/guest-memory.ts";
+import { allOrNothing } from "../../base/undo-stack.ts";
 import { type Fd, fd, GIB, hex, MIB, PAGE_SIZE } from "../../base/units.ts";
 import { FCNTL, MMAN } from "../constants.ts";
 import { check } from "../errors.ts";
@@ -46,25 +47,21 @@ export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; read
     EFBIG: "RAM is a file to the kernel, and the limit of file sizes is lower: ulimit -f unlimited",
   };
   const flags = MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING | kind;
-  const file = fd(check(libc.memfdCreate("tsvmm-ram", flags), action, "memfd_create", advice));
-  let mapping: HostMapping | undefined;
-  try {
+  return allOrNothing((undo) => {
+    const file = undo.own(fd(check(libc.memfdCreate("tsvmm-ram", flags), action, "memfd_create", advice)), libc.close);
     check(libc.ftruncate(file, sizeBytes), action, "ftruncate", advice);
     check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SIZE_SEALS), action, "fcntl F_ADD_SEALS");
     // Guest and host addresses agree within a huge page, so that the kernel can map both in one piece.
     const alignment = sizeBytes >= GIB ? GIB : HUGE_PAGE_SIZE;
     const reserve = hugepages ? 0 : MMAN.MAP_NORESERVE;
-    mapping = HostMapping.ofFile("guest RAM", file, 0, sizeBytes, { alignment, flags: reserve, advice });
+    const placed = { alignment, flags: reserve, advice };
+    const mapping = undo.own(HostMapping.ofFile("guest RAM", file, 0, sizeBytes, placed));
     // Wishes: a kernel that cannot fulfil one refuses, which is no harm.
     if (!hugepages) libc.madvise(mapping.address, sizeBytes, MMAN.MADV_HUGEPAGE);
     libc.madvise(mapping.address, sizeBytes, MMAN.MADV_DONTDUMP);
     if (options.prefault === true) prefault(mapping);
     return { file, mapping };
-  } catch (error) {
-    mapping?.unmap();
-    libc.close(file);
-    throw error;
-  }
+  });
 }
 
 /** Where the last region ends in the RAM file. */

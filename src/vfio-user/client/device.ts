@@ -1,6 +1,7 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../../base/signals.ts";
+import { allOrNothing } from "../../base/undo-stack.ts";
 import type { Fd, Width } from "../../base/units.ts";
 import { closeAll, DescriptorSocket } from "../../host/descriptor-socket.ts";
 import { SyscallError } from "../../host/errors.ts";
@@ -89,9 +90,11 @@ export class UserDevice implements DeviceBackend, Disposable {
     this.name = name;
     this.#memory = memory;
     const { socket } = options;
-    const connection = typeof socket === "string" ? new DescriptorSocket(connectTo(socket)) : socket;
-    const wire = new UserWire(connection, options.cutOff);
-    const watch = options.watcher.watch(wire.fd, "input", () => this.#channel.pump());
+    const { wire, watch } = allOrNothing((undo) => {
+      const connection = undo.own(typeof socket === "string" ? new DescriptorSocket(connectTo(socket)) : socket);
+      const wire = new UserWire(connection, options.cutOff);
+      return { wire, watch: options.watcher.watch(wire.fd, "input", () => this.#channel.pump()) };
+    });
     this.#watch = watch;
     this.#channel = new UserChannel({
       name,

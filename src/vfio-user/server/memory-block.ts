@@ -1,3 +1,4 @@
+import { allOrNothing, UndoStack } from "../../base/undo-stack.ts";
 import { type Fd, fd, hex, PAGE_SIZE } from "../../base/units.ts";
 import { FCNTL, MMAN } from "../../host/constants.ts";
 import { check } from "../../host/errors.ts";
@@ -38,13 +39,13 @@ export class MemoryBlock implements Disposable {
     this.name = name;
     this.sizeBytes = sizeBytes;
     this.offset = offset;
-    this.#file = makeFile(name, offset + sizeBytes);
+    const undo = new UndoStack();
     try {
-      this.#mapping = HostMapping.ofFile(name, this.#file, offset, sizeBytes);
+      this.#file = undo.own(makeFile(name, offset + sizeBytes), libc.close);
+      this.#mapping = undo.own(HostMapping.ofFile(name, this.#file, offset, sizeBytes));
       this.bytes = new Uint8Array(this.#mapping.view());
     } catch (error) {
-      libc.close(this.#file);
-      throw error;
+      throw undo.after(error);
     }
   }
 
@@ -61,13 +62,11 @@ export class MemoryBlock implements Disposable {
    */
   renew(): void {
     if (!this.#isShared || !this.#isOpen) return;
-    const file = makeFile(this.name, this.offset + this.sizeBytes);
-    try {
-      this.#mapping.replaceFile(file, this.offset);
-    } catch (error) {
-      libc.close(file);
-      throw error;
-    }
+    const file = allOrNothing((undo) => {
+      const made = undo.own(makeFile(this.name, this.offset + this.sizeBytes), libc.close);
+      this.#mapping.replaceFile(made, this.offset);
+      return made;
+    });
     libc.close(this.#file);
     this.#file = file;
     this.#isShared = false;
@@ -89,13 +88,11 @@ export class MemoryBlock implements Disposable {
 /** @throws SyscallError */
 function makeFile(name: string, sizeBytes: number): Fd {
   const action = `make ${name}`;
-  const file = fd(check(libc.memfdCreate(name, MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING), action, "memfd_create"));
-  try {
+  return allOrNothing((undo) => {
+    const made = libc.memfdCreate(name, MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING);
+    const file = undo.own(fd(check(made, action, "memfd_create")), libc.close);
     check(libc.ftruncate(file, sizeBytes), action, "ftruncate");
     check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SEALS), action, "fcntl F_ADD_SEALS");
     return file;
-  } catch (error) {
-    libc.close(file);
-    throw error;
-  }
+  });
 }

@@ -2,6 +2,7 @@ import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import { ReportLimit } from "../../base/report-limit.ts";
 import type { FdWatch } from "../../base/signals.ts";
+import { UndoStack } from "../../base/undo-stack.ts";
 import type { Fd } from "../../base/units.ts";
 import { DescriptorSocket } from "../../host/descriptor-socket.ts";
 import { EventSignals } from "../../host/event-signals.ts";
@@ -55,14 +56,6 @@ export class DeviceServer implements AsyncDisposable {
     this.path = options.socket;
     this.#limit = new ReportLimit(options.report ?? (() => undefined));
     this.#report = this.#limit.report;
-    this.#signals = new EventSignals();
-    try {
-      this.#listener = UnixListener.listen(options.socket, BACKLOG);
-    } catch (error) {
-      this.#signals.close();
-      throw error;
-    }
-    this.#loop = new NodeLoop((error) => this.#report("error", String(error)));
     const memory = this.#memory;
     let interrupts: ClientInterrupts | undefined;
     const host: DeviceHost = {
@@ -74,7 +67,11 @@ export class DeviceServer implements AsyncDisposable {
       signal: (vector) => interrupts?.signal(vector),
       setIntx: (isHigh) => this.#setIntx(isHigh),
     };
+    const undo = new UndoStack();
     try {
+      this.#signals = undo.own(new EventSignals());
+      this.#listener = undo.own(UnixListener.listen(options.socket, BACKLOG));
+      this.#loop = undo.own(new NodeLoop((error) => this.#report("error", String(error))));
       const device = options.device(host);
       const { msi = 0, msix } = device.interrupts;
       const counts = [(device.identity.interruptPin ?? 0) === 0 ? 0 : 1, msi, msix?.vectors ?? 0];
@@ -94,10 +91,7 @@ export class DeviceServer implements AsyncDisposable {
       });
       this.#loop.epoll.watchRings(this.#listener.fd, () => this.#acceptAll());
     } catch (error) {
-      this.#signals.close();
-      this.#listener.close();
-      this.#loop.close();
-      throw error;
+      throw undo.after(error);
     }
   }
 

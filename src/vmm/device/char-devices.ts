@@ -1,5 +1,6 @@
 import type { CharBackend, Report } from "../../base/backends.ts";
 import type { FdWatcher, RingWatcher } from "../../base/signals.ts";
+import { allOrNothing } from "../../base/undo-stack.ts";
 import { CharFile } from "../../host/char/char-file.ts";
 import { CharApi, CharNull } from "../../host/char/char-null.ts";
 import { CharPty } from "../../host/char/char-pty.ts";
@@ -84,13 +85,12 @@ export class CharDevices implements Disposable {
           return choice satisfies never;
       }
     };
-    this.serial = open("serial", spec.serial);
-    try {
-      this.console = open("console", spec.console);
-    } catch (error) {
-      this.serial?.close();
-      throw error;
-    }
+    const [serial, console] = allOrNothing((undo) => {
+      const first = undo.own(open("serial", spec.serial), (end) => end?.close());
+      return [first, open("console", spec.console)];
+    });
+    this.serial = serial;
+    this.console = console;
   }
 
   /**

@@ -1,4 +1,5 @@
 import { invariant } from "../../../base/invariant.ts";
+import { UndoStack } from "../../../base/undo-stack.ts";
 import type { DeviceBackend, DeviceSource } from "../../../passthrough/backend.ts";
 import { PassthroughFunction, type PassthroughHost } from "../../../passthrough/function.ts";
 import { withRom } from "../../../passthrough/rom.ts";
@@ -56,11 +57,12 @@ export class HostFunctions implements Disposable {
   constructor(parts: HostFunctionsParts) {
     const { devices, source, memory, host } = parts;
     this.#source = source;
-    const backends: DeviceBackend[] = [];
     const opened: OpenFunction[] = [];
     this.#opened = opened;
+    const undo = new UndoStack();
+    undo.own(source);
     try {
-      for (const device of devices) backends.push(source.open(device.host));
+      const backends = devices.map((device) => undo.own(source.open(device.host), (backend) => backend.close()));
       // All are open and none is used yet: the only moment, but for the end, when a whole bus may be reset.
       source.resetBuses("warn");
       const withPeers: PassthroughHost = devices.length > 1 ? { ...host, peerDma: source } : host;
@@ -69,14 +71,12 @@ export class HostFunctions implements Disposable {
         if (backend === undefined) continue; // there is one for each
         const handlers = { onError: () => parts.onError(device.id), onRequest: () => parts.onRequest(device.id) };
         const shown = withRom(backend, readRom(backend.name, device.rom));
-        opened.push({ device, backend, function: new PassthroughFunction(shown, device, withPeers, handlers) });
+        const fn = undo.own(new PassthroughFunction(shown, device, withPeers, handlers));
+        opened.push({ device, backend, function: fn });
       }
       this.dma = mapRamForDma(memory, source, host.report);
     } catch (error) {
-      for (const { function: fn } of opened.reverse()) fn.close();
-      for (const backend of backends.reverse()) backend.close();
-      source.close();
-      throw error;
+      throw undo.after(error);
     }
     for (const { function: fn } of opened) reportFunction(fn, host.report);
   }

@@ -3,6 +3,7 @@ import { readdirSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import t, { type Test } from "tap";
 import { fd, gpa } from "../../../../src/base/units.ts";
+import { SyscallError } from "../../../../src/host/errors.ts";
 import { EventFd } from "../../../../src/host/eventfd.ts";
 import { UnixListener } from "../../../../src/host/unix-socket.ts";
 import type { UserDevice } from "../../../../src/vfio-user/client/device.ts";
@@ -298,5 +299,19 @@ t.test("UserDevice gives all its descriptors back", async (t) => {
   bench.connect(server.socket).close();
   const before = readdirSync("/proc/self/fd").length;
   for (let round = 0; round < 10; round++) bench.connect(server.socket).close();
+  t.equal(readdirSync("/proc/self/fd").length, before);
+});
+
+t.test("UserDevice keeps no connection that it cannot watch", async (t) => {
+  const bench = new UserBench(t);
+  const path = socketPath(t);
+  const listener = UnixListener.listen(path, 1);
+  t.teardown(() => listener.close());
+  const error = new SyscallError("watch descriptor 9", "epoll_ctl", "ENOSPC");
+  const watch = (): never => {
+    throw error;
+  };
+  const before = readdirSync("/proc/self/fd").length;
+  t.throws(() => bench.connect(path, { watcher: { watch } }), error);
   t.equal(readdirSync("/proc/self/fd").length, before);
 });
