@@ -107,7 +107,7 @@ function take(message: ToDeviceThread): void {
     case "examine":
       return board?.examine(message.device);
     case "resize":
-      return board?.resizeConsole(message.columns, message.rows);
+      return board?.resize(message.columns, message.rows);
     default:
       return message satisfies never;
   }
