@@ -39,6 +39,7 @@ export function readImage(file: ImageFile, offset: number, sizeBytes: number, wh
 /** The refusal of a kernel file that ends too early. */
 export function truncated(file: ImageFile, what: string, offset: number, sizeBytes: number): SpecError {
   return new SpecError(
+    "TSVMM_KERNEL_DAMAGED",
     "--kernel",
     `${file.name} is truncated: its ${what} reaches to ${hex(offset + sizeBytes)}, but the file ends at ` +
       `${hex(file.sizeBytes)}`,

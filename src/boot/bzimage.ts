@@ -43,7 +43,11 @@ interface SetupHeader {
 function readHeader(file: ImageFile, setup: DataView): SetupHeader {
   const version = setup.getUint16(SETUP_HEADER.version, true);
   if (version < 0x0200 || (setup.getUint8(SETUP_HEADER.loadflags) & LOADED_HIGH) === 0) {
-    throw new SpecError("--kernel", `${file.name} is a zImage, which loads below 1 MiB: a bzImage is needed`);
+    throw new SpecError(
+      "TSVMM_KERNEL_UNSUPPORTED",
+      "--kernel",
+      `${file.name} is a zImage, which loads below 1 MiB: a bzImage is needed`,
+    );
   }
   const sectors = setup.getUint8(SETUP_HEADER.setup_sects);
   const setupBytes = ((sectors === 0 ? 4 : sectors) + 1) * SECTOR;
@@ -99,7 +103,11 @@ export function planBzImage(request: BootRequest): LoadPlan {
   const setup = readImage(kernel, 0, SETUP_BYTES, "setup header");
   const header = readHeader(kernel, setup);
   if (header.codeAddress < MIB) {
-    throw new SpecError("--kernel", `${kernel.name} is damaged: code32_start is ${hex(header.codeAddress)}`);
+    throw new SpecError(
+      "TSVMM_KERNEL_DAMAGED",
+      "--kernel",
+      `${kernel.name} is damaged: code32_start is ${hex(header.codeAddress)}`,
+    );
   }
   const cmdline = commandLineBytes(request.cmdline, header.cmdlineLimit);
   const { start, gdt } = flatProtectedMode(LINUX_SELECTORS, { rsi: ZERO_PAGE_ADDRESS, rip: header.codeAddress });

@@ -16,7 +16,7 @@ export function placeInitramfs(
   limit: number,
 ): FileSegment | undefined {
   if (file === undefined) return undefined;
-  if (file.sizeBytes === 0) throw new SpecError("--initramfs", `${file.name} is empty`);
+  if (file.sizeBytes === 0) throw new SpecError("TSVMM_FILE_EMPTY", "--initramfs", `${file.name} is empty`);
   const address = placement.claimHighest("--initramfs", file.name, file.sizeBytes, limit);
   return { file, fileOffset: 0, sizeBytes: file.sizeBytes, address, memoryBytes: file.sizeBytes };
 }

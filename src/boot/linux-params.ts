@@ -59,7 +59,11 @@ export interface LinuxParams {
 export function zeroPage(params: LinuxParams): DataView {
   const { setup, memoryMap } = params;
   if (memoryMap.length > E820_MAX_ENTRIES_ZEROPAGE) {
-    throw new SpecError("--memory", `the memory map has ${memoryMap.length} entries, Linux takes 128`);
+    throw new SpecError(
+      "TSVMM_MEMORY_LAYOUT",
+      "--memory",
+      `the memory map has ${memoryMap.length} entries, Linux takes 128`,
+    );
   }
   const page = emptyBytes(BOOT_PARAMS.size);
   const headerEnd = Math.min(SETUP_HEADER.header + setup.getUint8(SETUP_HEADER.jump_length), HEADER_END_LIMIT);

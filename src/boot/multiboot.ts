@@ -79,11 +79,20 @@ function flatKernel(file: ImageFile, header: MultibootHeader): Loadable {
   const skipped = field(ADDRESSES.header_addr) - loadAddress;
   const fileOffset = header.offset - skipped;
   if (skipped < 0 || fileOffset < 0) {
-    throw new SpecError("--kernel", `${file.name} is damaged: its multiboot header is outside what it loads`);
+    throw new SpecError(
+      "TSVMM_KERNEL_DAMAGED",
+      "--kernel",
+      `${file.name} is damaged: its multiboot header is outside what it loads`,
+    );
   }
   const loadEnd = field(ADDRESSES.load_end_addr);
   const sizeBytes = loadEnd === 0 ? file.sizeBytes - fileOffset : loadEnd - loadAddress;
-  if (sizeBytes < 0) throw new SpecError("--kernel", `${file.name} is damaged: load_end_addr is ${hex(loadEnd)}`);
+  if (sizeBytes < 0)
+    throw new SpecError(
+      "TSVMM_KERNEL_DAMAGED",
+      "--kernel",
+      `${file.name} is damaged: load_end_addr is ${hex(loadEnd)}`,
+    );
   if (fileOffset + sizeBytes > file.sizeBytes) throw truncated(file, "multiboot image", fileOffset, sizeBytes);
   const bssEnd = field(ADDRESSES.bss_end_addr);
   const memoryBytes = Math.max(sizeBytes, bssEnd === 0 ? 0 : bssEnd - loadAddress);
@@ -97,6 +106,7 @@ function loadable(file: ImageFile, header: MultibootHeader, elf: ElfImage | unde
   const unknown = header.flags & 0xffff & ~KNOWN_DEMANDS;
   if (unknown !== 0) {
     throw new SpecError(
+      "TSVMM_KERNEL_UNSUPPORTED",
       "--kernel",
       `${file.name} demands multiboot features that are unknown here: flags ${hex(unknown)}`,
     );

@@ -69,12 +69,16 @@ export class Placement {
     if (!this.#ram.some((range) => address >= range.start && end <= range.end)) {
       const map = this.#ram.map((range) => `${hex(range.start)}-${hex(range.end - 1)}`).join(", ");
       const advice = address >= MIB ? "; raise --memory" : "";
-      throw new SpecError(option, `${name} does not fit into memory at ${place}: RAM is at ${map}${advice}`);
+      throw new SpecError(
+        "TSVMM_IMAGE_NO_ROOM",
+        option,
+        `${name} does not fit into memory at ${place}: RAM is at ${map}${advice}`,
+      );
     }
     const holder = this.#holder(address, end);
     if (holder !== undefined) {
       const taken = `${hex(holder.start)}+${hex(holder.end - holder.start)}`;
-      throw new SpecError(option, `${name} at ${place} overlaps ${holder.name} at ${taken}`);
+      throw new SpecError("TSVMM_IMAGE_OVERLAP", option, `${name} at ${place} overlaps ${holder.name} at ${taken}`);
     }
     this.#claims.splice(this.#firstBehind(address), 0, { name, start: address, end });
   }
@@ -110,6 +114,7 @@ export class Placement {
       }
     }
     throw new SpecError(
+      "TSVMM_IMAGE_NO_ROOM",
       option,
       `${name} (${Math.ceil(sizeBytes / MIB)} MiB) does not fit beside the kernel below ${hex(limit)}; raise --memory`,
     );

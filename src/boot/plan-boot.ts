@@ -17,7 +17,7 @@ import { unsupportedKernel } from "./unsupported.ts";
  */
 export function planBoot(request: BootRequest): LoadPlan {
   const { kernel } = request;
-  if (kernel.sizeBytes === 0) throw new SpecError("--kernel", `${kernel.name} is empty`);
+  if (kernel.sizeBytes === 0) throw new SpecError("TSVMM_FILE_EMPTY", "--kernel", `${kernel.name} is empty`);
   if (isElf(kernel)) {
     const elf = readElf(kernel);
     const entry = pvhEntry(elf);
@@ -25,6 +25,7 @@ export function planBoot(request: BootRequest): LoadPlan {
     const header = findMultibootHeader(kernel);
     if (header !== undefined) return planMultiboot(request, header, elf);
     throw new SpecError(
+      "TSVMM_KERNEL_UNSUPPORTED",
       "--kernel",
       `${kernel.name} has no PVH entry point: take a kernel built with CONFIG_PVH=y (distributions' kernels are), ` +
         "or its bzImage",

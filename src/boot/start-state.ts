@@ -50,11 +50,15 @@ function storeDescriptor(table: DataView, segment: SegmentState): void {
  */
 export function checkEntry(kernel: ImageFile, what: string, entry: number, segments: readonly FileSegment[]): void {
   if (!segments.some(({ address, memoryBytes }) => entry >= address && entry < address + memoryBytes)) {
-    throw new SpecError("--kernel", `${kernel.name} is damaged: its ${what} ${hex(entry)} is in no segment`);
+    throw new SpecError(
+      "TSVMM_KERNEL_DAMAGED",
+      "--kernel",
+      `${kernel.name} is damaged: its ${what} ${hex(entry)} is in no segment`,
+    );
   }
   if (entry < TWO_POW_32) return;
   const state = `its entry is at ${hex(entry)}, but kernels are entered in 32-bit mode, below ${hex(TWO_POW_32)}`;
-  throw new SpecError("--kernel", `${kernel.name} cannot be started: ${state}`);
+  throw new SpecError("TSVMM_KERNEL_UNSUPPORTED", "--kernel", `${kernel.name} cannot be started: ${state}`);
 }
 
 /**

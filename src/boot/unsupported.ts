@@ -52,5 +52,5 @@ export function unsupportedKernel(file: ImageFile): SpecError {
   })?.text;
   const unknown =
     "is no kernel this program knows: it takes an ELF vmlinux with a PVH note, a bzImage, or a multiboot kernel";
-  return new SpecError("--kernel", `${file.name} ${text ?? unknown}`);
+  return new SpecError("TSVMM_KERNEL_FORMAT", "--kernel", `${file.name} ${text ?? unknown}`);
 }

@@ -6,6 +6,8 @@ import { type HostFunction, isVfioDriver, isVfioFunction, readFunction } from ".
 import { dmaModule } from "./platform-checks.ts";
 
 const VFIO_DRIVER = "vfio-pci";
+/** Names of the errnos by which sysfs refuses other users than root. */
+const DENIALS: readonly string[] = ["EACCES", "EPERM", "EROFS"];
 
 /** How the host is changed. Tests play the kernel behind it; a dry run prints instead. */
 export interface HostChanges {
@@ -96,8 +98,9 @@ export class Binder {
       if (this.#isDryRun) throw error;
       const lost = touched.reverse().flatMap((one) => this.#putBack(one, hadMemory.get(one.bdf)));
       const state = lost.length === 0 ? "everything is as it was" : `not put back: ${lost.join(", ")}`;
+      if (error instanceof HostError) throw new HostError(error.code, `${error.message}; ${state}`, "");
       const text = error instanceof Error ? error.message : String(error);
-      throw new HostError(`${text}; ${state}`);
+      throw new HostError("TSVMM_DRIVER_CHANGE", `${text}; ${state}`);
     }
   }
 
@@ -156,8 +159,8 @@ export class Binder {
       this.#changes.write(file, text === "" ? "\n" : text);
     } catch (error) {
       const errno = errnoOf(error);
-      const advice = errno === "EACCES" || errno === "EPERM" || errno === "EROFS" ? "run as root" : undefined;
-      throw new HostError(`Cannot change the driver of ${one.bdf}: writing ${file} failed with ${errno}`, advice);
+      const code = DENIALS.includes(errno) ? "TSVMM_BIND_DENIED" : "TSVMM_DRIVER_CHANGE";
+      throw new HostError(code, `Cannot change the driver of ${one.bdf}: writing ${file} failed with ${errno}`);
     }
   }
 
@@ -167,7 +170,11 @@ export class Binder {
     const now = found?.driver;
     if (found !== undefined && isVfioFunction(found)) return now;
     const has = now === undefined ? "it did not take it" : `${now} took it`;
-    throw new HostError(`Cannot give ${one.bdf} to ${VFIO_DRIVER}: ${has}`, "the kernel's log says why: dmesg | tail");
+    throw new HostError(
+      "TSVMM_DRIVER_CHANGE",
+      `Cannot give ${one.bdf} to ${VFIO_DRIVER}: ${has}`,
+      "the kernel's log says why: dmesg | tail",
+    );
   }
 
   /** @param wanted The driver it had; `undefined` when that was none or is not known. */
@@ -176,12 +183,17 @@ export class Binder {
     const now = readFunction(one.path)?.driver;
     if (isVfioDriver(now)) {
       throw new HostError(
+        "TSVMM_DRIVER_CHANGE",
         `Cannot give ${one.bdf} back: ${now} takes it again, as somebody told it the model's ids`,
         `write its vendor and device id to /sys/bus/pci/drivers/${now}/remove_id first`,
       );
     }
     if (now !== undefined || wanted === undefined) return now;
-    throw new HostError(`Cannot give ${one.bdf} back: ${wanted} did not take it`, `is it there? modprobe ${wanted}`);
+    throw new HostError(
+      "TSVMM_DRIVER_CHANGE",
+      `Cannot give ${one.bdf} back: ${wanted} did not take it`,
+      `is it there? modprobe ${wanted}`,
+    );
   }
 
   #memoryFile(one: HostFunction): string {
@@ -210,8 +222,8 @@ export class Binder {
       writeFileSync(this.#memoryFile(one), `${JSON.stringify(kept)}\n`, { mode: 0o644 });
     } catch (error) {
       throw new HostError(
+        "TSVMM_BIND_DENIED",
         `Cannot remember the driver of ${one.bdf} in ${this.#root.run}: ${errnoOf(error)}`,
-        "run as root",
       );
     }
   }

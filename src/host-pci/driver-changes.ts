@@ -25,6 +25,9 @@ export const HOST_CHANGES: HostChanges = {
     });
     if (status === 0) return;
     const reason = error?.message ?? stderr.trim().split("\n").at(-1) ?? "";
-    throw new HostError(`Cannot load module ${name}: ${reason || `modprobe ended with ${status}`}`);
+    throw new HostError(
+      "TSVMM_MODULE_LOAD",
+      `Cannot load module ${name}: ${reason || `modprobe ended with ${status}`}`,
+    );
   },
 };

@@ -1,13 +1,11 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
-import { FIRMWARE_ADVICE, firmwareRanges } from "./attach-advice.ts";
-import type { HostCheck } from "./check.ts";
+import { FIRMWARE_ADVICE, firmwareRanges } from "./attach-causes.ts";
+import { type CheckOutcome, failed, type HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
 import { type FunctionFacts, type HostFunction, type HostGroup, isBridge, isVfioFunction } from "./functions.ts";
 import { kernelArgument } from "./platform-checks.ts";
-
-type Outcome = Pick<HostCheck, "state" | "found" | "remedy">;
 
 /**
  * Checks one function that is to be passed through.
@@ -22,7 +20,7 @@ export function functionChecks(
 ): readonly HostCheck[] {
   const pciFunction = facts.at(path);
   const name = pciFunction?.bdf ?? path;
-  const check = (topic: string, why: string, outcome: Outcome): HostCheck => ({
+  const check = (topic: string, why: string, outcome: CheckOutcome): HostCheck => ({
     topic: topic === "" ? name : `${topic} of ${name}`,
     why,
     action: `pass ${name} through`,
@@ -31,7 +29,9 @@ export function functionChecks(
   if (pciFunction === undefined)
     return [check("", "it has to be a PCI function of this host", noSuchFunction(path, root))];
   if (isBridge(pciFunction)) {
-    return [check("", "only endpoints can be passed through", failed("it is a bridge, not an endpoint"))];
+    return [
+      check("", "only endpoints can be passed through", failed("TSVMM_BRIDGE", "it is a bridge, not an endpoint")),
+    ];
   }
   const group = check(
     "IOMMU group",
@@ -63,59 +63,60 @@ export function functionChecks(
   return checks;
 }
 
-const failed = (found: string, remedy?: string): Outcome => ({
-  state: "failed",
-  found,
-  ...(remedy === undefined ? {} : { remedy }),
-});
-
-function noSuchFunction(path: string, { sys }: HostRoot): Outcome {
+function noSuchFunction(path: string, { sys }: HostRoot): CheckOutcome {
   try {
-    if (!statSync(path).isDirectory()) return failed("it is not a PCI function's directory");
+    if (!statSync(path).isDirectory()) return failed("TSVMM_NOT_PCI_FUNCTION", "it is not a PCI function's directory");
   } catch (error) {
     if (errnoOf(error) !== "ENOTDIR") {
       return failed(
+        "TSVMM_DEVICE_ABSENT",
         "there is no such device",
         `ls ${join(sys, "bus/pci/devices")} names them; tsvmm devices tells what they are`,
       );
     }
   }
-  return failed("it is not a PCI function's directory");
+  return failed("TSVMM_NOT_PCI_FUNCTION", "it is not a PCI function's directory");
 }
 
-function groupState({ group, isNoIommuGroup }: HostFunction, { sys, proc }: HostRoot): Outcome {
+function groupState({ group, isNoIommuGroup }: HostFunction, { sys, proc }: HostRoot): CheckOutcome {
   if (group === undefined) {
     const hasUnits = entries(join(sys, "class/iommu")).length > 0;
-    return hasUnits ? failed("no IOMMU translates for it") : failed("the IOMMU is off", kernelArgument(proc));
+    return hasUnits
+      ? failed("TSVMM_NO_IOMMU", "no IOMMU translates for it")
+      : failed("TSVMM_NO_IOMMU", "the IOMMU is off", kernelArgument(proc));
   }
   if (isNoIommuGroup) {
     const found = "its group has no IOMMU behind it, so its DMA would reach all of the host's memory";
-    return failed(found, kernelArgument(proc));
+    return failed("TSVMM_NO_IOMMU", found, kernelArgument(proc));
   }
   return { state: "good", found: String(group) };
 }
 
-function driverState(pciFunction: HostFunction): Outcome {
+function driverState(pciFunction: HostFunction): CheckOutcome {
   const { bdf, driver, vfioDevice } = pciFunction;
   if (isVfioFunction(pciFunction)) {
     return { state: "good", found: vfioDevice === undefined ? String(driver) : `${driver}, by VFIO as ${vfioDevice}` };
   }
   const state = driver === undefined ? "no driver has it" : `driver ${driver} has it`;
-  return failed(`${state}, not vfio-pci`, `tsvmm bind ${bdf}`);
+  return failed("TSVMM_DRIVER_NOT_VFIO", `${state}, not vfio-pci`, `tsvmm bind ${bdf}`);
 }
 
-function membersState({ bdf }: HostFunction, group: HostGroup | undefined): Outcome {
+function membersState({ bdf }: HostFunction, group: HostGroup | undefined): CheckOutcome {
   const { members = [], obstacles = [], number } = group ?? {};
   const others = obstacles.filter((member) => member.bdf !== bdf);
   if (others.length > 0) {
     const names = others.map((member) => `${member.bdf} (driver ${member.driver})`).join(", ");
-    return failed(`host drivers use others of IOMMU group ${number}: ${names}`, `tsvmm bind --group ${bdf}`);
+    return failed(
+      "TSVMM_GROUP_NOT_VIABLE",
+      `host drivers use others of IOMMU group ${number}: ${names}`,
+      `tsvmm bind --group ${bdf}`,
+    );
   }
   const rest = members.filter((member) => member.bdf !== bdf).map((member) => member.bdf);
   return { state: "good", found: rest.length === 0 ? "none" : `${rest.join(", ")}: no host driver uses them` };
 }
 
-function resetState({ path, resetMethods }: HostFunction): Outcome {
+function resetState({ path, resetMethods }: HostFunction): CheckOutcome {
   if (resetMethods[0] === "pm") {
     const found = `${resetMethods.join(", ")}: the kernel takes the trip through D3 first, which leaves much state`;
     return { state: "warning", found, remedy: "pass all functions of its bus: the bus is reset then" };
@@ -130,7 +131,7 @@ function resetState({ path, resetMethods }: HostFunction): Outcome {
  * VT-d 4.1 §11.4.2: MGAW in bits 21:16, SAGAW in bits 12:8. AMD I/O Virtualization 3.07 §3.4.9: HATS in bits 11:10 of
  * the features.
  */
-function widthState({ path }: HostFunction): Outcome | undefined {
+function widthState({ path }: HostFunction): CheckOutcome | undefined {
   const unit = join(path, "iommu");
   const number = (file: string): bigint | undefined => {
     const text = textFile(unit, file);
@@ -148,11 +149,12 @@ function widthState({ path }: HostFunction): Outcome | undefined {
   return bits === undefined ? undefined : { state: "good", found: `${bits} bits` };
 }
 
-function firmwareState({ group }: HostFunction, root: HostRoot): Outcome | undefined {
+function firmwareState({ group }: HostFunction, root: HostRoot): CheckOutcome | undefined {
   const ranges = firmwareRanges(group, root);
   if (ranges.length === 0) return undefined;
   return {
     state: "warning",
+    code: "TSVMM_FIRMWARE_RANGES",
     found: `the firmware reserves ${ranges.join(", ")} for the group, for which many kernels refuse it`,
     remedy: FIRMWARE_ADVICE,
   };

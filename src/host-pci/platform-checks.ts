@@ -1,16 +1,9 @@
 import { closeSync, constants, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
-import { errnoOf } from "../base/errors.ts";
+import { adviceOf, errnoOf, IOMMU_SWITCH } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
-import {
-  GROUP_BUSY_ADVICE,
-  MEMLOCK_ADVICE,
-  MODPROBE_ADVICE,
-  nodePermissionAdvice,
-  UNSAFE_INTERRUPTS_ADVICE,
-} from "./advice.ts";
-import { interruptRemapping } from "./attach-advice.ts";
-import type { HostCheck } from "./check.ts";
+import { interruptRemapping } from "./attach-causes.ts";
+import { failed, type HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
 import { holdersOf, holderText } from "./open-files.ts";
 
@@ -24,9 +17,7 @@ export interface MemoryLock {
 /** How to switch the IOMMU on, by the CPU's maker; both where it is not known. */
 export function kernelArgument(proc: string): string {
   const vendor = /^vendor_id\s*:\s*(\S+)/m.exec(textFile(proc, "cpuinfo") ?? "")?.[1];
-  const intel = "enable VT-d in the firmware setup and boot the host with intel_iommu=on";
-  const amd =
-    "enable the IOMMU (AMD-Vi) in the firmware setup; the kernel then uses it, unless booted with amd_iommu=off";
+  const { intel, amd } = IOMMU_SWITCH;
   if (vendor === "GenuineIntel") return intel;
   return vendor === "AuthenticAMD" ? amd : `Intel: ${intel}; AMD: ${amd}`;
 }
@@ -45,7 +36,7 @@ export function iommuCheck({ sys, proc }: HostRoot, hasGroup: boolean): HostChec
   };
   if (units.length > 0) return { ...base, state: "good", found: `on: ${units.join(", ")}` };
   if (hasGroup) return { ...base, state: "good", found: "on" };
-  return { ...base, state: "failed", found: "the IOMMU is off", remedy: kernelArgument(proc) };
+  return { ...base, state: "failed", code: "TSVMM_NO_IOMMU", found: "the IOMMU is off", remedy: kernelArgument(proc) };
 }
 
 /** The kernel's modules. Built-in ones are seen as well: both have parameters. */
@@ -58,25 +49,23 @@ export function moduleCheck(root: HostRoot): HostCheck {
   };
   const memory = dmaModule(root);
   if (memory === undefined) {
-    return { ...base, state: "failed", found: "vfio_iommu_type1 is not loaded", remedy: MODPROBE_ADVICE };
+    return { ...base, ...failed("TSVMM_VFIO_MISSING", "vfio_iommu_type1 is not loaded") };
   }
   if (memory === "iommufd" && !existsSync(join(root.dev, "vfio/vfio"))) {
     const found = "the kernel offers /dev/vfio/devices only (iommufd), and no /dev/vfio/vfio";
-    return { ...base, state: "failed", found, remedy: IOMMUFD_ADVICE };
+    return { ...base, ...failed("TSVMM_VFIO_NO_GROUPS", found) };
   }
   if (!existsSync(join(sys, "bus/pci/drivers/vfio-pci"))) {
     return {
       ...base,
       state: "warning",
+      code: "TSVMM_VFIO_MISSING",
       found: "vfio-pci is not loaded: tsvmm bind does it",
       remedy: "modprobe vfio-pci",
     };
   }
   return { ...base, state: "good", found: `vfio-pci and ${memory} are there` };
 }
-
-const IOMMUFD_ADVICE =
-  "modprobe vfio_iommu_type1, or a kernel with CONFIG_VFIO_GROUP and CONFIG_IOMMUFD_VFIO_CONTAINER";
 
 /**
  * What maps memory for devices behind /dev/vfio/vfio: the module `vfio_iommu_type1`, or iommufd, which answers the same
@@ -102,6 +91,7 @@ export function remappingCheck(root: HostRoot): HostCheck {
     return {
       ...base,
       state: "warning",
+      code: "TSVMM_NO_INTERRUPT_REMAPPING",
       found: "not seen; the host allows devices without it (allow_unsafe_interrupts)",
     };
   }
@@ -112,7 +102,7 @@ export function remappingCheck(root: HostRoot): HostCheck {
       found: "/proc/interrupts does not tell; the kernel says when a group is opened",
     };
   }
-  return { ...base, state: "failed", found: "the host does not remap interrupts", remedy: UNSAFE_INTERRUPTS_ADVICE };
+  return { ...base, ...failed("TSVMM_NO_INTERRUPT_REMAPPING", "the host does not remap interrupts") };
 }
 
 /** Whether a guest's RAM can be pinned. */
@@ -126,8 +116,11 @@ export function memoryLockCheck(ramBytes: number, { limitBytes, isUnlimited }: M
   if (isUnlimited) return { ...base, state: "good", found: "does not count for this user (CAP_IPC_LOCK)" };
   const have = Number.isFinite(limitBytes) ? `${Math.floor(limitBytes / MIB)} MiB` : "unlimited";
   if (limitBytes >= ramBytes) return { ...base, state: "good", found: `${have} for a guest of ${need}` };
-  return { ...base, state: "failed", found: `the limit is ${have}`, remedy: MEMLOCK_ADVICE };
+  return { ...base, ...failed("TSVMM_MEMLOCK", `the limit is ${have}`) };
 }
+
+/** The advice for a node that this user may not open, with its name. */
+const nodeAdvice = (node: string): string => adviceOf("TSVMM_VFIO_DENIED").replace("/dev/vfio/N", node);
 
 /**
  * Opens a VFIO node and closes it again: a group's node can be open once only, so that this tells who may and who does.
@@ -144,18 +137,18 @@ export function nodeCheck(node: string, name: string, root: HostRoot): HostCheck
       case "ENODEV":
       case "ENXIO": {
         const found = "VFIO is not loaded, or no device of the group is bound to it";
-        const remedy = dmaModule(root) === "iommufd" ? "modprobe vfio-pci" : MODPROBE_ADVICE;
-        return { ...base, state: "failed", found, remedy };
+        const remedy = dmaModule(root) === "iommufd" ? "modprobe vfio-pci" : undefined;
+        return { ...base, ...failed("TSVMM_VFIO_MISSING", found, remedy) };
       }
       case "EACCES":
-        return { ...base, state: "failed", found: "permission denied", remedy: nodePermissionAdvice(node) };
+        return { ...base, ...failed("TSVMM_VFIO_DENIED", "permission denied", nodeAdvice(node)) };
       case "EBUSY": {
         const [holder] = holdersOf((file) => file === node, root.proc);
         const who = holder === undefined ? "another process" : holderText(holder);
-        return { ...base, state: "failed", found: `${who} uses it`, remedy: GROUP_BUSY_ADVICE };
+        return { ...base, ...failed("TSVMM_GROUP_BUSY", `${who} uses it`) };
       }
       default:
-        return { ...base, state: "failed", found: errno };
+        return { ...base, ...failed("TSVMM_VFIO_REFUSED", errno) };
     }
   }
 }

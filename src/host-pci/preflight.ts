@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import type { HostError } from "../base/errors.ts";
-import { MODPROBE_ADVICE } from "./advice.ts";
-import { checkError, type HostCheck } from "./check.ts";
+import { checkError, type HostCheck, isFailed } from "./check.ts";
 import { HOST_ROOT, type HostRoot } from "./files.ts";
 import { functionChecks } from "./function-checks.ts";
 import type { FunctionFacts } from "./functions.ts";
@@ -51,7 +50,7 @@ export function passthroughChecks(options: PreflightOptions): readonly HostCheck
     for (const group of groups) {
       const node = nodeCheck(join(root.dev, `vfio/${group}`), `node of group ${group}`, root);
       // Without vfio-pci on a member there is no node, which has been said.
-      if (!isFailed(node) || isBound || node.remedy !== MODPROBE_ADVICE) checks.push(node);
+      if (!isFailed(node) || isBound || node.code !== "TSVMM_VFIO_MISSING") checks.push(node);
     }
   }
   checks.push(remappingCheck(root), memoryLockCheck(options.ramBytes, options.memoryLock));
@@ -73,5 +72,3 @@ export function preflight(options: PreflightOptions): void {
   const [first] = findObstacles(options);
   if (first !== undefined) throw first;
 }
-
-const isFailed = ({ state }: HostCheck): boolean => state === "failed";

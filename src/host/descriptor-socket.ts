@@ -1,11 +1,16 @@
 import { readlinkSync } from "node:fs";
-import { HostError } from "../base/errors.ts";
+import { type Cause, HostError } from "../base/errors.ts";
 import { type Fd, highHalf, lowHalf } from "../base/units.ts";
 import { FCNTL, MSGHDR, POLL, POLLFD, SOCKET } from "./constants.ts";
-import { check, ERRNO } from "./errors.ts";
+import { type CausesByErrno, check, ERRNO } from "./errors.ts";
 import { IovecArray } from "./iovec.ts";
 import { closeInBackground, libc } from "./libc.ts";
 import { controlBytes, decodeRights, encodeRights, MAX_DESCRIPTORS } from "./rights.ts";
+
+/** A send to a socket whose other end is closed. */
+export const HUNG_UP: Cause = ["TSVMM_PEER_LOST", "the other side has hung up"];
+
+const SEND_CAUSES: CausesByErrno = { otherwise: "TSVMM_HOST_CALL", EPIPE: HUNG_UP };
 
 /** What a look at the socket found. The receiver owns the descriptors and closes them. */
 export type Received =
@@ -57,7 +62,7 @@ export class DescriptorSocket implements Disposable {
       if (count >= 0) return count;
       const errno = libc.errno();
       if (errno === ERRNO.EAGAIN) return 0;
-      if (errno !== ERRNO.EINTR) check(count, "send to a socket", "sendmsg", { EPIPE: "the other side has hung up" });
+      if (errno !== ERRNO.EINTR) check(count, "send to a socket", "sendmsg", SEND_CAUSES);
     }
   }
 
@@ -76,13 +81,17 @@ export class DescriptorSocket implements Disposable {
         if (errno === ERRNO.EINTR) continue;
         if (errno === ERRNO.EAGAIN) return { kind: "nothing" };
         if (errno === ERRNO.ECONNRESET) return { kind: "closed" };
-        check(count, "receive from a socket", "recvmsg");
+        check(count, "receive from a socket", "recvmsg", "TSVMM_HOST_CALL");
       }
       const controlSize = this.#header.getUint32(MSGHDR.msg_controllen, true);
       const descriptors = decodeRights(this.#control.subarray(0, controlSize));
       if ((this.#header.getUint32(MSGHDR.msg_flags, true) & SOCKET.MSG_CTRUNC) !== 0) {
         closeAll(descriptors);
-        throw new HostError("Cannot receive descriptors: this process may not have that many", "ulimit -n raises it");
+        throw new HostError(
+          "TSVMM_OPEN_FILES",
+          "Cannot receive descriptors: this process may not have that many",
+          "ulimit -n raises it",
+        );
       }
       return count === 0 ? { kind: "closed" } : { kind: "bytes", count, descriptors };
     }
@@ -97,7 +106,7 @@ export class DescriptorSocket implements Disposable {
     this.#poll.setInt16(POLLFD.events, POLL.POLLIN | (interest === "both" ? POLL.POLLOUT : 0), true);
     this.#poll.setInt16(POLLFD.revents, 0, true);
     const result = libc.poll(this.#pollBytes, 1, Math.max(0, Math.ceil(timeoutMs)));
-    if (result < 0 && libc.errno() !== ERRNO.EINTR) check(result, "wait for a socket", "poll");
+    if (result < 0 && libc.errno() !== ERRNO.EINTR) check(result, "wait for a socket", "poll", "TSVMM_HOST_CALL");
     const events = result > 0 ? this.#poll.getInt16(POLLFD.revents, true) : 0;
     return { isReadable: (events & ~POLL.POLLOUT) !== 0, isWritable: (events & POLL.POLLOUT) !== 0 };
   }

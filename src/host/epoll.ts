@@ -29,7 +29,12 @@ export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter, Disposabl
 
   /** @throws SyscallError */
   constructor() {
-    this.#epoll = check(libc.epollCreate(EPOLL.EPOLL_CLOEXEC), "make an event loop", "epoll_create1");
+    this.#epoll = check(
+      libc.epollCreate(EPOLL.EPOLL_CLOEXEC),
+      "make an event loop",
+      "epoll_create1",
+      "TSVMM_HOST_CALL",
+    );
   }
 
   /** How often {@link wait} was called. */
@@ -93,7 +98,7 @@ export class EpollLoop implements FdWatcher, RingWatcher, TurnCounter, Disposabl
     const count = libc.epollWait(this.#epoll, this.#eventBytes, EVENTS_PER_WAIT, timeoutMs);
     if (count < 0) {
       if (libc.errno() === ERRNO.EINTR) return 0;
-      check(count, "wait for events", "epoll_wait");
+      check(count, "wait for events", "epoll_wait", "TSVMM_HOST_CALL");
     }
     let dispatched = 0;
     for (let index = 0; index < count; index++) {
@@ -163,7 +168,7 @@ class Watch implements FdWatch {
     const output = interest === "output" || interest === "both" ? EPOLL.EPOLLOUT : 0;
     new DataView(this.#event.buffer).setUint32(EPOLL_EVENT.events, input | output | this.#trigger, true);
     const result = libc.epollControl(this.#epoll, operation, this.#fd, this.#event);
-    check(result, `watch descriptor ${this.#fd}`, "epoll_ctl");
+    check(result, `watch descriptor ${this.#fd}`, "epoll_ctl", "TSVMM_HOST_CALL");
     this.#interest = interest;
   }
 

@@ -1,4 +1,4 @@
-import { adviceForAnyCall, HostError } from "../base/errors.ts";
+import { type Cause, causeForAnyCall, codeAndAdvice, HostError } from "../base/errors.ts";
 import { libc } from "./libc.ts";
 
 /** Linux errno values this program meets, x86-64. */
@@ -54,6 +54,22 @@ export function errnoName(errno: number): string {
   return `errno ${errno}`;
 }
 
+/** What the errnos of a call mean: `otherwise` for those that are not named. */
+export type CausesByErrno = { readonly otherwise: Cause } & { readonly [errno in ErrnoName]?: Cause };
+
+/** One cause, whatever the errno, or one by errno. EMFILE and ENFILE mean the same for any call. */
+export type Causes = Cause | CausesByErrno;
+
+function causeOf(causes: Causes, errno: string): Cause {
+  if (isPair(causes)) return causes; // the caller's own advice goes first
+  const general = causeForAnyCall(errno);
+  if (typeof causes === "string") return general ?? causes;
+  // Cast: a name that is not in the table is no key of the causes.
+  return causes[errno as ErrnoName] ?? general ?? causes.otherwise;
+}
+
+const isPair = (causes: Causes): causes is Exclude<Cause, string> => Array.isArray(causes);
+
 /** A system call failed: what we were doing, the call, the errno's name, and what the user can do about it. */
 export class SyscallError extends HostError {
   override readonly name = "SyscallError";
@@ -62,19 +78,17 @@ export class SyscallError extends HostError {
   readonly errno: string;
 
   /**
-   * `new SyscallError("open /dev/kvm", "open", "EACCES", "add the user to group kvm")` reads
+   * `new SyscallError("TSVMM_KVM_DENIED", "open /dev/kvm", "open", "EACCES")` reads
    * `Cannot open /dev/kvm: open failed with EACCES (add …)`.
    */
-  constructor(action: string, call: string, errno: string, advice?: string, details?: string) {
-    super(`Cannot ${action}: ${call} failed with ${errno}`, advice ?? adviceForAnyCall(errno), details);
+  constructor(causes: Causes, action: string, call: string, errno: string, details?: string) {
+    const [code, advice] = codeAndAdvice(causeOf(causes, errno));
+    super(code, `Cannot ${action}: ${call} failed with ${errno}`, advice, details);
     this.action = action;
     this.call = call;
     this.errno = errno;
   }
 }
-
-/** Advice for an errno, where there is any. */
-export type AdviceByErrno = Readonly<Partial<Record<ErrnoName, string>>>;
 
 /**
  * Passes a call's result on, or throws what errno says.
@@ -82,9 +96,7 @@ export type AdviceByErrno = Readonly<Partial<Record<ErrnoName, string>>>;
  * @param result What the call returned; negative means failure. It must be the last libc call of this thread.
  * @throws SyscallError
  */
-export function check(result: number, action: string, call: string, advice?: AdviceByErrno): number {
+export function check(result: number, action: string, call: string, causes: Causes): number {
   if (result >= 0) return result;
-  const name = errnoName(libc.errno());
-  // Cast: a name that is not in the table simply has no advice.
-  throw new SyscallError(action, call, name, advice?.[name as ErrnoName]);
+  throw new SyscallError(causes, action, call, errnoName(libc.errno()));
 }

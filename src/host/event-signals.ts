@@ -34,10 +34,11 @@ export class EventSignals implements Disposable {
     const context = new DataView(new ArrayBuffer(8));
     this.#file = allOrNothing((undo) => {
       const made = libc.memfdCreate("signals", MMAN.MFD_CLOEXEC);
-      const file = undo.own(fd(check(made, action, "memfd_create")), libc.close);
+      const file = undo.own(fd(check(made, action, "memfd_create", "TSVMM_HOST_CALL")), libc.close);
       check(libc.ioSetup(BATCH, new Uint8Array(context.buffer)), action, "io_setup", {
-        EAGAIN: "the host's asynchronous I/O is used up: raise the sysctl fs.aio-max-nr",
-        ENOSYS: "the host's kernel needs CONFIG_AIO",
+        otherwise: "TSVMM_HOST_CALL",
+        EAGAIN: ["TSVMM_AIO_LIMIT", "the host's asynchronous I/O is used up: raise the sysctl fs.aio-max-nr"],
+        ENOSYS: ["TSVMM_AIO_LIMIT", "the host's kernel needs CONFIG_AIO"],
       });
       return file;
     });
@@ -61,7 +62,7 @@ export class EventSignals implements Disposable {
 
   /** Adds one; a full counter stays full. @throws SyscallError for what is no eventfd. */
   signal(file: Fd): void {
-    check(this.#submit(file), "signal an eventfd", "io_submit");
+    check(this.#submit(file), "signal an eventfd", "io_submit", "TSVMM_HOST_CALL");
   }
 
   /** Calling it twice is harmless. */

@@ -32,7 +32,7 @@ export class EventFd implements EventDescriptor, Disposable {
   /** @throws SyscallError */
   static create(): EventFd {
     const flags = EVENTFD.EFD_CLOEXEC | EVENTFD.EFD_NONBLOCK;
-    return new EventFd(check(libc.eventfd(0, flags), "make an eventfd", "eventfd"), true);
+    return new EventFd(check(libc.eventfd(0, flags), "make an eventfd", "eventfd", "TSVMM_HOST_CALL"), true);
   }
 
   /** Uses an eventfd that another thread made and closes. */
@@ -48,7 +48,7 @@ export class EventFd implements EventDescriptor, Disposable {
   /** Adds one. Callable from any thread; a full counter is signalled already and stays so. */
   signal(): void {
     if (libc.write(this.#descriptor, this.#one, 8) < 0 && libc.errno() !== ERRNO.EAGAIN) {
-      check(-1, "signal an eventfd", "write");
+      check(-1, "signal an eventfd", "write", "TSVMM_HOST_CALL");
     }
   }
 
@@ -56,7 +56,7 @@ export class EventFd implements EventDescriptor, Disposable {
   drain(): number {
     if (libc.read(this.#descriptor, this.#countBytes, 8) < 0) {
       if (libc.errno() === ERRNO.EAGAIN) return 0;
-      check(-1, "read an eventfd", "read");
+      check(-1, "read an eventfd", "read", "TSVMM_HOST_CALL");
     }
     return this.#count.getUint32(0, true) + this.#count.getUint32(4, true) * 2 ** 32;
   }
@@ -65,7 +65,7 @@ export class EventFd implements EventDescriptor, Disposable {
   get isSignalled(): boolean {
     this.#poll.setInt32(POLLFD.fd, this.#descriptor, true);
     this.#poll.setInt16(POLLFD.events, POLL.POLLIN, true);
-    check(libc.poll(this.#pollBytes, 1, 0), "look at an eventfd", "poll");
+    check(libc.poll(this.#pollBytes, 1, 0), "look at an eventfd", "poll", "TSVMM_HOST_CALL");
     return (this.#poll.getInt16(POLLFD.revents, true) & POLL.POLLIN) !== 0;
   }
 

@@ -35,7 +35,7 @@ export function addressSpaceLeft(): number {
 
 function resourceLimit(resource: number, name: string): ResourceLimit {
   const limit = new DataView(new ArrayBuffer(RLIMIT.size));
-  check(libc.getrlimit(resource, new Uint8Array(limit.buffer)), `read ${name}`, "getrlimit");
+  check(libc.getrlimit(resource, new Uint8Array(limit.buffer)), `read ${name}`, "getrlimit", "TSVMM_HOST_CALL");
   const value = (offset: number): number => {
     const bits = limit.getBigUint64(offset, true);
     return bits === 0xffff_ffff_ffff_ffffn ? Number.POSITIVE_INFINITY : Number(bits);

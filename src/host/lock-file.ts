@@ -43,9 +43,10 @@ function lockFile(path: string, action: string): Fd {
   do {
     const file = fd(
       check(libc.open(path, flags, 0o600), action, "open", {
-        ENOENT: "its directory does not exist",
-        EACCES: "this user may not write to its directory",
-        ELOOP: `remove ${path}, which is a symbolic link`,
+        otherwise: "TSVMM_LOCK_FILE",
+        ENOENT: ["TSVMM_LOCK_FILE", "its directory does not exist"],
+        EACCES: ["TSVMM_LOCK_FILE", "this user may not write to its directory"],
+        ELOOP: ["TSVMM_LOCK_FILE", `remove ${path}, which is a symbolic link`],
       }),
     );
     const isOurs = lock(file) && isNamed(file, path);
@@ -53,11 +54,19 @@ function lockFile(path: string, action: string): Fd {
     if (isOurs && found.isFile() && found.size === 0) return file;
     libc.close(file);
     if (!found.isFile() || found.size > 0) {
-      throw new HostError(`Cannot ${action}: ${path}, which is to be its lock, is something else`, "remove it");
+      throw new HostError(
+        "TSVMM_LOCK_FILE",
+        `Cannot ${action}: ${path}, which is to be its lock, is something else`,
+        "remove it",
+      );
     }
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MS);
   } while (performance.now() < deadline);
-  throw new HostError(`Cannot ${action}: another process holds the lock ${path}`, "try again, or use another path");
+  throw new HostError(
+    "TSVMM_SOCKET_IN_USE",
+    `Cannot ${action}: another process holds the lock ${path}`,
+    "try again, or use another path",
+  );
 }
 
 /**

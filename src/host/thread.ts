@@ -28,7 +28,8 @@ export function currentThreadId(): number {
 export function blockKickSignal(): Uint8Array {
   const previous = new Uint8Array(SIGSET_SIZE);
   const errno = libc.pthreadSigmask(SIGNAL.SIG_BLOCK, kickSet, previous); // answers the errno itself
-  if (errno !== 0) throw new SyscallError("block the kick signal", "pthread_sigmask", errnoName(errno));
+  if (errno !== 0)
+    throw new SyscallError("TSVMM_HOST_CALL", "block the kick signal", "pthread_sigmask", errnoName(errno));
   const mask = previous.slice(0, KERNEL_SIGSET_SIZE);
   const byte = (KICK_SIGNAL - 1) >> 3;
   mask[byte] = (mask[byte] ?? 0) & ~(1 << ((KICK_SIGNAL - 1) & 7));
@@ -56,7 +57,7 @@ export function drainKickSignals(): number {
 export function kick(threadId: number): boolean {
   const result = libc.tgkill(libc.getpid(), threadId, KICK_SIGNAL);
   if (result < 0 && libc.errno() === ERRNO.ESRCH) return false;
-  check(result, `kick thread ${threadId}`, "tgkill");
+  check(result, `kick thread ${threadId}`, "tgkill", "TSVMM_HOST_CALL");
   return true;
 }
 
@@ -64,5 +65,5 @@ export function kick(threadId: number): boolean {
 export function setThreadName(name: string): void {
   const bytes = new Uint8Array(16);
   new TextEncoder().encodeInto(name, bytes.subarray(0, 15));
-  check(libc.prctl(PRCTL.PR_SET_NAME, libc.addressOf(bytes)), `name this thread ${name}`, "prctl");
+  check(libc.prctl(PRCTL.PR_SET_NAME, libc.addressOf(bytes)), `name this thread ${name}`, "prctl", "TSVMM_HOST_CALL");
 }

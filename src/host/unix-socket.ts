@@ -16,6 +16,7 @@ function socketAddress(path: string): Uint8Array {
   const encoded = new TextEncoder().encode(path);
   if (encoded.length === 0 || encoded.length >= PATH_BYTES) {
     throw new HostError(
+      "TSVMM_SOCKET_NAME",
       `Cannot make socket ${path}: its path must have 1 to ${PATH_BYTES - 1} bytes`,
       "use a shorter path",
     );
@@ -28,7 +29,7 @@ function socketAddress(path: string): Uint8Array {
 
 function makeSocket(path: string): Fd {
   const type = SOCKET.SOCK_STREAM | SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC;
-  return fd(check(libc.socket(SOCKET.AF_UNIX, type, 0), `make socket ${path}`, "socket"));
+  return fd(check(libc.socket(SOCKET.AF_UNIX, type, 0), `make socket ${path}`, "socket", "TSVMM_SOCKET_FAILED"));
 }
 
 /** A listening socket and its path. */
@@ -62,7 +63,7 @@ export class UnixListener implements Disposable {
     return whileLocked(`${path}.tsvmm-lock`, action, () => {
       return allOrNothing((undo) => {
         const listener = undo.own(new UnixListener(path, bindAt(path, address, action)));
-        check(libc.listen(listener.fd, backlog), `listen at socket ${path}`, "listen");
+        check(libc.listen(listener.fd, backlog), `listen at socket ${path}`, "listen", "TSVMM_SOCKET_FAILED");
         return listener;
       });
     });
@@ -81,7 +82,11 @@ export class UnixListener implements Disposable {
       const errno = libc.errno();
       if (errno === ERRNO.EINTR) continue;
       if (errno !== ERRNO.EAGAIN) {
-        report("warn", new SyscallError(`let a client in at ${this.path}`, "accept4", errnoName(errno)).message);
+        report(
+          "warn",
+          new SyscallError("TSVMM_SOCKET_FAILED", `let a client in at ${this.path}`, "accept4", errnoName(errno))
+            .message,
+        );
       }
       return undefined;
     }
@@ -115,7 +120,7 @@ function bindAt(path: string, address: Uint8Array, action: string): Fd {
       removeStale(path, address);
       result = libc.bind(socket, address, address.length);
     }
-    check(result, action, "bind");
+    check(result, action, "bind", "TSVMM_SOCKET_FAILED");
     return socket;
   });
 }
@@ -135,8 +140,10 @@ export function connectTo(path: string): Fd {
   return allOrNothing((undo) => {
     const socket = undo.own(makeSocket(path), libc.close);
     check(libc.connect(socket, address, address.length), `connect to socket ${path}`, "connect", {
-      ENOENT: "nobody has made it",
-      ECONNREFUSED: "nobody listens there any more",
+      otherwise: "TSVMM_SOCKET_FAILED",
+      ENOENT: "TSVMM_SOCKET_ABSENT",
+      ECONNREFUSED: "TSVMM_SOCKET_REFUSED",
+      EACCES: "TSVMM_SOCKET_DENIED",
     });
     return socket;
   });
@@ -146,13 +153,17 @@ function removeStale(path: string, address: Uint8Array): void {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return; // its owner has just removed it
   if (!found.isSocket()) {
-    throw new HostError(`Cannot make socket ${path}: something else has that name`, "remove it or use another path");
+    throw new HostError(
+      "TSVMM_SOCKET_NAME",
+      `Cannot make socket ${path}: something else has that name`,
+      "remove it or use another path",
+    );
   }
   const probe = makeSocket(path);
   const isRefused = libc.connect(probe, address, address.length) < 0 && libc.errno() === ERRNO.ECONNREFUSED;
   libc.close(probe);
   if (!isRefused) {
-    throw new HostError(`Cannot make socket ${path}: another process listens there`, "use another path");
+    throw new HostError("TSVMM_SOCKET_IN_USE", `Cannot make socket ${path}: another process listens there`);
   }
   unlinkSync(path);
 }

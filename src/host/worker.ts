@@ -1,10 +1,7 @@
 import { Worker, type WorkerOptions } from "node:worker_threads";
-import { adviceForAnyCall, HostError, hostErrorOf } from "../base/errors.ts";
+import { causeForAnyCall, codeAndAdvice, HostError, hostErrorOf, isErrorCode } from "../base/errors.ts";
 import { MIB } from "../base/units.ts";
 import { addressSpaceLeft } from "./limits.ts";
-
-/** What can be done where the host allows no more threads. */
-export const THREAD_ADVICE: string = "raise ulimit -u, pids.max of its control group, or kernel.threads-max";
 
 /** Names of the classes whose errors are the host's. */
 const OF_HOST: ReadonlySet<string> = new Set(["HostError", "SyscallError"]);
@@ -29,7 +26,7 @@ export function startWorker(name: string, entry: URL, options: WorkerOptions): W
   const left = Math.min(addressSpaceLeft(), leftBefore - starting * THREAD_SPACE);
   if (left < THREAD_SPACE) {
     const space = `${Math.max(0, Math.floor(left / MIB))} MiB of address space are left, and a thread needs`;
-    throw new HostError(`Cannot start ${name}: ${space} ${THREAD_SPACE / MIB}`, "raise ulimit -v");
+    throw new HostError("TSVMM_ADDRESS_SPACE", `Cannot start ${name}: ${space} ${THREAD_SPACE / MIB}`);
   }
   let worker: Worker;
   try {
@@ -54,15 +51,24 @@ export function startWorker(name: string, entry: URL, options: WorkerOptions): W
  */
 export function workerError(name: string, error: unknown): unknown {
   if (!(error instanceof Error)) return error;
-  // Node copies name and message of what a thread threw, not its class.
-  if (OF_HOST.has(error.name)) return hostErrorOf(error) ?? new HostError(error.message);
   const code = "code" in error ? error.code : undefined;
+  // Node copies name, message and properties of what a thread threw, not its class.
+  if (OF_HOST.has(error.name)) {
+    const cause = typeof code === "string" && isErrorCode(code) ? code : "TSVMM_THREAD_START";
+    return hostErrorOf(error) ?? new HostError(cause, error.message, "");
+  }
   if (code === "MODULE_NOT_FOUND" || code === "ERR_MODULE_NOT_FOUND") {
     const missing = error.message.split("\n", 1)[0] ?? "";
-    return new HostError(`Cannot start ${name}: ${missing}`, "was the package replaced meanwhile?");
+    return new HostError(
+      "TSVMM_INSTALLATION",
+      `Cannot start ${name}: ${missing}`,
+      "was the package replaced meanwhile?",
+    );
   }
   if (code !== "ERR_WORKER_INIT_FAILED") return hostErrorOf(error) ?? error;
   const errno = /E[A-Z0-9]+$/.exec(error.message)?.[0] ?? error.message;
-  if (errno === "EAGAIN") return new HostError(`Cannot start ${name}: the host allows no more threads`, THREAD_ADVICE);
-  return new HostError(`Cannot start ${name}: ${errno}`, adviceForAnyCall(errno));
+  if (errno === "EAGAIN")
+    return new HostError("TSVMM_THREAD_LIMIT", `Cannot start ${name}: the host allows no more threads`);
+  const [general, advice] = codeAndAdvice(causeForAnyCall(errno) ?? "TSVMM_THREAD_START");
+  return new HostError(general, `Cannot start ${name}: ${errno}`, advice);
 }

@@ -44,8 +44,8 @@ export class MemorySlots implements SlotMapper {
     const slot = this.#freeSlot();
     if (slot === undefined) {
       throw new HostError(
+        "TSVMM_KVM_SLOTS",
         `Cannot map ${name} at ${hex(address)}: all ${this.#limit} memory slots of the host's KVM are taken`,
-        "leave BARs unmapped or attach fewer devices",
       );
     }
     this.#vm.setMemoryRegion(slot, address, host, sizeBytes, isReadOnly);

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
-import { HostError } from "../base/errors.ts";
+import { adviceOf, HostError } from "../base/errors.ts";
 import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
-import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
+import { type CausesByErrno, check, ERRNO } from "../host/errors.ts";
 import { libc } from "../host/libc.ts";
 import { type CapabilityName, CPUID_ENTRIES_LIMIT, IOCTL, KVM_API_VERSION, KVM_CAP } from "./abi.ts";
 import { CPUID_ENTRY2, CPUID2 } from "./abi-structs.ts";
@@ -39,18 +39,13 @@ export const OPTIONAL_CAPABILITIES: readonly Capability[] = [
   { name: "TSC_DEADLINE_TIMER", reason: "a cheaper timer for the guest" },
 ];
 
-export const CAPABILITY_ADVICE = "use a host kernel of Linux 4.12 or newer for x86-64";
-
-const NO_DEVICE_ADVICE =
-  "load the module kvm_intel or kvm_amd; if that fails, enable virtualization in the firmware setup, or nested " +
-  "virtualization where this machine is itself a guest";
-
-const OPEN_ADVICE: Readonly<Record<string, string>> = {
-  ENOENT: NO_DEVICE_ADVICE,
-  ENODEV: NO_DEVICE_ADVICE,
-  ENXIO: NO_DEVICE_ADVICE,
-  EACCES: "add the user to group kvm and sign in again",
-  EPERM: "add the user to group kvm and sign in again; in a container, allow the device",
+const OPEN_CAUSES: CausesByErrno = {
+  otherwise: "TSVMM_KVM_REFUSED",
+  ENOENT: "TSVMM_KVM_MISSING",
+  ENODEV: "TSVMM_KVM_MISSING",
+  ENXIO: "TSVMM_KVM_MISSING",
+  EACCES: "TSVMM_KVM_DENIED",
+  EPERM: ["TSVMM_KVM_DENIED", `${adviceOf("TSVMM_KVM_DENIED")}; in a container, allow the device`],
 };
 
 /**
@@ -81,20 +76,19 @@ export class KvmSystem implements Disposable {
   /** Opens /dev/kvm to look what it has. @throws SyscallError with advice */
   static openUnchecked(path = "/dev/kvm"): KvmSystem {
     const opened = libc.open(path, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-    if (opened < 0) {
-      const name = errnoName(libc.errno());
-      throw new SyscallError(`open ${path}`, "open", name, OPEN_ADVICE[name]);
-    }
-    return new KvmSystem(fd(opened));
+    return new KvmSystem(fd(check(opened, `open ${path}`, "open", OPEN_CAUSES)));
   }
 
   #checkUsable(path: string): void {
     const version = this.apiVersion;
     if (version !== KVM_API_VERSION) {
-      throw new HostError(`Cannot use ${path}: its API version is ${version}, not ${KVM_API_VERSION}`);
+      throw new HostError(
+        "TSVMM_KVM_TOO_OLD",
+        `Cannot use ${path}: its API version is ${version}, not ${KVM_API_VERSION}`,
+      );
     }
     const missing = missingCapabilities((capability) => this.checkExtension(capability));
-    if (missing.length > 0) throw new HostError(...missingText(path, missing));
+    if (missing.length > 0) throw new HostError("TSVMM_KVM_TOO_OLD", missingText(path, missing));
   }
 
   /** 12; the number is not expected to change. KVM API §4.1 */
@@ -108,6 +102,7 @@ export class KvmSystem implements Disposable {
       libc.ioctl(this.fd, IOCTL.KVM_CHECK_EXTENSION, KVM_CAP[name]),
       `ask for ${name}`,
       "KVM_CHECK_EXTENSION",
+      "TSVMM_KVM_REFUSED",
     );
   }
 
@@ -124,7 +119,12 @@ export class KvmSystem implements Disposable {
 
   /** Bytes to map of a vCPU's descriptor: struct kvm_run, the PIO page and the coalesced ring. */
   get vcpuMmapSize(): number {
-    return check(libc.ioctl(this.fd, IOCTL.KVM_GET_VCPU_MMAP_SIZE, 0), "size a vCPU", "KVM_GET_VCPU_MMAP_SIZE");
+    return check(
+      libc.ioctl(this.fd, IOCTL.KVM_GET_VCPU_MMAP_SIZE, 0),
+      "size a vCPU",
+      "KVM_GET_VCPU_MMAP_SIZE",
+      "TSVMM_KVM_REFUSED",
+    );
   }
 
   get hasTscDeadlineTimer(): boolean {
@@ -138,10 +138,11 @@ export class KvmSystem implements Disposable {
       new DataView(bytes.buffer).setUint32(CPUID2.nent, room, true);
       const result = libc.ioctlStruct(this.fd, IOCTL.KVM_GET_SUPPORTED_CPUID, bytes);
       if (result < 0 && libc.errno() === ERRNO.E2BIG) continue;
-      check(result, "read the CPU features KVM supports", "KVM_GET_SUPPORTED_CPUID");
+      check(result, "read the CPU features KVM supports", "KVM_GET_SUPPORTED_CPUID", "TSVMM_KVM_REFUSED");
       return decodeCpuid(bytes);
     }
     throw new HostError(
+      "TSVMM_KVM_REFUSED",
       `Cannot read the CPU features KVM supports: they need more than ${CPUID_ENTRIES_LIMIT} entries`,
     );
   }
@@ -160,10 +161,10 @@ export function missingCapabilities(checkExtension: (name: CapabilityName) => nu
   return REQUIRED_CAPABILITIES.filter(({ name }) => checkExtension(name) === 0);
 }
 
-/** HostError's arguments for capabilities that are missing: each is named, with what it is for. */
-export function missingText(path: string, missing: readonly Capability[]): [text: string, advice: string] {
+/** The text of the error for capabilities that are missing: each is named, with what it is for. */
+export function missingText(path: string, missing: readonly Capability[]): string {
   const list = missing.map(({ name, reason }) => `KVM_CAP_${name} (${reason})`).join(", ");
-  return [`Cannot use ${path}: it lacks ${list}`, CAPABILITY_ADVICE];
+  return `Cannot use ${path}: it lacks ${list}`;
 }
 
 /** The host CPU's model name, for the guest's brand string; `undefined` where the kernel does not tell. */

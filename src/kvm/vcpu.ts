@@ -1,10 +1,9 @@
 import type { CpuStart } from "../base/cpu-state.ts";
-import { HostError } from "../base/errors.ts";
+import { adviceOf, HostError } from "../base/errors.ts";
 import { type Fd, hex } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
 import { libc } from "../host/libc.ts";
-import { THREAD_ADVICE } from "../host/worker.ts";
 import { IOCTL } from "./abi.ts";
 import { FPU, LAPIC_STATE, MSR_ENTRY, MSRS, REGS, SIGNAL_MASK, SREGS } from "./abi-structs.ts";
 import { type CpuidEntry, encodeCpuid } from "./cpuid.ts";
@@ -70,6 +69,7 @@ export class Vcpu extends RunPage implements Disposable {
       libc.mmap(0, mmapSize, MMAN.PROT_READ | MMAN.PROT_WRITE, MMAN.MAP_SHARED, file, 0),
       `map vCPU ${id}`,
       "mmap",
+      "TSVMM_KVM_REFUSED",
     );
     return new Vcpu(id, file, mapping, mmapSize);
   }
@@ -147,22 +147,19 @@ export class Vcpu extends RunPage implements Disposable {
     // for this machine in the first KVM_RUN (kvm_mmu_post_init_vm, arch/x86/kvm/mmu/mmu.c). It would answer so again
     // and again.
     if (errno === ERRNO.EAGAIN && this.#isFresh) {
-      throw new SyscallError(
-        `run vCPU ${this.id}`,
-        "KVM_RUN",
-        "EAGAIN",
-        `KVM needs a thread of its own: ${THREAD_ADVICE}`,
-      );
+      const advice = `KVM needs a thread of its own: ${adviceOf("TSVMM_THREAD_LIMIT")}`;
+      throw new SyscallError(["TSVMM_THREAD_LIMIT", advice], `run vCPU ${this.id}`, "KVM_RUN", "EAGAIN");
     }
     if (errno === ERRNO.EINTR || errno === ERRNO.EAGAIN) return "interrupted";
     if (errno === ERRNO.EFAULT) return "fault";
-    throw new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", errnoName(errno), undefined, this.describeRegisters());
+    const name = errnoName(errno);
+    throw new SyscallError("TSVMM_VCPU_FAILED", `run vCPU ${this.id}`, "KVM_RUN", name, this.describeRegisters());
   }
 
   /** The error of a {@link run} that met a "fault" which cannot be resolved. */
   memoryFault(): SyscallError {
-    const advice = "guest memory could not be reached: a file behind it was cut short, or a device's memory is off";
-    return new SyscallError(`run vCPU ${this.id}`, "KVM_RUN", "EFAULT", advice, this.describeRegisters());
+    const action = `run vCPU ${this.id}`;
+    return new SyscallError("TSVMM_GUEST_MEMORY_LOST", action, "KVM_RUN", "EFAULT", this.describeRegisters());
   }
 
   /** General and control registers, for diagnostics. @throws SyscallError */
@@ -185,7 +182,7 @@ export class Vcpu extends RunPage implements Disposable {
 
   /** Unmaps the run page; no getter may be used afterwards. The descriptor stays open. */
   close(): void {
-    check(libc.munmap(this.#mapping, this.#mappingSize), `unmap vCPU ${this.id}`, "munmap");
+    check(libc.munmap(this.#mapping, this.#mappingSize), `unmap vCPU ${this.id}`, "munmap", "TSVMM_KVM_REFUSED");
   }
 
   [Symbol.dispose](): void {
@@ -193,7 +190,7 @@ export class Vcpu extends RunPage implements Disposable {
   }
 
   #struct(request: number, call: string, bytes: Uint8Array, what: string): void {
-    check(libc.ioctlStruct(this.#fd, request, bytes), `${what} of vCPU ${this.id}`, call);
+    check(libc.ioctlStruct(this.#fd, request, bytes), `${what} of vCPU ${this.id}`, call, "TSVMM_KVM_REFUSED");
   }
 
   #getMsr(index: number): bigint {
@@ -212,8 +209,8 @@ export class Vcpu extends RunPage implements Disposable {
     view.setUint32(MSRS.entries + MSR_ENTRY.index, index, true);
     view.setBigUint64(MSRS.entries + MSR_ENTRY.data, value, true);
     const action = `use MSR ${hex(index)} of vCPU ${this.id}`;
-    if (check(libc.ioctlStruct(this.#fd, request, bytes), action, call) !== 1) {
-      throw new HostError(`Cannot ${action}: ${call} does not know it`);
+    if (check(libc.ioctlStruct(this.#fd, request, bytes), action, call, "TSVMM_KVM_REFUSED") !== 1) {
+      throw new HostError("TSVMM_KVM_REFUSED", `Cannot ${action}: ${call} does not know it`);
     }
     return view.getBigUint64(MSRS.entries + MSR_ENTRY.data, true);
   }

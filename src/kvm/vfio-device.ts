@@ -38,7 +38,12 @@ export class KvmVfioDevice implements VfioFiles, Disposable {
     this.#file[0] = file;
     this.#attribute.setBigUint64(DEVICE_ATTR.attr, BigInt(attr), true);
     const bytes = new Uint8Array(this.#attribute.buffer);
-    check(libc.ioctlStruct(this.#fd, IOCTL.KVM_SET_DEVICE_ATTR, bytes), action, "KVM_SET_DEVICE_ATTR");
+    check(
+      libc.ioctlStruct(this.#fd, IOCTL.KVM_SET_DEVICE_ATTR, bytes),
+      action,
+      "KVM_SET_DEVICE_ATTR",
+      "TSVMM_KVM_REFUSED",
+    );
   }
 
   close(): void {

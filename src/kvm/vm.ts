@@ -1,7 +1,7 @@
 import type { MsiMessage } from "../base/signals.ts";
 import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd, type Gpa, type Gsi, type Hva, hex } from "../base/units.ts";
-import { check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
+import { type CausesByErrno, check, ERRNO, errnoName, SyscallError } from "../host/errors.ts";
 import { libc } from "../host/libc.ts";
 import {
   type CapabilityName,
@@ -35,6 +35,17 @@ export interface VmAddresses {
   readonly tss: Gpa;
   readonly identityMap: Gpa;
 }
+
+const SLOT_CAUSES: CausesByErrno = {
+  otherwise: "TSVMM_KVM_REFUSED",
+  EEXIST: ["TSVMM_KVM_REFUSED", "another slot overlaps it"],
+};
+
+const DOORBELL_CAUSES: CausesByErrno = {
+  otherwise: "TSVMM_KVM_REFUSED",
+  EEXIST: ["TSVMM_KVM_REFUSED", "another doorbell is there"],
+  ENOSPC: ["TSVMM_KVM_REFUSED", "the host allows 1000 a machine"],
+};
 
 /** First vector of each PIC as a BIOS leaves it. */
 const BIOS_VECTORS: readonly (readonly [chip: number, vector: number])[] = [
@@ -81,20 +92,36 @@ export class Vm implements Disposable {
   }
 
   #setUp({ tss, identityMap }: VmAddresses): void {
-    check(libc.ioctl(this.fd, IOCTL.KVM_SET_TSS_ADDR, tss), "set KVM's TSS address", "KVM_SET_TSS_ADDR");
+    check(
+      libc.ioctl(this.fd, IOCTL.KVM_SET_TSS_ADDR, tss),
+      "set KVM's TSS address",
+      "KVM_SET_TSS_ADDR",
+      "TSVMM_KVM_REFUSED",
+    );
     const address = structOf(8);
     address.view.setBigUint64(0, BigInt(identityMap), true);
     check(
       libc.ioctlStruct(this.fd, IOCTL.KVM_SET_IDENTITY_MAP_ADDR, address.bytes),
       "set KVM's identity map address",
       "KVM_SET_IDENTITY_MAP_ADDR",
+      "TSVMM_KVM_REFUSED",
     );
     // Before the first vCPU: its local APIC is made with it.
-    check(libc.ioctl(this.fd, IOCTL.KVM_CREATE_IRQCHIP, 0), "make the interrupt controllers", "KVM_CREATE_IRQCHIP");
+    check(
+      libc.ioctl(this.fd, IOCTL.KVM_CREATE_IRQCHIP, 0),
+      "make the interrupt controllers",
+      "KVM_CREATE_IRQCHIP",
+      "TSVMM_KVM_REFUSED",
+    );
     for (const [chip, vector] of BIOS_VECTORS) this.#setPicVector(chip, vector);
     const pit = structOf(PIT_CONFIG.size);
     pit.view.setUint32(PIT_CONFIG.flags, KVM_PIT_SPEAKER_DUMMY, true);
-    check(libc.ioctlStruct(this.fd, IOCTL.KVM_CREATE_PIT2, pit.bytes), "make the interval timer", "KVM_CREATE_PIT2");
+    check(
+      libc.ioctlStruct(this.fd, IOCTL.KVM_CREATE_PIT2, pit.bytes),
+      "make the interval timer",
+      "KVM_CREATE_PIT2",
+      "TSVMM_KVM_REFUSED",
+    );
   }
 
   /**
@@ -105,9 +132,9 @@ export class Vm implements Disposable {
     const { bytes, view } = structOf(IRQCHIP.size);
     view.setUint32(IRQCHIP.chip_id, chip, true);
     const action = `program PIC ${chip}`;
-    check(libc.ioctlStruct(this.fd, IOCTL.KVM_GET_IRQCHIP, bytes), action, "KVM_GET_IRQCHIP");
+    check(libc.ioctlStruct(this.fd, IOCTL.KVM_GET_IRQCHIP, bytes), action, "KVM_GET_IRQCHIP", "TSVMM_KVM_REFUSED");
     view.setUint8(IRQCHIP["chip.pic.irq_base"], vector);
-    check(libc.ioctlStruct(this.fd, IOCTL.KVM_SET_IRQCHIP, bytes), action, "KVM_SET_IRQCHIP");
+    check(libc.ioctlStruct(this.fd, IOCTL.KVM_SET_IRQCHIP, bytes), action, "KVM_SET_IRQCHIP", "TSVMM_KVM_REFUSED");
   }
 
   /** 0 when the capability is missing, else 1 or its own figure. */
@@ -116,6 +143,7 @@ export class Vm implements Disposable {
       libc.ioctl(this.fd, IOCTL.KVM_CHECK_EXTENSION, KVM_CAP[name]),
       `ask for ${name}`,
       "KVM_CHECK_EXTENSION",
+      "TSVMM_KVM_REFUSED",
     );
   }
 
@@ -125,8 +153,12 @@ export class Vm implements Disposable {
    * @param id Its APIC id too.
    */
   createVcpu(id: number): Fd {
-    const advice = { EINVAL: "the host allows fewer vCPUs", EEXIST: "the number is taken" };
-    return fd(check(libc.ioctl(this.fd, IOCTL.KVM_CREATE_VCPU, id), `make vCPU ${id}`, "KVM_CREATE_VCPU", advice));
+    const causes: CausesByErrno = {
+      otherwise: "TSVMM_KVM_REFUSED",
+      EINVAL: ["TSVMM_TOO_MANY_CPUS", "the host allows fewer vCPUs"],
+      EEXIST: ["TSVMM_KVM_REFUSED", "the number is taken"],
+    };
+    return fd(check(libc.ioctl(this.fd, IOCTL.KVM_CREATE_VCPU, id), `make vCPU ${id}`, "KVM_CREATE_VCPU", causes));
   }
 
   /** Sets a memory slot; a size of 0 deletes it. KVM API §4.35 */
@@ -138,13 +170,8 @@ export class Vm implements Disposable {
     view.setBigUint64(MEMORY_REGION.memory_size, BigInt(sizeBytes), true);
     view.setBigUint64(MEMORY_REGION.userspace_addr, BigInt(host), true);
     const action = `${sizeBytes === 0 ? "delete" : "set"} memory slot ${slot} at ${hex(address)}+${hex(sizeBytes)}`;
-    const advice = { EEXIST: "another slot overlaps it" };
-    check(
-      libc.ioctlStruct(this.fd, IOCTL.KVM_SET_USER_MEMORY_REGION, bytes),
-      action,
-      "KVM_SET_USER_MEMORY_REGION",
-      advice,
-    );
+    const result = libc.ioctlStruct(this.fd, IOCTL.KVM_SET_USER_MEMORY_REGION, bytes);
+    check(result, action, "KVM_SET_USER_MEMORY_REGION", SLOT_CAUSES);
   }
 
   /** Makes KVM put port writes into the ring of {@link CoalescedWrites} instead of exiting. KVM API §4.116 */
@@ -157,6 +184,7 @@ export class Vm implements Disposable {
       libc.ioctlStruct(this.fd, IOCTL.KVM_REGISTER_COALESCED_MMIO, bytes),
       `coalesce writes to port ${hex(port)}`,
       "KVM_REGISTER_COALESCED_MMIO",
+      "TSVMM_KVM_REFUSED",
     );
   }
 
@@ -166,6 +194,7 @@ export class Vm implements Disposable {
       libc.ioctlStruct(this.fd, IOCTL.KVM_SET_GSI_ROUTING, table),
       "set the interrupt routes",
       "KVM_SET_GSI_ROUTING",
+      "TSVMM_KVM_REFUSED",
     );
   }
 
@@ -190,7 +219,12 @@ export class Vm implements Disposable {
     view.setUint32(IRQFD.gsi, gsi, true);
     view.setUint32(IRQFD.flags, flags, true);
     view.setUint32(IRQFD.resamplefd, resample, true);
-    check(libc.ioctlStruct(this.fd, IOCTL.KVM_IRQFD, bytes), `${verb} an eventfd and GSI ${gsi}`, "KVM_IRQFD");
+    check(
+      libc.ioctlStruct(this.fd, IOCTL.KVM_IRQFD, bytes),
+      `${verb} an eventfd and GSI ${gsi}`,
+      "KVM_IRQFD",
+      "TSVMM_KVM_REFUSED",
+    );
   }
 
   /**
@@ -211,9 +245,8 @@ export class Vm implements Disposable {
     view.setUint32(IOEVENTFD.len, width, true);
     view.setUint32(IOEVENTFD.fd, file, true);
     view.setUint32(IOEVENTFD.flags, flags, true);
-    const advice = { EEXIST: "another doorbell is there", ENOSPC: "the host allows 1000 a machine" };
     const action = `${verb} a doorbell at ${hex(address)}`;
-    check(libc.ioctlStruct(this.fd, IOCTL.KVM_IOEVENTFD, bytes), action, "KVM_IOEVENTFD", advice);
+    check(libc.ioctlStruct(this.fd, IOCTL.KVM_IOEVENTFD, bytes), action, "KVM_IOEVENTFD", DOORBELL_CAUSES);
   }
 
   /**
@@ -224,7 +257,12 @@ export class Vm implements Disposable {
     const { bytes, view } = this.#irqLevel;
     view.setUint32(IRQ_LEVEL.irq, gsi, true);
     view.setUint32(IRQ_LEVEL.level, isHigh ? 1 : 0, true);
-    check(libc.ioctlStruct(this.fd, IOCTL.KVM_IRQ_LINE, bytes), `set the level of GSI ${gsi}`, "KVM_IRQ_LINE");
+    check(
+      libc.ioctlStruct(this.fd, IOCTL.KVM_IRQ_LINE, bytes),
+      `set the level of GSI ${gsi}`,
+      "KVM_IRQ_LINE",
+      "TSVMM_KVM_REFUSED",
+    );
   }
 
   /**
@@ -241,20 +279,17 @@ export class Vm implements Disposable {
     // KVM answers -1 for "no APIC took it", which errno shows as EPERM. The guest chooses the message, so that is no
     // error of ours.
     if (result < 0 && libc.errno() === ERRNO.EPERM) return false;
-    return check(result, "deliver a message-signalled interrupt", "KVM_SIGNAL_MSI") > 0;
+    return check(result, "deliver a message-signalled interrupt", "KVM_SIGNAL_MSI", "TSVMM_KVM_REFUSED") > 0;
   }
 
   /** Makes an in-kernel device; the caller owns the descriptor. KVM API §4.79 */
   createDevice(type: number, name: string): Fd {
     const { bytes, view } = structOf(CREATE_DEVICE.size);
     view.setUint32(CREATE_DEVICE.type, type, true);
-    const advice = { ENODEV: "the host kernel was built without it" };
-    check(
-      libc.ioctlStruct(this.fd, IOCTL.KVM_CREATE_DEVICE, bytes),
-      `make KVM's ${name} device`,
-      "KVM_CREATE_DEVICE",
-      advice,
-    );
+    check(libc.ioctlStruct(this.fd, IOCTL.KVM_CREATE_DEVICE, bytes), `make KVM's ${name} device`, "KVM_CREATE_DEVICE", {
+      otherwise: "TSVMM_KVM_REFUSED",
+      ENODEV: ["TSVMM_KVM_TOO_OLD", "the host kernel was built without it"],
+    });
     return fd(view.getUint32(CREATE_DEVICE.fd, true));
   }
 
@@ -270,16 +305,16 @@ export class Vm implements Disposable {
 
 /** KVM_CREATE_VM, again when a signal came in between: registering with the memory manager can be interrupted. */
 function createVm(kvm: Fd): number {
-  const advice: Readonly<Record<string, string>> = {
-    EBUSY: "another hypervisor holds the CPU's virtualization",
-    ENOMEM: "the host has too little memory",
+  const causes: CausesByErrno = {
+    otherwise: "TSVMM_KVM_REFUSED",
+    EBUSY: "TSVMM_KVM_BUSY",
+    ENOMEM: ["TSVMM_NO_MEMORY", "the host has too little memory"],
   };
   for (;;) {
     const result = libc.ioctl(kvm, IOCTL.KVM_CREATE_VM, 0);
     if (result >= 0) return result;
     const errno = libc.errno();
     if (errno === ERRNO.EINTR) continue;
-    const name = errnoName(errno);
-    throw new SyscallError("make a virtual machine", "KVM_CREATE_VM", name, advice[name]);
+    throw new SyscallError(causes, "make a virtual machine", "KVM_CREATE_VM", errnoName(errno));
   }
 }

@@ -48,7 +48,7 @@ function checkSize(name: string, { kind, index, sizeBytes }: BarRequest): void {
   if (sizeBytes <= MAX_BAR_BYTES[kind]) return;
   const bar = kind === "rom" ? "expansion ROM" : `BAR ${index} (${kind})`;
   const limit = `${hex(sizeBytes)} bytes, and ${hex(MAX_BAR_BYTES[kind])} are the most`;
-  throw new HostError(`Cannot use ${name}: its ${bar} has an impossible size: ${limit}`);
+  throw new HostError("TSVMM_DEVICE_UNUSABLE", `Cannot use ${name}: its ${bar} has an impossible size: ${limit}`);
 }
 
 /** PCI regions are powers of two; those of mediated devices need not be. */

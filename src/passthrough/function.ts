@@ -110,7 +110,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       undo.after(error);
       if (!(error instanceof RangeError)) throw error;
       // From the configuration space that is built as the device says: two capabilities in one place, for instance.
-      throw new HostError(`Cannot use ${this.name}: its configuration space makes no sense: ${error.message}`);
+      throw new HostError(
+        "TSVMM_DEVICE_UNUSABLE",
+        `Cannot use ${this.name}: its configuration space makes no sense: ${error.message}`,
+      );
     }
   }
 

@@ -122,18 +122,28 @@ export function parseRecording(text: string): DeviceRecording {
   try {
     parsed = JSON.parse(text);
   } catch (error) {
-    throw new SpecError("", `a recording has to be JSON: ${error instanceof Error ? error.message : String(error)}`);
+    throw new SpecError(
+      "TSVMM_RECORDING_INVALID",
+      "",
+      `a recording has to be JSON: ${error instanceof Error ? error.message : String(error)}`,
+    );
   }
   const top = record("", parsed);
   const { version, name } = top;
   const source = SOURCES.find((known) => known === top["source"]);
   if (version !== RECORDING_VERSION) {
-    throw new SpecError("version", `this program reads version ${RECORDING_VERSION}, not ${String(version)}`);
+    throw new SpecError(
+      "TSVMM_RECORDING_VERSION",
+      "version",
+      `this program reads version ${RECORDING_VERSION}, not ${String(version)}`,
+    );
   }
-  if (typeof name !== "string" || name === "") throw new SpecError("name", "a name is needed");
-  if (source === undefined) throw new SpecError("source", "is none of vfio, sysfs and made");
+  if (typeof name !== "string" || name === "")
+    throw new SpecError("TSVMM_RECORDING_INVALID", "name", "a name is needed");
+  if (source === undefined) throw new SpecError("TSVMM_RECORDING_INVALID", "source", "is none of vfio, sysfs and made");
   const configSpaceBytes = whole("configSpaceBytes", top["configSpaceBytes"]);
-  if (!CONFIG_SIZES.includes(configSpaceBytes)) throw new SpecError("configSpaceBytes", "is neither 256 nor 4096");
+  if (!CONFIG_SIZES.includes(configSpaceBytes))
+    throw new SpecError("TSVMM_RECORDING_INVALID", "configSpaceBytes", "is neither 256 nor 4096");
   const regions = list("regions", top["regions"]).map((item, at) => readRegion(`regions[${at}]`, item));
   unique(
     "regions",
@@ -166,26 +176,32 @@ function readRegion(where: string, item: unknown): RecordedRegion {
     flags: choices(`${where}.flags`, flags, REGION_FLAGS),
     msixMappable: msixMappable === true,
   };
-  if (region.index >= REGION_COUNT) throw new SpecError(`${where}.index`, `has to be under ${REGION_COUNT}`);
-  if (typeof msixMappable !== "boolean") throw new SpecError(`${where}.msixMappable`, "is neither true nor false");
+  if (region.index >= REGION_COUNT)
+    throw new SpecError("TSVMM_RECORDING_INVALID", `${where}.index`, `has to be under ${REGION_COUNT}`);
+  if (typeof msixMappable !== "boolean")
+    throw new SpecError("TSVMM_RECORDING_INVALID", `${where}.msixMappable`, "is neither true nor false");
   let end = 0;
   const areas = list(`${where}.mmapAreas`, mmapAreas).map((area, at) => {
     const place = `${where}.mmapAreas[${at}]`;
     const fields = record(place, area);
     const found = { offset: whole(`${place}.offset`, fields["offset"]), size: whole(`${place}.size`, fields["size"]) };
-    if (found.offset < end) throw new SpecError(place, "overlaps the area before it, or is out of order");
+    if (found.offset < end)
+      throw new SpecError("TSVMM_RECORDING_INVALID", place, "overlaps the area before it, or is out of order");
     end = found.offset + found.size;
-    if (found.size === 0 || end > region.size) throw new SpecError(place, "is empty or lies outside its region");
+    if (found.size === 0 || end > region.size)
+      throw new SpecError("TSVMM_RECORDING_INVALID", place, "is empty or lies outside its region");
     return found;
   });
-  if (areas.length > 0 && !region.flags.includes("mmap")) throw new SpecError(`${where}.flags`, "lack mmap");
+  if (areas.length > 0 && !region.flags.includes("mmap"))
+    throw new SpecError("TSVMM_RECORDING_INVALID", `${where}.flags`, "lack mmap");
   return { ...region, mmapAreas: areas };
 }
 
 function readInterrupt(where: string, item: unknown): RecordedInterrupt {
   const { kind, count, flags } = record(where, item);
   const found = INTERRUPT_KINDS.find((candidate) => candidate === kind);
-  if (found === undefined) throw new SpecError(`${where}.kind`, `is none of ${INTERRUPT_KINDS.join(", ")}`);
+  if (found === undefined)
+    throw new SpecError("TSVMM_RECORDING_INVALID", `${where}.kind`, `is none of ${INTERRUPT_KINDS.join(", ")}`);
   return {
     kind: found,
     count: whole(`${where}.count`, count),
@@ -196,43 +212,45 @@ function readInterrupt(where: string, item: unknown): RecordedInterrupt {
 function readLine(where: string, item: unknown, sizeBytes: number): string {
   const line = word(where, item);
   if (!/^[0-9a-f]{2,3}: [0-9a-f]{2}( [0-9a-f]{2}){15}$/.test(line)) {
-    throw new SpecError(where, "is not an offset, a colon and sixteen bytes in hexadecimal");
+    throw new SpecError("TSVMM_RECORDING_INVALID", where, "is not an offset, a colon and sixteen bytes in hexadecimal");
   }
   const offset = Number.parseInt(line, 16);
-  if (offset % LINE_BYTES !== 0 || offset >= sizeBytes) throw new SpecError(where, "has no offset in the space");
+  if (offset % LINE_BYTES !== 0 || offset >= sizeBytes)
+    throw new SpecError("TSVMM_RECORDING_INVALID", where, "has no offset in the space");
   return line;
 }
 
 function record(where: string, value: unknown): Readonly<Record<string, unknown>> {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new SpecError(where, "an object is needed");
+    throw new SpecError("TSVMM_RECORDING_INVALID", where, "an object is needed");
   }
   return Object.fromEntries(Object.entries(value));
 }
 
 function list(where: string, value: unknown): readonly unknown[] {
-  if (!Array.isArray(value)) throw new SpecError(where, "a list is needed");
+  if (!Array.isArray(value)) throw new SpecError("TSVMM_RECORDING_INVALID", where, "a list is needed");
   return value;
 }
 
 function word(where: string, value: unknown): string {
-  if (typeof value !== "string") throw new SpecError(where, "a text is needed");
+  if (typeof value !== "string") throw new SpecError("TSVMM_RECORDING_INVALID", where, "a text is needed");
   return value;
 }
 
 function whole(where: string, value: unknown): number {
   if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
-  throw new SpecError(where, "a whole number that is not negative is needed");
+  throw new SpecError("TSVMM_RECORDING_INVALID", where, "a whole number that is not negative is needed");
 }
 
 function choices<Choice extends string>(where: string, value: unknown, known: readonly Choice[]): readonly Choice[] {
   return list(where, value).map((item) => {
     const found = known.find((candidate) => candidate === item);
-    if (found === undefined) throw new SpecError(where, `${JSON.stringify(item)} is none of ${known.join(", ")}`);
+    if (found === undefined)
+      throw new SpecError("TSVMM_RECORDING_INVALID", where, `${JSON.stringify(item)} is none of ${known.join(", ")}`);
     return found;
   });
 }
 
 function unique(where: string, keys: readonly string[]): void {
-  if (new Set(keys).size !== keys.length) throw new SpecError(where, "one is given twice");
+  if (new Set(keys).size !== keys.length) throw new SpecError("TSVMM_RECORDING_INVALID", where, "one is given twice");
 }

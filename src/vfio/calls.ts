@@ -1,4 +1,4 @@
-import { type AdviceByErrno, type ErrnoName, errnoName, SyscallError } from "../host/errors.ts";
+import { type Causes, errnoName, SyscallError } from "../host/errors.ts";
 import type { Libc } from "../host/libc.ts";
 
 /** The C library calls that VFIO takes; tests play the kernel behind them. */
@@ -10,11 +10,9 @@ export type VfioLibc = Pick<Libc, "errno" | "ioctl" | "ioctlStruct" | "open" | "
  *
  * @throws SyscallError
  */
-export function checked(libc: VfioLibc, result: number, action: string, call: string, advice?: AdviceByErrno): number {
+export function checked(libc: VfioLibc, result: number, action: string, call: string, causes: Causes): number {
   if (result >= 0) return result;
-  const name = errnoName(libc.errno());
-  // Cast: a name that is not in the table simply has no advice.
-  throw new SyscallError(action, call, name, advice?.[name as ErrnoName]);
+  throw new SyscallError(causes, action, call, errnoName(libc.errno()));
 }
 
 /** The bytes of a struct of the kernel with their view; `argsz`, the first word of each VFIO struct, is filled in. */

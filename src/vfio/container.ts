@@ -1,11 +1,11 @@
 import type { Report } from "../base/backends.ts";
-import { HostError } from "../base/errors.ts";
+import { codeAndAdvice, HostError } from "../base/errors.ts";
 import type { DmaMapper, IovaRange, Mapping, VfioFiles } from "../base/mappings.ts";
 import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
-import { type AdviceByErrno, errnoName, SyscallError } from "../host/errors.ts";
-import { attachAdvice } from "../host-pci/attach-advice.ts";
+import { type CausesByErrno, errnoName, SyscallError } from "../host/errors.ts";
+import { attachCauses } from "../host-pci/attach-causes.ts";
 import {
   DMA_MAP,
   DMA_UNMAP,
@@ -26,14 +26,14 @@ import {
   VFIO_SET_IOMMU,
   VFIO_TYPE1v2_IOMMU,
 } from "./abi.ts";
-import { ADVICE } from "./advice.ts";
 import { checked, setU64, type VfioLibc, vfioStruct } from "./calls.ts";
+import { CAUSES, NO_IOMMU_DRIVER } from "./causes.ts";
 import { type IommuInfo, queryIommu } from "./iommu-info.ts";
 
 const CONTAINER_NODE = "/dev/vfio/vfio";
 
 /** Advice that depends on what the host is like, for errnos that have several causes; tests have their own host. */
-export type AttachAdviceOf = (group: number, hasOthers: boolean) => Pick<AdviceByErrno, "EPERM" | "EINVAL">;
+export type AttachCausesOf = (group: number, hasOthers: boolean) => Pick<CausesByErrno, "EPERM" | "EINVAL">;
 
 /**
  * The DMA address space that all passed-through devices of a machine share, and the IOMMU groups in it.
@@ -47,14 +47,14 @@ export class VfioContainer implements DmaMapper, Disposable {
   readonly #files: VfioFiles;
   readonly #report: Report;
   readonly #container: Fd;
-  readonly #adviceOf: AttachAdviceOf;
+  readonly #causesOf: AttachCausesOf;
   readonly #groups: Map<number, Fd> = new Map();
   readonly #mappings: Set<DmaMapping> = new Set();
   #info: IommuInfo | undefined;
   #isClosed = false;
 
-  private constructor(libc: VfioLibc, files: VfioFiles, report: Report, container: Fd, adviceOf: AttachAdviceOf) {
-    this.#adviceOf = adviceOf;
+  private constructor(libc: VfioLibc, files: VfioFiles, report: Report, container: Fd, causesOf: AttachCausesOf) {
+    this.#causesOf = causesOf;
     this.#libc = libc;
     this.#files = files;
     this.#report = report;
@@ -66,19 +66,27 @@ export class VfioContainer implements DmaMapper, Disposable {
     libc: VfioLibc,
     files: VfioFiles,
     report: Report,
-    adviceOf: AttachAdviceOf = attachAdvice,
+    causesOf: AttachCausesOf = attachCauses,
   ): VfioContainer {
     const action = "open the VFIO container";
     return allOrNothing((undo) => {
       const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-      const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, ADVICE.openNode));
+      const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, CAUSES.openNode));
       undo.add(() => libc.close(container));
-      const version = checked(libc, libc.ioctl(container, VFIO_GET_API_VERSION, 0), action, "VFIO_GET_API_VERSION");
-      if (version !== VFIO_API_VERSION) throw new HostError(`Cannot use VFIO: its API version is ${version}, not 0`);
+      const version = checked(
+        libc,
+        libc.ioctl(container, VFIO_GET_API_VERSION, 0),
+        action,
+        "VFIO_GET_API_VERSION",
+        "TSVMM_VFIO_REFUSED",
+      );
+      if (version !== VFIO_API_VERSION)
+        throw new HostError("TSVMM_VFIO_REFUSED", `Cannot use VFIO: its API version is ${version}, not 0`);
       if (libc.ioctl(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) !== 1) {
-        throw new HostError("Cannot use VFIO: it offers no type 1 v2 IOMMU", ADVICE.noIommuDriver);
+        const [code, advice] = codeAndAdvice(NO_IOMMU_DRIVER);
+        throw new HostError(code, "Cannot use VFIO: it offers no type 1 v2 IOMMU", advice);
       }
-      return new VfioContainer(libc, files, report, container, adviceOf);
+      return new VfioContainer(libc, files, report, container, causesOf);
     });
   }
 
@@ -129,18 +137,18 @@ export class VfioContainer implements DmaMapper, Disposable {
     const action = `take IOMMU group ${number}`;
     allOrNothing((undo) => {
       const opened = libc.open(node, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-      const group = fd(checked(libc, opened, action, `open ${node}`, ADVICE.openNode));
+      const group = fd(checked(libc, opened, action, `open ${node}`, CAUSES.openNode));
       undo.add(() => libc.close(group));
       this.#mustBeFree(number, group);
       const container = new Uint8Array(4);
       new DataView(container.buffer).setInt32(0, this.#container, true);
       const attached = libc.ioctlStruct(group, VFIO_GROUP_SET_CONTAINER, container);
-      if (attached < 0) checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", this.#attachAdvice(number));
+      if (attached < 0) checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", this.#attachCauses(number));
       undo.add(() => libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0));
       if (this.#groups.size === 0) {
         // Only a container with a group in it knows what IOMMU there is, and only once may it be told.
         const chosen = libc.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
-        if (chosen < 0) checked(libc, chosen, action, "VFIO_SET_IOMMU", this.#attachAdvice(number));
+        if (chosen < 0) checked(libc, chosen, action, "VFIO_SET_IOMMU", this.#attachCauses(number));
       }
       this.#info = queryIommu(libc, this.#container); // each group may narrow the ranges
       this.#files.addFile(group);
@@ -162,7 +170,7 @@ export class VfioContainer implements DmaMapper, Disposable {
     const name = vfToken === undefined ? bdf : `${bdf} vf_token=${vfToken}`;
     const device = this.#libc.ioctlStruct(groupFd, VFIO_GROUP_GET_DEVICE_FD, new TextEncoder().encode(`${name}\0`));
     if (device < 0)
-      checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", this.#openAdvice(group, vfToken));
+      checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", this.#openCauses(group, vfToken));
     if (!this.knowsAddresses) this.#info = queryIommu(this.#libc, this.#container);
     return fd(device);
   }
@@ -188,7 +196,7 @@ export class VfioContainer implements DmaMapper, Disposable {
     const action = `map ${name} for DMA at ${hex(address)}`;
     if (!this.canMap(address, sizeBytes)) {
       const ranges = this.iovaRanges.map((range) => `${hex(range.start)}-${hex(range.end)}`).join(", ");
-      throw new HostError(`Cannot ${action}: the IOMMU takes ${ranges} only`, ADVICE.outsideIommu);
+      throw new HostError("TSVMM_IOMMU_RANGE", `Cannot ${action}: the IOMMU takes ${ranges} only`);
     }
     const { bytes, view } = vfioStruct(DMA_MAP.size);
     view.setUint32(DMA_MAP.flags, VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE, true);
@@ -196,7 +204,7 @@ export class VfioContainer implements DmaMapper, Disposable {
     setU64(view, DMA_MAP.iova, address);
     setU64(view, DMA_MAP.map_size, sizeBytes);
     const result = this.#libc.ioctlStruct(this.#container, VFIO_IOMMU_MAP_DMA, bytes);
-    checked(this.#libc, result, action, "VFIO_IOMMU_MAP_DMA", ADVICE.mapDma);
+    checked(this.#libc, result, action, "VFIO_IOMMU_MAP_DMA", CAUSES.mapDma);
     const mapping = new DmaMapping(address, sizeBytes, () => {
       if (this.#mappings.delete(mapping)) this.#unmapDma(name, address, sizeBytes);
     });
@@ -222,14 +230,14 @@ export class VfioContainer implements DmaMapper, Disposable {
     this.close();
   }
 
-  #attachAdvice(number: number): AdviceByErrno {
-    return { ...ADVICE.attach, ...this.#adviceOf(number, this.#groups.size > 0) };
+  #attachCauses(number: number): CausesByErrno {
+    return { ...CAUSES.attach, ...this.#causesOf(number, this.#groups.size > 0) };
   }
 
   /** Of iommufd a device is asked only when it is opened what a group is asked of otherwise. */
-  #openAdvice(number: number, vfToken: string | undefined): AdviceByErrno {
-    const token = vfToken === undefined ? ADVICE.openDevice : { ...ADVICE.openDevice, ...ADVICE.openWithToken };
-    return this.knowsAddresses ? token : { ...token, ...this.#adviceOf(number, this.#groups.size > 1) };
+  #openCauses(number: number, vfToken: string | undefined): CausesByErrno {
+    const token = vfToken === undefined ? CAUSES.openDevice : { ...CAUSES.openDevice, ...CAUSES.openWithToken };
+    return this.knowsAddresses ? token : { ...token, ...this.#causesOf(number, this.#groups.size > 1) };
   }
 
   #forget(number: number, group: Fd): void {
@@ -265,16 +273,14 @@ export class VfioContainer implements DmaMapper, Disposable {
   #mustBeFree(number: number, group: Fd): void {
     const { bytes, view } = vfioStruct(GROUP_STATUS.size);
     const result = this.#libc.ioctlStruct(group, VFIO_GROUP_GET_STATUS, bytes);
-    checked(this.#libc, result, `examine IOMMU group ${number}`, "VFIO_GROUP_GET_STATUS");
+    checked(this.#libc, result, `examine IOMMU group ${number}`, "VFIO_GROUP_GET_STATUS", "TSVMM_VFIO_REFUSED");
     const flags = view.getUint32(GROUP_STATUS.flags, true);
     if ((flags & VFIO_GROUP_FLAGS_VIABLE) === 0) {
-      throw new HostError(
-        `Cannot take IOMMU group ${number}: a host driver still has a device in it`,
-        ADVICE.notViable,
-      );
+      const found = "a host driver still has a device in it";
+      throw new HostError("TSVMM_GROUP_NOT_VIABLE", `Cannot take IOMMU group ${number}: ${found}`);
     }
     if ((flags & VFIO_GROUP_FLAGS_CONTAINER_SET) !== 0) {
-      throw new HostError(`Cannot take IOMMU group ${number}: it is in another container`, ADVICE.openNode.EBUSY);
+      throw new HostError("TSVMM_GROUP_BUSY", `Cannot take IOMMU group ${number}: it is in another container`);
     }
   }
 
@@ -283,7 +289,12 @@ export class VfioContainer implements DmaMapper, Disposable {
     setU64(view, DMA_UNMAP.iova, address);
     setU64(view, DMA_UNMAP.unmap_size, sizeBytes);
     if (this.#libc.ioctlStruct(this.#container, VFIO_IOMMU_UNMAP_DMA, bytes) >= 0) return;
-    const error = new SyscallError(`unmap ${name} for DMA`, "VFIO_IOMMU_UNMAP_DMA", errnoName(this.#libc.errno()));
+    const error = new SyscallError(
+      "TSVMM_DMA_REFUSED",
+      `unmap ${name} for DMA`,
+      "VFIO_IOMMU_UNMAP_DMA",
+      errnoName(this.#libc.errno()),
+    );
     // Going on would let the device write into memory that is about to be someone else's; the caller decides what to
     // stop.
     throw error;

@@ -2,7 +2,6 @@ import { HostError } from "../base/errors.ts";
 import { UndoStack } from "../base/undo-stack.ts";
 import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
-import type { AdviceByErrno } from "../host/errors.ts";
 import { HostMapping } from "../host/memory/mapping.ts";
 import {
   type DeviceBackend,
@@ -24,13 +23,10 @@ import {
   VFIO_DEVICE_SET_IRQS,
 } from "./abi.ts";
 import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
+import { CAUSES } from "./causes.ts";
 import { type BusResettable, type OwnReset, queryResetSet, type ResetMember, resetBusOf } from "./hot-reset.ts";
 import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
 import { queryRegion, type VfioRegion } from "./region.ts";
-
-const SET_IRQS_ADVICE: AdviceByErrno = {
-  ENOSPC: "the host has no interrupt vectors left: give guests fewer queues, or fewer devices",
-};
 
 /** The kernel maps device memory in pages of this size where addresses allow. */
 const HUGE_PAGE: number = 2 * MIB;
@@ -66,9 +62,16 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     undo.add(() => libc.close(device));
     try {
       const { bytes, view } = vfioStruct(DEVICE_INFO.size);
-      checked(libc, libc.ioctlStruct(device, VFIO_DEVICE_GET_INFO, bytes), `examine ${name}`, "VFIO_DEVICE_GET_INFO");
+      checked(
+        libc,
+        libc.ioctlStruct(device, VFIO_DEVICE_GET_INFO, bytes),
+        `examine ${name}`,
+        "VFIO_DEVICE_GET_INFO",
+        "TSVMM_VFIO_REFUSED",
+      );
       const flags = view.getUint32(DEVICE_INFO.flags, true);
-      if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0) throw new HostError(`Cannot use ${name}: it is not a PCI device`);
+      if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0)
+        throw new HostError("TSVMM_DEVICE_UNUSABLE", `Cannot use ${name}: it is not a PCI device`);
       this.#canReset = (flags & VFIO_DEVICE_FLAGS_RESET) !== 0;
       // VFIO_DEVICE_RESET takes the first method that works, and a trip through D3 always does.
       this.ownReset = !this.#canReset ? "none" : resetMethods[0] === "pm" ? "power" : "full";
@@ -127,10 +130,8 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     const granted = this.#setIrqs(kind, { kind: "trigger", start, eventFds: triggers }, `arm ${end} ${kind} vectors`);
     // Not an error to the kernel, which has undone it all and says how many it could have given.
     if (granted > 0) {
-      throw new HostError(
-        `Cannot arm ${end} ${kind} vectors of ${this.name}: the host has ${granted} left`,
-        SET_IRQS_ADVICE.ENOSPC,
-      );
+      const action = `arm ${end} ${kind} vectors of ${this.name}`;
+      throw new HostError("TSVMM_NO_VECTORS", `Cannot ${action}: the host has ${granted} left`);
     }
   }
 
@@ -162,7 +163,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
   reset(): ResetMethod | false {
     if (!this.#canReset) return false;
     const result = this.#libc.ioctl(this.#device, VFIO_DEVICE_RESET, 0);
-    checked(this.#libc, result, `reset ${this.name}`, "VFIO_DEVICE_RESET");
+    checked(this.#libc, result, `reset ${this.name}`, "VFIO_DEVICE_RESET", "TSVMM_RESET_FAILED");
     return this.#resetMethod;
   }
 
@@ -191,7 +192,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
 
   #setIrqs(kind: InterruptKind, action: IrqAction, what: string): number {
     const result = this.#libc.ioctlStruct(this.#device, VFIO_DEVICE_SET_IRQS, encodeIrqSet(kind, action));
-    return checked(this.#libc, result, `${what} of ${this.name}`, "VFIO_DEVICE_SET_IRQS", SET_IRQS_ADVICE);
+    return checked(this.#libc, result, `${what} of ${this.name}`, "VFIO_DEVICE_SET_IRQS", CAUSES.setInterrupts);
   }
 }
 

@@ -112,5 +112,5 @@ export class GroupSource implements DeviceSource, Disposable {
 /** @throws HostError for a function without an IOMMU. */
 function groupOf({ bdf, group, isNoIommuGroup }: SourceFunction): number {
   if (group !== undefined && !isNoIommuGroup) return group;
-  throw new HostError(`Cannot pass ${bdf} through: no IOMMU translates for it`);
+  throw new HostError("TSVMM_NO_IOMMU", `Cannot pass ${bdf} through: no IOMMU translates for it`);
 }

@@ -10,8 +10,8 @@ import {
   VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
   VFIO_DEVICE_PCI_HOT_RESET,
 } from "./abi.ts";
-import { ADVICE } from "./advice.ts";
 import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
+import { CAUSES } from "./causes.ts";
 
 /** A function that a reset of the bus or slot hits. */
 export interface ResetMember {
@@ -51,7 +51,14 @@ export function queryResetSet(libc: VfioLibc, device: Fd, name: string): readonl
     const needed = view.getUint32(HOT_RESET_INFO.count, true);
     // More than asked for: the kernel says how many. Any other answer would be asked again without end.
     if (errno === "ENOSPC" && needed > count) count = needed;
-    else checked(libc, -1, `ask what shares a reset with ${name}`, "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO");
+    else
+      checked(
+        libc,
+        -1,
+        `ask what shares a reset with ${name}`,
+        "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO",
+        "TSVMM_VFIO_REFUSED",
+      );
   }
 }
 
@@ -79,7 +86,7 @@ export function resetBusOf(libc: VfioLibc, device: Fd, name: string, groups: rea
   view.setUint32(HOT_RESET.count, groups.length, true);
   for (const [index, group] of groups.entries()) view.setInt32(HOT_RESET.group_fds + 4 * index, group, true);
   const result = libc.ioctlStruct(device, VFIO_DEVICE_PCI_HOT_RESET, bytes);
-  checked(libc, result, `reset the bus of ${name}`, "VFIO_DEVICE_PCI_HOT_RESET", ADVICE.resetBus);
+  checked(libc, result, `reset the bus of ${name}`, "VFIO_DEVICE_PCI_HOT_RESET", CAUSES.resetBus);
 }
 
 /**

@@ -33,7 +33,7 @@ export function queryIommu(libc: VfioLibc, container: Fd): IommuInfo {
   for (;;) {
     const { bytes, view } = vfioStruct(sizeBytes);
     const result = libc.ioctlStruct(container, VFIO_IOMMU_GET_INFO, bytes);
-    checked(libc, result, "ask what the IOMMU can map", "VFIO_IOMMU_GET_INFO");
+    checked(libc, result, "ask what the IOMMU can map", "VFIO_IOMMU_GET_INFO", "TSVMM_VFIO_REFUSED");
     const needed = view.getUint32(IOMMU_TYPE1_INFO.argsz, true);
     if (needed <= sizeBytes) return parseIommu(view);
     sizeBytes = needed;

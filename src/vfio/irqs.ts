@@ -44,7 +44,7 @@ export function queryInterrupt(libc: VfioLibc, device: Fd, name: string, kind: I
   view.setUint32(IRQ_INFO.index, IRQ_INDEX[kind], true);
   const result = libc.ioctlStruct(device, VFIO_DEVICE_GET_IRQ_INFO, bytes);
   if (result < 0 && errnoName(libc.errno()) === "EINVAL") return NO_INTERRUPT;
-  checked(libc, result, `ask for the ${kind} interrupts of ${name}`, "VFIO_DEVICE_GET_IRQ_INFO");
+  checked(libc, result, `ask for the ${kind} interrupts of ${name}`, "VFIO_DEVICE_GET_IRQ_INFO", "TSVMM_VFIO_REFUSED");
   return parseInterrupt(view);
 }
 

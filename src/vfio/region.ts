@@ -35,7 +35,7 @@ export function queryRegion(libc: VfioLibc, device: Fd, name: string, index: num
     view.setUint32(REGION_INFO.index, index, true);
     const result = libc.ioctlStruct(device, VFIO_DEVICE_GET_REGION_INFO, bytes);
     if (result < 0 && errnoName(libc.errno()) === "EINVAL") return undefined;
-    checked(libc, result, `ask for region ${index} of ${name}`, "VFIO_DEVICE_GET_REGION_INFO");
+    checked(libc, result, `ask for region ${index} of ${name}`, "VFIO_DEVICE_GET_REGION_INFO", "TSVMM_VFIO_REFUSED");
     const needed = view.getUint32(REGION_INFO.argsz, true);
     if (needed <= sizeBytes) return parseRegion(view, index);
     sizeBytes = needed; // the kernel says how much room the chain needs

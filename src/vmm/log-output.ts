@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync, writeSync } from "node:fs";
-import { errnoOf, openError, SpecError } from "../base/errors.ts";
+import { adviceOf, errnoOf, openError, SpecError } from "../base/errors.ts";
 import { printable } from "../base/printable.ts";
 import { fd } from "../base/units.ts";
 import { reopenNonblocking } from "../host/char/terminal.ts";
@@ -156,6 +156,10 @@ function openFile(path: string): number {
     return openSync(path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_NOCTTY, 0o666);
   } catch (error) {
     if (errnoOf(error) !== "ENXIO") throw openError("log.file", path, error);
-    throw new SpecError("log.file", `Cannot open ${path}: ENXIO (nobody reads this pipe: start the reader first)`);
+    throw new SpecError(
+      "TSVMM_PIPE_UNREAD",
+      "log.file",
+      `Cannot open ${path}: ENXIO (${adviceOf("TSVMM_PIPE_UNREAD")})`,
+    );
   }
 }

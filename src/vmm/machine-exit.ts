@@ -1,3 +1,4 @@
+import { HostError } from "../base/errors.ts";
 import type { GuestEvent } from "./shared/messages.ts";
 
 /** How a machine ended. */
@@ -34,6 +35,13 @@ export function exitOf(
       return event satisfies never;
   }
 }
+
+const SILENT_TRIPLE_FAULT =
+  "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
+
+/** The error of a guest that takes a triple fault before its first access to a device. */
+export const silentTripleFault = (kernel: string): HostError =>
+  new HostError("TSVMM_TRIPLE_FAULT", `Cannot boot ${kernel}: ${SILENT_TRIPLE_FAULT}`);
 
 /** The end that an error makes. */
 export const failure = (error: Error): MachineExit => ({ status: 1, reason: "failed", text: error.message, error });

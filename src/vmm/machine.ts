@@ -16,7 +16,7 @@ import type { MachineTrace, TraceOptions } from "./control/traces.ts";
 import { defer } from "./control/worker-link.ts";
 import { createLogger, type Logger, logFiles } from "./log.ts";
 import type { MachineEvents, MachineOptions, MachineStatistics } from "./machine-api.ts";
-import { exitOf, failure, type MachineExit, withMore } from "./machine-exit.ts";
+import { exitOf, failure, type MachineExit, silentTripleFault, withMore } from "./machine-exit.ts";
 import { createMailboxes } from "./shared/mailbox.ts";
 import type { Channel, GuestEvent, LogLevel, VcpuStop } from "./shared/messages.ts";
 import type { MachinePlan } from "./shared/plan.ts";
@@ -33,8 +33,6 @@ const DEVICE_DEADLINE = 30_000;
 /** What threads have at least to end in, where the devices took all of that. */
 const LAST_CHANCE = 1000;
 /** A guest that dies without having touched any device is not restarted. */
-const SILENT_TRIPLE_FAULT =
-  "the guest triple-faulted before it touched any device; is the kernel built for this machine?";
 
 /** @throws SyscallError; the log is closed then. */
 function makeDoorbell(logger: Logger): EventFd {
@@ -173,8 +171,8 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
     const machine = new Machine(completeSpec(input, logFiles(options.log)), options);
     await machine.#begin(async () => void (await machine.#assemble()), options.signal);
     await machine.stop("described");
-    if (machine.#plan === undefined) throw new HostError("Cannot describe the machine: it ended before it was made");
-    return machine.#plan;
+    if (machine.#plan !== undefined) return machine.#plan;
+    throw new HostError("TSVMM_MACHINE_OFF", "Cannot describe the machine: it ended before it was made");
   }
 
   /** What the machine is made of, since its first start. */
@@ -314,7 +312,7 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
     if (error !== undefined) return this.#fail(error);
     const counts = this.#cpus.counts();
     const hasTouchedDevices = counts.portRead + counts.portWrite + counts.mmioRead + counts.mmioWrite > 0;
-    if (!hasTouchedDevices) return this.#fail(new HostError(`Cannot boot ${this.spec.kernel}: ${SILENT_TRIPLE_FAULT}`));
+    if (!hasTouchedDevices) return this.#fail(silentTripleFault(this.spec.kernel));
     this.#log("warn", "triple fault: the guest resets", { vcpu });
     this.#reset();
   }

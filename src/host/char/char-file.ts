@@ -4,15 +4,16 @@ import { fileId } from "../../base/file-id.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { type Fd, fd } from "../../base/units.ts";
 import { FCNTL } from "../constants.ts";
-import { type AdviceByErrno, check, ERRNO } from "../errors.ts";
+import { type CausesByErrno, check, ERRNO } from "../errors.ts";
 import { libc } from "../libc.ts";
 import { CharStream } from "./char-stream.ts";
 
-const ADVICE: AdviceByErrno = {
-  ENOENT: "its directory does not exist",
-  EACCES: "this user may not write there",
-  EISDIR: "it is a directory: give a file",
-  ENXIO: "nobody reads this pipe: start the reader first",
+const CAUSES: CausesByErrno = {
+  otherwise: "TSVMM_OUTPUT_FILE",
+  ENOENT: ["TSVMM_FILE_ABSENT", "its directory does not exist"],
+  EACCES: ["TSVMM_FILE_DENIED", "this user may not write there"],
+  EISDIR: ["TSVMM_FILE_KIND", "it is a directory: give a file"],
+  ENXIO: "TSVMM_PIPE_UNREAD",
 };
 
 /**
@@ -44,7 +45,7 @@ export class CharFile implements CharBackend, Disposable {
     let file = libc.open(path, flags, 0);
     this.#isNew = file < 0 && libc.errno() === ERRNO.ENOENT;
     if (this.#isNew) file = libc.open(path, flags | O_CREAT, 0o644);
-    this.#file = fd(check(file, this.#action, "open", ADVICE));
+    this.#file = fd(check(file, this.#action, "open", CAUSES));
     this.#stream = new CharStream({ name, watcher, report, output: this.#file });
   }
 
@@ -58,7 +59,10 @@ export class CharFile implements CharBackend, Disposable {
     if (this.#hasBegun) return;
     this.#hasBegun = true;
     if (!fstatSync(this.#file).isFile()) return;
-    check(libc.ftruncate(this.#file, 0), `empty ${this.#path}`, "ftruncate", { EPERM: "it may only be appended to" });
+    check(libc.ftruncate(this.#file, 0), `empty ${this.#path}`, "ftruncate", {
+      otherwise: "TSVMM_OUTPUT_FILE",
+      EPERM: ["TSVMM_FILE_DENIED", "it may only be appended to"],
+    });
   }
 
   write(bytes: Uint8Array): void {

@@ -33,9 +33,14 @@ export class RawTerminal {
   static enter(descriptor: Fd): RawTerminal | undefined {
     if (!isTerminal(descriptor)) return undefined;
     const saved = new Uint8Array(TERMIOS_STATE.size);
-    check(libc.tcgetattr(descriptor, saved), "read the terminal's mode", "tcgetattr");
+    check(libc.tcgetattr(descriptor, saved), "read the terminal's mode", "tcgetattr", "TSVMM_TERMINAL");
     const raw = rawState(saved, true);
-    check(libc.tcsetattr(descriptor, TERMIOS.TCSANOW, raw), "put the terminal into raw mode", "tcsetattr");
+    check(
+      libc.tcsetattr(descriptor, TERMIOS.TCSANOW, raw),
+      "put the terminal into raw mode",
+      "tcsetattr",
+      "TSVMM_TERMINAL",
+    );
     return new RawTerminal(descriptor, saved);
   }
 

@@ -1,6 +1,6 @@
 import { fstatSync, readFileSync, type Stats, statSync } from "node:fs";
 import type { Report } from "../../base/backends.ts";
-import { errnoOf, HostError } from "../../base/errors.ts";
+import { errnoOf, fileErrorCode, HostError } from "../../base/errors.ts";
 import { allOrNothing } from "../../base/undo-stack.ts";
 import { alignDown, alignUp, type Fd, fd, KIB } from "../../base/units.ts";
 import { BLOCK, FALLOC, FCNTL, FLOCK } from "../constants.ts";
@@ -57,15 +57,24 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
   if (isBlockDevice && !isReadOnly) flags |= FCNTL.O_EXCL;
   const file = fd(
     check(libc.open(path, flags, 0), `open disk image ${path}`, "open", {
-      EACCES: isReadOnly
-        ? "this user may not read it"
-        : "this user may not write it: change its permissions, or give readonly=on",
-      EPERM: isReadOnly ? "this user may not read it" : "it may not be written: give readonly=on",
-      EROFS: "its file system is read-only: give readonly=on",
-      EBUSY: "the host uses it: unmount it, or give readonly=on",
-      ...(options.isDirect ? { EINVAL: "its file system knows no direct I/O: leave direct=on out" } : {}),
-      ETXTBSY: "it is in use as a program or swap file",
-      ENXIO: "there is no such device",
+      otherwise: "TSVMM_DISK_IO",
+      EACCES: [
+        "TSVMM_DISK_DENIED",
+        isReadOnly
+          ? "this user may not read it"
+          : "this user may not write it: change its permissions, or give readonly=on",
+      ],
+      EPERM: [
+        "TSVMM_DISK_DENIED",
+        isReadOnly ? "this user may not read it" : "it may not be written: give readonly=on",
+      ],
+      EROFS: ["TSVMM_DISK_DENIED", "its file system is read-only: give readonly=on"],
+      EBUSY: ["TSVMM_DISK_IN_USE", "the host uses it: unmount it, or give readonly=on"],
+      ...(options.isDirect
+        ? { EINVAL: ["TSVMM_DISK_DIRECT", "its file system knows no direct I/O: leave direct=on out"] }
+        : {}),
+      ETXTBSY: ["TSVMM_DISK_IN_USE", "it is in use as a program or swap file"],
+      ENXIO: ["TSVMM_FILE_ABSENT", "there is no such device"],
     }),
   );
   return allOrNothing((undo) => {
@@ -78,10 +87,7 @@ export function openDiskImage(options: DiskImageOptions): DiskImage {
     // A file's last block is filled up. A device has no more than it has.
     const shownBytes = isBlockDevice ? alignDown(sizeBytes, blockSizeBytes) : alignUp(sizeBytes, blockSizeBytes);
     if (sizeBytes < SECTOR || shownBytes === 0) {
-      throw new HostError(
-        `Cannot use ${path} as a disk: it has ${sizeBytes} bytes`,
-        "make it larger, for example with truncate -s 1G",
-      );
+      throw new HostError("TSVMM_DISK_SIZE", `Cannot use ${path} as a disk: it has ${sizeBytes} bytes`);
     }
     if (shownBytes < sizeBytes) {
       const tail = sizeBytes - shownBytes;
@@ -107,16 +113,21 @@ function kindOf(path: string): Stats {
   } catch (error) {
     if (errnoOf(error) === "ENOENT") {
       throw new HostError(
+        "TSVMM_FILE_ABSENT",
         `Cannot use ${path} as a disk: there is no such file`,
         "make one, for example with truncate -s 1G",
       );
     }
     const text = error instanceof Error ? error.message : String(error);
-    throw new HostError(`Cannot use ${path} as a disk: ${text}`);
+    throw new HostError(fileErrorCode(errnoOf(error)), `Cannot use ${path} as a disk: ${text}`);
   }
   if (found.isFile() || found.isBlockDevice()) return found;
   const kind = found.isDirectory() ? "a directory" : "neither a file nor a block device";
-  throw new HostError(`Cannot use ${path} as a disk: it is ${kind}`, "give a raw image file or a block device");
+  throw new HostError(
+    "TSVMM_FILE_KIND",
+    `Cannot use ${path} as a disk: it is ${kind}`,
+    "give a raw image file or a block device",
+  );
 }
 
 /**
@@ -130,7 +141,7 @@ function lock(file: Fd, options: DiskImageOptions): void {
   if (libc.fcntlStruct(file, FCNTL.F_OFD_SETLK, new Uint8Array(request.buffer)) === 0) return;
   const errno = libc.errno();
   if (errno === ERRNO.EAGAIN || errno === ERRNO.EACCES) {
-    throw new HostError(`Cannot lock disk image ${options.path}: it is in use`, SHARE_ADVICE);
+    throw new HostError("TSVMM_DISK_LOCKED", `Cannot lock disk image ${options.path}: it is in use`, SHARE_ADVICE);
   }
   options.report(
     "warn",
@@ -140,7 +151,12 @@ function lock(file: Fd, options: DiskImageOptions): void {
 
 function blockDeviceSize(file: Fd, path: string): number {
   const size = new DataView(new ArrayBuffer(8));
-  check(libc.ioctlStruct(file, BLOCK.BLKGETSIZE64, new Uint8Array(size.buffer)), `read the size of ${path}`, "ioctl");
+  check(
+    libc.ioctlStruct(file, BLOCK.BLKGETSIZE64, new Uint8Array(size.buffer)),
+    `read the size of ${path}`,
+    "ioctl",
+    "TSVMM_DISK_IO",
+  );
   return Number(size.getBigUint64(0, true));
 }
 
@@ -150,6 +166,7 @@ function logicalBlockSize(file: Fd, path: string): number {
     libc.ioctlStruct(file, BLOCK.BLKSSZGET, new Uint8Array(size.buffer)),
     `read the block size of ${path}`,
     "ioctl",
+    "TSVMM_DISK_IO",
   );
   return size.getUint32(0, true);
 }
@@ -161,9 +178,9 @@ function directBlockSize(file: Fd, path: string): number {
     const bytes = new Uint8Array(probe.view());
     for (let size = SECTOR; size <= 4096; size *= 2) {
       if (libc.pread(file, bytes.subarray(size, 2 * size), size, 0) >= 0) return size;
-      if (libc.errno() !== ERRNO.EINVAL) check(-1, `read disk image ${path}`, "pread");
+      if (libc.errno() !== ERRNO.EINVAL) check(-1, `read disk image ${path}`, "pread", "TSVMM_DISK_IO");
     }
-    throw new HostError(`Cannot read ${path} directly: no block size up to 4096 works`, "leave direct=on out");
+    throw new HostError("TSVMM_DISK_DIRECT", `Cannot read ${path} directly: no block size up to 4096 works`);
   } finally {
     probe.unmap();
   }

@@ -62,7 +62,12 @@ export class StorageWorker {
       timer = setTimeout(() => {
         // Where this thread was busy meanwhile, the worker's message is still to be looked at.
         if (this.#ring.stage !== STORAGE_STAGE.loading) return;
-        reject(new HostError(`Cannot start ${this.#name}: it is not ready after ${timeoutMs / 1000} s`));
+        reject(
+          new HostError(
+            "TSVMM_THREAD_START",
+            `Cannot start ${this.#name}: it is not ready after ${timeoutMs / 1000} s`,
+          ),
+        );
       }, timeoutMs);
     });
     try {

@@ -60,7 +60,11 @@ export class SlowSource implements EntropyBackend {
       // It cannot say why it does not run: its errors need an event loop that turns. Where one does, it is said below.
       thread.on("error", () => undefined);
       if (!this.#buffer.waitUntilServing(worker.timeoutMs)) {
-        throw new HostError(`Cannot start ${name}: it does not run after ${worker.timeoutMs / 1000} s`, START_ADVICE);
+        throw new HostError(
+          "TSVMM_THREAD_START",
+          `Cannot start ${name}: it does not run after ${worker.timeoutMs / 1000} s`,
+          START_ADVICE,
+        );
       }
     } catch (error) {
       throw undo.after(error);

@@ -11,7 +11,7 @@ import type { HostMapping } from "./mapping.ts";
  */
 export class CheckedMapping implements Disposable {
   readonly #mapping: HostMapping;
-  readonly #pid: number = check(libc.getpid(), "find the process's number", "getpid");
+  readonly #pid: number = check(libc.getpid(), "find the process's number", "getpid", "TSVMM_HOST_CALL");
   readonly #local: IovecArray = new IovecArray(1);
   readonly #remote: IovecArray = new IovecArray(1);
 

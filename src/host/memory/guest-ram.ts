@@ -229,9 +229,15 @@ export class GuestRam implements GuestMemory, Disposable {
       this.#iovec.set(0, target + done, Math.min(sizeBytes - done, GIB));
       const count = libc.preadv(file, this.#iovec.bytes, 1, fileOffset + done);
       if (count < 0 && libc.errno() === ERRNO.EINTR) continue;
-      check(count, `read ${hex(sizeBytes)} bytes at ${hex(fileOffset)} into guest RAM`, "preadv");
+      check(
+        count,
+        `read ${hex(sizeBytes)} bytes at ${hex(fileOffset)} into guest RAM`,
+        "preadv",
+        "TSVMM_FILE_UNREADABLE",
+      );
       if (count === 0) {
         throw new HostError(
+          "TSVMM_FILE_UNREADABLE",
           `Cannot read ${hex(sizeBytes)} bytes at ${hex(fileOffset)}: the file ends after ${hex(done)}`,
         );
       }

@@ -2,7 +2,7 @@ import { invariant } from "../../base/invariant.ts";
 import { allOrNothing } from "../../base/undo-stack.ts";
 import { alignUp, type Fd, type Hva, hex, hva, isPowerOfTwo, PAGE_SIZE } from "../../base/units.ts";
 import { MMAN } from "../constants.ts";
-import { type AdviceByErrno, check } from "../errors.ts";
+import { type Causes, check } from "../errors.ts";
 import { libc, MAX_VIEW_SIZE } from "../libc.ts";
 
 /** How to map; all of it is optional. */
@@ -18,8 +18,8 @@ export interface MappingOptions {
   readonly alignment?: number;
   /** What the address leaves when it is divided by the alignment: a multiple of the page size; 0 when absent. */
   readonly remainder?: number;
-  /** What the user can do when mmap fails. */
-  readonly advice?: AdviceByErrno;
+  /** What it means when mmap fails; that memory is short when absent. */
+  readonly causes?: Causes;
 }
 
 /**
@@ -73,8 +73,9 @@ export class HostMapping implements Disposable {
     const protection = options.protection ?? MMAN.PROT_READ | MMAN.PROT_WRITE;
     const flags = sharing | (options.flags ?? 0);
     const action = `map ${name} (${hex(sizeBytes)} bytes)`;
+    const causes = options.causes ?? "TSVMM_NO_MEMORY";
     if (alignment <= PAGE_SIZE) {
-      const found = check(libc.mmap(0, sizeBytes, protection, flags, file, offset), action, "mmap", options.advice);
+      const found = check(libc.mmap(0, sizeBytes, protection, flags, file, offset), action, "mmap", causes);
       return new HostMapping(name, hva(found), sizeBytes);
     }
     // Reserve more addresses than needed, put the mapping at the aligned one among them, give the rest back.
@@ -82,11 +83,11 @@ export class HostMapping implements Disposable {
     const reservedBytes = mappedBytes + alignment;
     const reserve = MMAN.MAP_PRIVATE | MMAN.MAP_ANONYMOUS | MMAN.MAP_NORESERVE;
     const { reserved, address } = allOrNothing((undo) => {
-      const reserved = check(libc.mmap(0, reservedBytes, MMAN.PROT_NONE, reserve, -1, 0), action, "mmap");
+      const reserved = check(libc.mmap(0, reservedBytes, MMAN.PROT_NONE, reserve, -1, 0), action, "mmap", causes);
       undo.add(() => libc.munmap(reserved, reservedBytes));
       const address = alignUp(reserved - remainder, alignment) + remainder;
       const result = libc.mmap(address, sizeBytes, protection, flags | MMAN.MAP_FIXED, file, offset);
-      check(result, action, "mmap", options.advice);
+      check(result, action, "mmap", causes);
       return { reserved, address };
     });
     if (address > reserved) libc.munmap(reserved, address - reserved);
@@ -142,14 +143,14 @@ export class HostMapping implements Disposable {
   replaceFile(file: Fd, offset: number): void {
     const flags = MMAN.MAP_SHARED | MMAN.MAP_FIXED;
     const result = libc.mmap(this.address, this.sizeBytes, MMAN.PROT_READ | MMAN.PROT_WRITE, flags, file, offset);
-    check(result, `map ${this.name} anew`, "mmap");
+    check(result, `map ${this.name} anew`, "mmap", "TSVMM_HOST_CALL");
   }
 
   /** Gives the memory back; calling it twice is harmless. No view may be used afterwards. */
   unmap(): void {
     if (!this.#isMapped) return;
     this.#isMapped = false;
-    check(libc.munmap(this.#address, this.sizeBytes), `unmap ${this.name}`, "munmap");
+    check(libc.munmap(this.#address, this.sizeBytes), `unmap ${this.name}`, "munmap", "TSVMM_HOST_CALL");
   }
 
   [Symbol.dispose](): void {

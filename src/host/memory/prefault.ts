@@ -1,6 +1,7 @@
+import type { Cause } from "../../base/errors.ts";
 import { PAGE_SIZE } from "../../base/units.ts";
 import { MMAN } from "../constants.ts";
-import { check, ERRNO } from "../errors.ts";
+import { type CausesByErrno, check, ERRNO } from "../errors.ts";
 import { libc } from "../libc.ts";
 import type { HostMapping } from "./mapping.ts";
 
@@ -19,8 +20,9 @@ export function prefault(mapping: HostMapping): void {
       touchPages(mapping); // before Linux 5.14
       return;
     }
-    const advice = "the host has too little free memory, or too few free huge pages";
-    check(result, `touch every page of ${mapping.name}`, "madvise", { ENOMEM: advice, EFAULT: advice });
+    const tooLittle: Cause = ["TSVMM_NO_MEMORY", "the host has too little free memory, or too few free huge pages"];
+    const causes: CausesByErrno = { otherwise: "TSVMM_HOST_CALL", ENOMEM: tooLittle, EFAULT: tooLittle };
+    check(result, `touch every page of ${mapping.name}`, "madvise", causes);
   }
 }
 

@@ -1,8 +1,9 @@
+import type { Cause } from "../../base/errors.ts";
 import type { RamRegion } from "../../base/guest-memory.ts";
 import { allOrNothing } from "../../base/undo-stack.ts";
 import { type Fd, fd, GIB, hex, MIB, PAGE_SIZE } from "../../base/units.ts";
 import { FCNTL, MMAN } from "../constants.ts";
-import { check } from "../errors.ts";
+import { type CausesByErrno, check } from "../errors.ts";
 import { libc } from "../libc.ts";
 import { hugePages } from "../limits.ts";
 import { HostMapping } from "./mapping.ts";
@@ -41,20 +42,28 @@ export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; read
   const sizeBytes = ramFileSize(options.regions);
   const action = `make ${sizeBytes / MIB} MiB of guest RAM`;
   const kind = hugepages ? MMAN.MFD_HUGETLB | MMAN.MFD_HUGE_2MB : 0;
-  const tooLittle = hugepages ? hugePageAdvice(sizeBytes) : "the host has too little free memory";
-  const advice = {
-    ...{ ENOMEM: tooLittle, ENOSPC: tooLittle, ENODEV: "this kernel has no 2 MiB huge pages" },
-    EFBIG: "RAM is a file to the kernel, and the limit of file sizes is lower: ulimit -f unlimited",
+  const tooLittle: Cause = hugepages
+    ? ["TSVMM_NO_HUGE_PAGES", hugePageAdvice(sizeBytes)]
+    : ["TSVMM_NO_MEMORY", "the host has too little free memory"];
+  const causes: CausesByErrno = {
+    otherwise: "TSVMM_NO_MEMORY",
+    ENOMEM: tooLittle,
+    ENOSPC: tooLittle,
+    ENODEV: ["TSVMM_NO_HUGE_PAGES", "this kernel has no 2 MiB huge pages"],
+    EFBIG: [
+      "TSVMM_NO_MEMORY",
+      "RAM is a file to the kernel, and the limit of file sizes is lower: ulimit -f unlimited",
+    ],
   };
   const flags = MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING | kind;
   return allOrNothing((undo) => {
-    const file = undo.own(fd(check(libc.memfdCreate("tsvmm-ram", flags), action, "memfd_create", advice)), libc.close);
-    check(libc.ftruncate(file, sizeBytes), action, "ftruncate", advice);
-    check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SIZE_SEALS), action, "fcntl F_ADD_SEALS");
+    const file = undo.own(fd(check(libc.memfdCreate("tsvmm-ram", flags), action, "memfd_create", causes)), libc.close);
+    check(libc.ftruncate(file, sizeBytes), action, "ftruncate", causes);
+    check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SIZE_SEALS), action, "fcntl F_ADD_SEALS", "TSVMM_HOST_CALL");
     // Guest and host addresses agree within a huge page, so that the kernel can map both in one piece.
     const alignment = sizeBytes >= GIB ? GIB : HUGE_PAGE_SIZE;
     const reserve = hugepages ? 0 : MMAN.MAP_NORESERVE;
-    const placed = { alignment, flags: reserve, advice };
+    const placed = { alignment, flags: reserve, causes };
     const mapping = undo.own(HostMapping.ofFile("guest RAM", file, 0, sizeBytes, placed));
     // Wishes: a kernel that cannot fulfil one refuses, which is no harm.
     if (!hugepages) libc.madvise(mapping.address, sizeBytes, MMAN.MADV_HUGEPAGE);

@@ -1,4 +1,4 @@
-import { HostError } from "../../base/errors.ts";
+import { type ErrorCode, HostError } from "../../base/errors.ts";
 import type { Fd } from "../../base/units.ts";
 import { closeAll } from "../../host/descriptor-socket.ts";
 import { errnoName, SyscallError } from "../../host/errors.ts";
@@ -81,7 +81,12 @@ export class UserChannel implements Disposable {
     if (this.#parts.wire.hasBacklog) this.pump();
     if (reply.error !== 0) {
       closeAll(reply.descriptors);
-      throw new SyscallError(`use ${this.#parts.name}`, commandName(command), errnoName(reply.error));
+      throw new SyscallError(
+        "TSVMM_USER_DEVICE_REFUSED",
+        `use ${this.#parts.name}`,
+        commandName(command),
+        errnoName(reply.error),
+      );
     }
     const { buffer, byteOffset, byteLength } = reply.payload;
     return { view: new DataView(buffer, byteOffset, byteLength), descriptors: reply.descriptors };
@@ -106,7 +111,7 @@ export class UserChannel implements Disposable {
         for (let taken = 0; taken < MESSAGES_PER_PUMP || this.#parts.wire.hasBacklog; taken++) {
           const arrival = this.#parts.wire.receive(0);
           if (arrival === "nothing") return;
-          if (arrival === "closed") throw new NoAnswer(CLOSED);
+          if (arrival === "closed") throw new NoAnswer("TSVMM_PEER_LOST", CLOSED);
           if (!arrival.isReply) this.#answer(arrival, deadline);
           else if (!this.#isToPosted(arrival)) throw unexpected(arrival);
         }
@@ -117,9 +122,9 @@ export class UserChannel implements Disposable {
   }
 
   /** The connection is of no use any more, for a reason found elsewhere: an answer that makes no sense. */
-  lose(reason: string): HostError {
+  lose(reason: string, code: ErrorCode = "TSVMM_USER_DEVICE_PROTOCOL"): HostError {
     if (this.#lost !== undefined) return this.#lost;
-    this.#lost = new HostError(`Cannot use ${this.#parts.name}: ${reason}`);
+    this.#lost = new HostError(code, `Cannot use ${this.#parts.name}: ${reason}`);
     this.#parts.wire.close();
     this.#parts.onLost(reason);
     return this.#lost;
@@ -127,7 +132,7 @@ export class UserChannel implements Disposable {
 
   /** Hangs up. */
   close(): void {
-    this.#lost ??= new HostError(`Cannot use ${this.#parts.name}: it is closed`);
+    this.#lost ??= new HostError("TSVMM_PEER_LOST", `Cannot use ${this.#parts.name}: it is closed`);
     this.#parts.wire.close();
   }
 
@@ -143,12 +148,14 @@ export class UserChannel implements Disposable {
   #awaitReply(id: number, command: number, deadline: number, allowedMs: number): UserMessage {
     for (;;) {
       const arrival = this.#parts.wire.receive(deadline);
-      if (arrival === "nothing") throw new NoAnswer(this.#lateness(command, deadline, allowedMs));
-      if (arrival === "closed") throw new NoAnswer(CLOSED);
+      if (arrival === "nothing")
+        throw new NoAnswer("TSVMM_USER_DEVICE_SILENT", this.#lateness(command, deadline, allowedMs));
+      if (arrival === "closed") throw new NoAnswer("TSVMM_PEER_LOST", CLOSED);
       if (!arrival.isReply) {
         this.#answer(arrival, deadline);
         // A server that only sends commands would keep the device thread without end.
-        if (performance.now() >= deadline) throw new HostError("its server commands and does not answer");
+        if (performance.now() >= deadline)
+          throw new HostError("TSVMM_USER_DEVICE_SILENT", "its server commands and does not answer");
         continue;
       }
       if (arrival.id === id && arrival.command === command) {
@@ -168,7 +175,10 @@ export class UserChannel implements Disposable {
   #answer({ id, command, payload, descriptors, wantsNoReply }: UserMessage, deadline: number): void {
     if (descriptors.length > 0) {
       closeAll(descriptors);
-      throw new HostError(`its server has sent descriptors with ${commandName(command)}, which has none`);
+      throw new HostError(
+        "TSVMM_USER_DEVICE_PROTOCOL",
+        `its server has sent descriptors with ${commandName(command)}, which has none`,
+      );
     }
     const answer = this.#parts.onCommand(command, payload);
     if (wantsNoReply) return;
@@ -187,7 +197,7 @@ export class UserChannel implements Disposable {
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
       this.#isSilent ||= error instanceof NoAnswer || isHangUp(error);
-      throw this.lose(isHangUp(error) ? CLOSED : error.message);
+      throw isHangUp(error) ? this.lose(CLOSED, "TSVMM_PEER_LOST") : this.lose(error.message, error.code);
     } finally {
       budget.spend(performance.now() - start);
     }
@@ -215,5 +225,8 @@ const isHangUp = (error: HostError): boolean =>
 
 function unexpected(message: UserMessage): HostError {
   closeAll(message.descriptors);
-  return new HostError(`its server has sent ${describeMessage(message)}, which nobody asked for`);
+  return new HostError(
+    "TSVMM_USER_DEVICE_PROTOCOL",
+    `its server has sent ${describeMessage(message)}, which nobody asked for`,
+  );
 }

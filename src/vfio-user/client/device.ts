@@ -118,7 +118,8 @@ export class UserDevice implements DeviceBackend, Disposable {
         this.#regions.push(queryUserRegion(this.#channel, index));
       }
       const config = this.#regions[VFIO_PCI_CONFIG_REGION_INDEX]?.info.sizeBytes ?? 0;
-      if (config < PCI_CFG_SPACE_SIZE) throw new HostError(`Cannot use ${name}: it has no configuration space`);
+      if (config < PCI_CFG_SPACE_SIZE)
+        throw new HostError("TSVMM_USER_DEVICE_UNSUITABLE", `Cannot use ${name}: it has no configuration space`);
       for (const kind of INTERRUPT_KINDS) {
         this.#interrupts.set(kind, queryUserInterrupt(this.#channel, kind, kinds));
       }
@@ -132,7 +133,7 @@ export class UserDevice implements DeviceBackend, Disposable {
     } catch (error) {
       const isTurnedAway = !this.#isNegotiated && this.#channel.isSilent && error instanceof HostError;
       this.close();
-      throw isTurnedAway ? new HostError(error.message, "does it serve another machine already?") : error;
+      throw isTurnedAway ? new HostError(error.code, error.message, "does it serve another machine already?") : error;
     }
   }
 

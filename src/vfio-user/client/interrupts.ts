@@ -40,7 +40,10 @@ export function setUserTriggers(
 ): void {
   const flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
   if (maxDescriptors === 0 && triggers.some((trigger) => trigger >= 0)) {
-    throw new HostError(`Cannot connect ${kind} of ${channel.name}: its server takes no descriptors (max_msg_fds)`);
+    throw new HostError(
+      "TSVMM_USER_DEVICE_UNSUITABLE",
+      `Cannot connect ${kind} of ${channel.name}: its server takes no descriptors (max_msg_fds)`,
+    );
   }
   for (let at = 0; at < triggers.length; ) {
     const isEmpty = (trigger: Fd | undefined): boolean => trigger === undefined || trigger < 0;

@@ -71,7 +71,8 @@ export function queryUserDevice(channel: UserChannel, name: string): ServerDevic
   const view = channel.request(VFIO_USER_DEVICE_GET_INFO, bytes);
   if (view.byteLength < DEVICE_INFO.size) throw channel.lose("its server answers DEVICE_GET_INFO too shortly");
   const flags = view.getUint32(DEVICE_INFO.flags, true);
-  if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0) throw new HostError(`Cannot use ${name}: it is not a PCI device`);
+  if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0)
+    throw new HostError("TSVMM_USER_DEVICE_UNSUITABLE", `Cannot use ${name}: it is not a PCI device`);
   return {
     canReset: (flags & VFIO_DEVICE_FLAGS_RESET) !== 0,
     regions: view.getUint32(DEVICE_INFO.num_regions, true),

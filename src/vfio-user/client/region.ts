@@ -84,11 +84,15 @@ export function mapUserRegion(name: string, region: UserRegion, area: RegionArea
   // Before anything is asked of its file system, whose server may be the device's. A fault on other files waits for
   // that, too.
   if (!isMemoryFile(region.file)) {
-    throw new HostError(`Cannot map ${name}: its server gave something else than memory (a memfd, tmpfs, hugetlbfs)`);
+    throw new HostError(
+      "TSVMM_USER_DEVICE_UNSUITABLE",
+      `Cannot map ${name}: its server gave something else than memory (a memfd, tmpfs, hugetlbfs)`,
+    );
   }
   const found = fstatSync(region.file);
   if (!Number.isSafeInteger(offset + sizeBytes) || offset % PAGE_SIZE !== 0 || offset + sizeBytes > found.size) {
     throw new HostError(
+      "TSVMM_USER_DEVICE_PROTOCOL",
       `Cannot map ${name}: ${hex(offset)}+${hex(sizeBytes)} is not in its file of ${hex(found.size)}`,
     );
   }

@@ -1,4 +1,5 @@
 import type { Report } from "../../base/backends.ts";
+import type { Cause } from "../../base/errors.ts";
 import type { Fd } from "../../base/units.ts";
 import { openDiskImage } from "../../host/disk/disk-image.ts";
 import { check, ERRNO, errnoName, SyscallError } from "../../host/errors.ts";
@@ -7,7 +8,7 @@ import { NVME_BLOCK } from "./nvme-abi.ts";
 
 const ZEROES: Uint8Array = new Uint8Array(new ArrayBuffer(128 * 1024));
 
-const LOST_ADVICE = "data may be lost: every later flush fails until the device is started anew";
+const LOST: Cause = ["TSVMM_DISK_IO", "data may be lost: every later flush fails until the device is started anew"];
 
 /**
  * A namespace's blocks in an image file or block device, locked against other users. Calls block: a device's process
@@ -60,7 +61,7 @@ export class NvmeStore implements Disposable {
     if (this.isReadOnly) return;
     if (this.#flushError !== undefined) throw this.#flushError;
     if (libc.fdatasync(this.#file) >= 0) return;
-    this.#flushError = new SyscallError("flush the namespace", "fdatasync", errnoName(libc.errno()), LOST_ADVICE);
+    this.#flushError = new SyscallError(LOST, "flush the namespace", "fdatasync", errnoName(libc.errno()));
     throw this.#flushError;
   }
 
@@ -78,8 +79,9 @@ export class NvmeStore implements Disposable {
       const count = call(bytes.subarray(done), block * NVME_BLOCK + done);
       if (count < 0 && libc.errno() === ERRNO.EINTR) continue;
       const action = `${what} block ${block} of the namespace`;
-      if (count === 0) throw new SyscallError(action, `p${what}`, "EIO", "the image has become shorter");
-      check(count, action, `p${what}`);
+      if (count === 0)
+        throw new SyscallError(["TSVMM_DISK_IO", "the image has become shorter"], action, `p${what}`, "EIO");
+      check(count, action, `p${what}`, "TSVMM_DISK_IO");
       done += count;
     }
   }

@@ -1,6 +1,6 @@
 import { HostError } from "../../base/errors.ts";
 import type { Fd } from "../../base/units.ts";
-import { closeAll, type DescriptorSocket } from "../../host/descriptor-socket.ts";
+import { closeAll, type DescriptorSocket, HUNG_UP } from "../../host/descriptor-socket.ts";
 import { SyscallError } from "../../host/errors.ts";
 import { MAX_DESCRIPTORS } from "../../host/rights.ts";
 import {
@@ -109,7 +109,11 @@ export class UserWire implements Disposable {
       if (count === left.length) return;
       left = left.subarray(count);
       const time = this.#left(deadline);
-      if (time <= 0) throw new HostError("Cannot send a vfio-user message: the other side does not read");
+      if (time <= 0)
+        throw new HostError(
+          "TSVMM_USER_DEVICE_SILENT",
+          "Cannot send a vfio-user message: the other side does not read",
+        );
       if (this.#socket.wait("both", Math.min(time, WAIT_SLICE_MS)).isReadable) this.#keep();
     }
   }
@@ -132,12 +136,14 @@ export class UserWire implements Disposable {
 
   #keep(): void {
     const arrival = this.#take();
-    if (arrival === "closed")
-      throw new SyscallError("send a vfio-user message", "sendmsg", "EPIPE", "the other side has hung up");
+    if (arrival === "closed") throw new SyscallError(HUNG_UP, "send a vfio-user message", "sendmsg", "EPIPE");
     if (arrival === "nothing") return;
     this.#backlog.push(arrival);
     if (this.#backlog.length > MAX_BACKLOG) {
-      throw new HostError("Cannot send a vfio-user message: the other side sends and does not read");
+      throw new HostError(
+        "TSVMM_USER_DEVICE_SILENT",
+        "Cannot send a vfio-user message: the other side sends and does not read",
+      );
     }
   }
 
@@ -208,7 +214,7 @@ function encode(message: OutgoingMessage): Uint8Array {
 }
 
 function malformed(what: string): HostError {
-  return new HostError(`Cannot understand a vfio-user message: ${what}`);
+  return new HostError("TSVMM_USER_DEVICE_PROTOCOL", `Cannot understand a vfio-user message: ${what}`);
 }
 
 /** Says what an unexpected message is. */

@@ -67,7 +67,10 @@ export class Connection implements RemoteMemory, Disposable {
         if (arrival === "closed") return this.close();
         if (arrival.isReply) {
           closeAll(arrival.descriptors);
-          throw new HostError("Cannot go on with the client: it answers what nobody asked");
+          throw new HostError(
+            "TSVMM_USER_DEVICE_PROTOCOL",
+            "Cannot go on with the client: it answers what nobody asked",
+          );
         }
         this.#serve(arrival);
       }
@@ -158,7 +161,7 @@ export class Connection implements RemoteMemory, Disposable {
     // With nothing on its way into the machine, the client's next message may be all that wakes us.
     if (this.#deferred.push(message) === 1) setImmediate(() => this.pump());
     if (this.#deferred.length > MAX_DEFERRED || this.#deferredBytes > MAX_DEFERRED_BYTES) {
-      throw new HostError("Cannot reach the client's memory: it sends and does not answer");
+      throw new HostError("TSVMM_USER_DEVICE_SILENT", "Cannot reach the client's memory: it sends and does not answer");
     }
   }
 
@@ -175,14 +178,18 @@ export class Connection implements RemoteMemory, Disposable {
         this.#parts.wire.send({ id, command, isReply: false, payload }, deadline);
         for (;;) {
           const arrival = this.#parts.wire.receive(deadline);
-          if (typeof arrival === "string") throw new HostError("Cannot reach the client's memory: it does not answer");
+          if (typeof arrival === "string")
+            throw new HostError("TSVMM_USER_DEVICE_SILENT", "Cannot reach the client's memory: it does not answer");
           if (!arrival.isReply) {
             this.#defer(arrival);
             continue;
           }
           closeAll(arrival.descriptors);
           if (arrival.id !== id || arrival.command !== command) {
-            throw new HostError("Cannot reach the client's memory: it answers something else");
+            throw new HostError(
+              "TSVMM_USER_DEVICE_PROTOCOL",
+              "Cannot reach the client's memory: it answers something else",
+            );
           }
           return arrival.error === 0 ? arrival.payload : undefined;
         }

@@ -90,9 +90,9 @@ function makeFile(name: string, sizeBytes: number): Fd {
   const action = `make ${name}`;
   return allOrNothing((undo) => {
     const made = libc.memfdCreate(name, MMAN.MFD_CLOEXEC | MMAN.MFD_ALLOW_SEALING);
-    const file = undo.own(fd(check(made, action, "memfd_create")), libc.close);
-    check(libc.ftruncate(file, sizeBytes), action, "ftruncate");
-    check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SEALS), action, "fcntl F_ADD_SEALS");
+    const file = undo.own(fd(check(made, action, "memfd_create", "TSVMM_NO_MEMORY")), libc.close);
+    check(libc.ftruncate(file, sizeBytes), action, "ftruncate", "TSVMM_NO_MEMORY");
+    check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SEALS), action, "fcntl F_ADD_SEALS", "TSVMM_HOST_CALL");
     return file;
   });
 }

@@ -49,12 +49,13 @@ export function openSharedRange(shared: SharedFile): SharedRange | undefined {
   // First the seals, then the size: what is sealed then does not change any more.
   const seals = libc.fcntl(file, FCNTL.F_GET_SEALS, 0);
   if (seals < 0) {
-    if (!isNamed(file)) throw new HostError("Cannot map the client's memory: its file is none");
+    if (!isNamed(file))
+      throw new HostError("TSVMM_USER_DEVICE_PROTOCOL", "Cannot map the client's memory: its file is none");
     return undefined;
   }
   const found = fstatSync(file);
   if (fileOffset + sizeBytes > found.size) {
-    throw new HostError("Cannot map the client's memory: its file is too short");
+    throw new HostError("TSVMM_USER_DEVICE_PROTOCOL", "Cannot map the client's memory: its file is too short");
   }
   const protection = MMAN.PROT_READ | (isWritable ? MMAN.PROT_WRITE : 0);
   const isTouched = (seals & FCNTL.F_SEAL_SHRINK) !== 0 && found.blksize <= PAGE_SIZE;

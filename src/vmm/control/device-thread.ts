@@ -84,7 +84,7 @@ export class DeviceThread {
     this.#link.ended.then(() => {
       this.#link = undefined;
       this.#hasEnded = true;
-      this.#requests.rejectAll(new HostError(`Cannot ask ${NAME}: it has ended`));
+      this.#requests.rejectAll(new HostError("TSVMM_MACHINE_OFF", `Cannot ask ${NAME}: it has ended`));
     });
     this.#storage.start();
     // Before the first build, so that a trace that listens from the start has all of it.
@@ -148,7 +148,7 @@ export class DeviceThread {
 
   /** @throws HostError while the machine is off. */
   async snapshot(): Promise<DeviceSnapshot> {
-    if (this.#link === undefined) throw new HostError("Cannot look into the machine: it is off");
+    if (this.#link === undefined) throw new HostError("TSVMM_MACHINE_OFF", "Cannot look into the machine: it is off");
     return this.#requests.ask("snapshot", undefined);
   }
 
@@ -214,7 +214,7 @@ export class DeviceThread {
   }
 
   async #switchTrace(settings: TraceSettings | undefined): Promise<void> {
-    if (this.#hasEnded) throw new HostError("Cannot trace the machine: it has ended");
+    if (this.#hasEnded) throw new HostError("TSVMM_MACHINE_OFF", "Cannot trace the machine: it has ended");
     if (this.#link !== undefined) await this.#requests.ask("trace", settings);
   }
 

@@ -4,16 +4,10 @@ import type { IovaRange } from "../../base/mappings.ts";
 import { GIB, hex, MIB, sizeText } from "../../base/units.ts";
 import { availableMemory, hugePages } from "../../host/limits.ts";
 import { hugePageAdvice } from "../../host/memory/ram-file.ts";
-import { failedCheck, type HostCheck } from "../../host-pci/check.ts";
+import { failed, failedCheck, type HostCheck } from "../../host-pci/check.ts";
 import type { FunctionFacts, HostFunction } from "../../host-pci/functions.ts";
 import { KVM_API_VERSION } from "../../kvm/abi.ts";
-import {
-  CAPABILITY_ADVICE,
-  type Capability,
-  KvmSystem,
-  OPTIONAL_CAPABILITIES,
-  REQUIRED_CAPABILITIES,
-} from "../../kvm/system.ts";
+import { type Capability, KvmSystem, OPTIONAL_CAPABILITIES, REQUIRED_CAPABILITIES } from "../../kvm/system.ts";
 import type { OwnedBar } from "../shared/bar-places.ts";
 import { regionEnd } from "../shared/memory-map.ts";
 import type { MemorySpec } from "../spec/spec.ts";
@@ -62,7 +56,7 @@ export function kvmChecks(path = "/dev/kvm"): readonly HostCheck[] {
       action: `use ${path}`,
     };
     // Anything else has neither these capabilities nor any.
-    if (version !== KVM_API_VERSION) return [{ ...base, state: "failed", remedy: CAPABILITY_ADVICE }];
+    if (version !== KVM_API_VERSION) return [{ ...base, ...failed("TSVMM_KVM_TOO_OLD", base.found) }];
     return [
       { ...base, state: "good" },
       ...REQUIRED_CAPABILITIES.map((one) => capabilityCheck(system, one, "failed")),
@@ -76,8 +70,8 @@ export function kvmChecks(path = "/dev/kvm"): readonly HostCheck[] {
 function capabilityCheck(system: KvmSystem, { name, reason }: Capability, lacking: "failed" | "warning"): HostCheck {
   const base = { topic: `KVM_CAP_${name}`, why: reason, action: "use KVM" };
   if (system.checkExtension(name) !== 0) return { ...base, state: "good", found: "there" };
-  const remedy = lacking === "failed" ? { remedy: CAPABILITY_ADVICE } : {};
-  return { ...base, state: lacking, found: "missing", ...remedy };
+  if (lacking === "failed") return { ...base, ...failed("TSVMM_KVM_TOO_OLD", "missing") };
+  return { ...base, state: lacking, code: "TSVMM_KVM_TOO_OLD", found: "missing" };
 }
 
 function memoryChecks({ memory, devices }: HostDemands): readonly HostCheck[] {
@@ -97,15 +91,17 @@ function memoryChecks({ memory, devices }: HostDemands): readonly HostCheck[] {
       why:
         devices.length > 0 ? "all guest RAM is taken at the start, for DMA" : "guest RAM is taken as the guest uses it",
       action: `make ${size} of guest RAM`,
-      ...(isEnough ? {} : { remedy: "end other programs, or give the guest less: --memory SIZE" }),
+      ...(isEnough
+        ? {}
+        : { code: "TSVMM_NO_MEMORY", remedy: "end other programs, or give the guest less: --memory SIZE" }),
     },
     {
       topic: "huge pages",
-      state: areFree ? "good" : "failed",
-      found: hugepages ? `${pages}, ${needed} are needed` : `not asked for (--memory hugepages=on); ${pages}`,
+      ...(areFree
+        ? { state: "good", found: hugepages ? `${pages}, ${needed} are needed` : `not asked for; ${pages}` }
+        : failed("TSVMM_NO_HUGE_PAGES", `${pages}, ${needed} are needed`, hugePageAdvice(sizeBytes))),
       why: "with them the guest's page walks are shorter and DMA mapping is quicker",
       action: `make ${size} of guest RAM`,
-      ...(areFree ? {} : { remedy: hugePageAdvice(sizeBytes) }),
     },
   ];
 }
@@ -138,15 +134,8 @@ function placementCheck({ memory }: HostDemands, functions: readonly HostFunctio
   } catch (error) {
     if (error instanceof HostError) return failedCheck(topic, why, error);
     if (error instanceof SpecError) {
-      const found = error.message.slice(error.path.length + 2);
-      return {
-        topic,
-        state: "failed",
-        found,
-        why,
-        action: "place guest RAM",
-        remedy: "give the guest less: --memory SIZE",
-      };
+      const outcome = failed(error.code, error.text, "give the guest less memory");
+      return { topic, why, action: "place guest RAM", ...outcome };
     }
     throw error;
   }

@@ -24,6 +24,7 @@ function openImage(option: string, path: string): OpenImage {
   if (!status.isFile()) {
     closeSync(descriptor);
     throw new SpecError(
+      "TSVMM_FILE_KIND",
       option,
       `Cannot read ${path}: it is ${status.isDirectory() ? "a directory" : "not a regular file"}`,
     );

@@ -91,12 +91,15 @@ function ramPieces(
     .filter((range) => range.start < range.end);
   const ranges = (translated ?? []).map(({ start, end }) => `${hex(start)}-${hex(end - 1)}`).join(", ");
   if (room[0]?.start !== 0) {
-    throw new HostError(`Cannot give the guest RAM at address 0: the IOMMU translates ${ranges || "nothing"} only`);
+    throw new HostError(
+      "TSVMM_IOMMU_RANGE",
+      `Cannot give the guest RAM at address 0: the IOMMU translates ${ranges || "nothing"} only`,
+    );
   }
   if (totalSize(room) < ramBytes) {
     const cpu = `the CPU has ${physicalBits} physical address bits`;
     const reason = translated === undefined ? cpu : `${cpu}, and the devices' IOMMU translates ${ranges}`;
-    throw new SpecError("memory.sizeBytes", `${ramBytes / MIB} MiB do not fit: ${reason}`);
+    throw new SpecError("TSVMM_MEMORY_LAYOUT", "memory.sizeBytes", `${ramBytes / MIB} MiB do not fit: ${reason}`);
   }
   const pieces: AddressRange[] = [];
   let rest = ramBytes;

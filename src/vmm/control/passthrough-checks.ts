@@ -30,7 +30,10 @@ export function resolveMachine(spec: MachineSpec, facts: FunctionFacts, view: Ho
   const devices = spec.devices.map((device): ResolvedDevice => {
     const host = facts.at(device.path);
     if (host !== undefined) return { ...device, host };
-    throw new HostError(`Cannot pass ${device.path} through: it is not a PCI function's directory`);
+    throw new HostError(
+      "TSVMM_NOT_PCI_FUNCTION",
+      `Cannot pass ${device.path} through: it is not a PCI function's directory`,
+    );
   });
   return { ...spec, devices };
 }

@@ -67,7 +67,9 @@ export class RemovalWatch {
       case "deviceReleased":
         return this.#forget(device);
       case "deviceFailed":
-        return this.#parts.onFailure(new HostError(`Cannot go on with ${device}: ${event.state}`));
+        return this.#parts.onFailure(
+          new HostError("TSVMM_DEVICE_FAILED", `Cannot go on with ${device}: ${event.state}`),
+        );
       default:
         return event satisfies never;
     }
@@ -103,7 +105,7 @@ export class RemovalWatch {
       }
       this.#waits.delete(device);
       const state = `the host wants it back, and the guest did not let go of it in ${waited} s`;
-      onFailure(new HostError(`Cannot go on without ${device}: ${state}`));
+      onFailure(new HostError("TSVMM_REMOVAL_OVERDUE", `Cannot go on without ${device}: ${state}`));
     };
     this.#waits.set(device, this.#timers.set(next, LINE_SECONDS * 1000));
   }

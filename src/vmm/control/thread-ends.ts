@@ -42,7 +42,11 @@ export async function closeBehind(
     return undefined;
   }
   const names = [...running].map(({ name }) => name).join(" and ");
-  const error = new HostError(`Cannot end ${names}: ${things.name} stay in use until it ends`, ADVICE);
+  const error = new HostError(
+    "TSVMM_THREAD_STUCK",
+    `Cannot end ${names}: ${things.name} stay in use until it ends`,
+    ADVICE,
+  );
   report("error", error.message);
   void all.then(() => {
     things.close();

@@ -87,7 +87,7 @@ export function defer<T>(): Deferred<T> {
 /** `promise`, or a rejection with a HostError of `text` after `timeoutMs`. */
 export function withDeadline<T>(promise: Promise<T>, timeoutMs: number, text: string): Promise<T> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new HostError(text)), timeoutMs);
+    const timer = setTimeout(() => reject(new HostError("TSVMM_THREAD_START", text)), timeoutMs);
     promise.then(
       (value) => {
         clearTimeout(timer);

@@ -152,7 +152,7 @@ const handlers: RequestHandlers = {
   },
   statistics,
   snapshot: () => {
-    if (board === undefined) throw new HostError("Cannot look into the machine: it is off");
+    if (board === undefined) throw new HostError("TSVMM_MACHINE_OFF", "Cannot look into the machine: it is off");
     return board.snapshot();
   },
   trace: (settings) => {

@@ -27,7 +27,8 @@ export function plugAll(requests: readonly SlotRequest[]): void {
   for (const request of requests) {
     if (request.slot !== undefined) continue;
     const slot = Array.from({ length: SLOT_COUNT }, (_, index) => index).find((index) => !taken.has(index));
-    if (slot === undefined) throw new SpecError(request.part, "bus 0 has 31 slots for devices, and all are taken");
+    if (slot === undefined)
+      throw new SpecError("TSVMM_PCI_SLOTS_FULL", request.part, "bus 0 has 31 slots for devices, and all are taken");
     taken.add(slot);
     request.plug(slot);
   }

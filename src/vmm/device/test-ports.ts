@@ -65,6 +65,6 @@ function forgetPage(memory: Pick<GuestMemory, "hostAddress">, page: number, repo
 export function attachDebugExit(ports: Bus, port: number, onExit: (value: number) => void): void {
   const holder = ports.holder(port, DEBUG_EXIT_SIZE);
   if (holder !== undefined)
-    throw new SpecError("debugExitPort", `${hex(port)} is taken: ${holder.device.name} is there`);
+    throw new SpecError("TSVMM_PORT_TAKEN", "debugExitPort", `${hex(port)} is taken: ${holder.device.name} is there`);
   ports.attach(port, DEBUG_EXIT_SIZE, new DebugExitPort(onExit));
 }

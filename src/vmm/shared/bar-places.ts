@@ -41,6 +41,7 @@ export function unplacedBarError(
   const more = others.length === 0 ? "" : `, nor have ${others.length} more`;
   const size = `${KIND_TEXTS[kind]} of ${sizeText(request.sizeBytes)}`;
   return new HostError(
+    "TSVMM_BAR_NO_ROOM",
     `Cannot place ${request.index === ROM_BAR ? "the expansion ROM" : `BAR ${request.index}`} of ${owner}: ` +
       `${size} has no room${more}; BARs of this kind take ${sizeText(sum)}, ` +
       `the guest has ${room || "nothing"} for them`,

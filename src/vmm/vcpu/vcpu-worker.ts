@@ -121,6 +121,7 @@ function runLoop(vcpu: Vcpu): VcpuStop {
       default: {
         control.count(COUNT_OTHER);
         const error = new HostError(
+          "TSVMM_VCPU_FAILED",
           `Cannot go on with vCPU ${data.index}: ${describeExit(vcpu)}`,
           undefined,
           vcpu.describeRegisters(),

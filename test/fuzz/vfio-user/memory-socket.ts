@@ -1,5 +1,11 @@
 import { type Fd, fd } from "../../../src/base/units.ts";
-import { closeAll, DescriptorSocket, type Readiness, type Received } from "../../../src/host/descriptor-socket.ts";
+import {
+  closeAll,
+  DescriptorSocket,
+  HUNG_UP,
+  type Readiness,
+  type Received,
+} from "../../../src/host/descriptor-socket.ts";
 import { SyscallError } from "../../../src/host/errors.ts";
 import { libc } from "../../../src/host/libc.ts";
 
@@ -59,7 +65,7 @@ export class MemorySocket extends DescriptorSocket {
 
   override send(bytes: Uint8Array, descriptors: readonly Fd[] = []): number {
     const peer = this.#peer;
-    if (peer === undefined || peer.#isClosed) throw new SyscallError("send to a socket", "sendmsg", "EPIPE");
+    if (peer === undefined || peer.#isClosed) throw new SyscallError(HUNG_UP, "send to a socket", "sendmsg", "EPIPE");
     for (const piece of this.onSend({ bytes, descriptors })) {
       const copies = piece.descriptors.map(duplicate);
       peer.#inbox.push({ bytes: piece.bytes.slice(), descriptors: copies });

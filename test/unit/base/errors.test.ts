@@ -45,7 +45,12 @@ t.test("openError() blames who named the file, but for limits that any file woul
 t.test(
   "SyscallError says what to do about limits, whatever was called; a caller's own advice goes first",
   async (t) => {
-    const text = (errno: string, advice?: string): string => new SyscallError("do it", "ioctl", errno, advice).message;
+    const error = (errno: string, advice?: string): SyscallError =>
+      new SyscallError(advice === undefined ? "TSVMM_HOST_CALL" : ["TSVMM_DISK_IO", advice], "do it", "ioctl", errno);
+    const text = (errno: string, advice?: string): string => error(errno, advice).message;
+    t.equal(error("EMFILE").code, "TSVMM_OPEN_FILES");
+    t.equal(error("EMFILE", "use fewer").code, "TSVMM_DISK_IO");
+    t.equal(error("EINVAL").code, "TSVMM_HOST_CALL");
     t.equal(text("EMFILE"), "Cannot do it: ioctl failed with EMFILE (raise the limit of open files: ulimit -n)");
     t.equal(
       text("ENFILE"),

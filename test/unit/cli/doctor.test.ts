@@ -9,6 +9,7 @@ const GOOD: HostCheck = { topic: "IOMMU", state: "good", found: "on", why: "it g
 const FAILED: HostCheck = {
   topic: "driver of 0000:01:00.0",
   state: "failed",
+  code: "TSVMM_DRIVER_NOT_VFIO",
   found: "driver nvme has it, not vfio-pci",
   why: "only vfio-pci lets a program have a device",
   remedy: "tsvmm bind 0000:01:00.0",

@@ -41,10 +41,13 @@ t.test("workerError() gives an error that a thread threw its class again", async
   const errors = JSON.stringify(new URL("../../../src/host/errors.js", import.meta.url).href);
   const error = await crashOf(`
     import(${errors}).then(({ SyscallError }) => {
-      throw new SyscallError("watch a descriptor", "epoll_ctl", "ENOSPC", "raise fs.epoll.max_user_watches");
+      throw new SyscallError(
+        ["TSVMM_AIO_LIMIT", "raise fs.epoll.max_user_watches"], "watch a descriptor", "epoll_ctl", "ENOSPC",
+      );
     });
   `);
   t.ok(error instanceof HostError);
+  t.equal((error as HostError).code, "TSVMM_AIO_LIMIT");
   t.equal(
     (error as HostError).message,
     "Cannot watch a descriptor: epoll_ctl failed with ENOSPC (raise fs.epoll.max_user_watches)",

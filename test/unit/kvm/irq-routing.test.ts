@@ -204,7 +204,7 @@ t.test("MsiRoute that gets no eventfd stays silent and is reported once; the mac
   const events = [EventFd.create()];
   const { routing, reports, take } = setUp(4096, () => {
     const event = events.pop();
-    if (event === undefined) throw new SyscallError("make an eventfd", "eventfd", "EMFILE");
+    if (event === undefined) throw new SyscallError("TSVMM_HOST_CALL", "make an eventfd", "eventfd", "EMFILE");
     return event;
   });
   const routes = ["first", "second", "third"].map((name) => routing.allocate(name));

@@ -20,9 +20,10 @@ t.test("KvmSystem.open() refuses a file that is not KVM", (t) => {
 
 t.test("missingText() names every missing capability with its reason", (t) => {
   const missing = missingCapabilities((name) => (name === "IRQFD" || name === "PIT2" ? 0 : 1));
-  const [text, advice] = missingText("/dev/kvm", missing);
-  t.match(text, /^Cannot use \/dev\/kvm: it lacks KVM_CAP_PIT2 \([^)]+\), KVM_CAP_IRQFD \([^)]+\)$/);
-  t.match(advice, /Linux/);
+  t.match(
+    missingText("/dev/kvm", missing),
+    /^Cannot use \/dev\/kvm: it lacks KVM_CAP_PIT2 \([^)]+\), KVM_CAP_IRQFD \([^)]+\)$/,
+  );
   t.same(
     missingCapabilities(() => 1),
     [],

@@ -4,11 +4,11 @@ import t, { type Test } from "tap";
 import { HostError } from "../../../src/base/errors.ts";
 import type { VfioFiles } from "../../../src/base/mappings.ts";
 import { hva, iova } from "../../../src/base/units.ts";
-import { attachAdvice } from "../../../src/host-pci/attach-advice.ts";
+import { attachCauses } from "../../../src/host-pci/attach-causes.ts";
 import { VfioContainer } from "../../../src/vfio/container.ts";
 import { FakeVfioKernel, type KernelDevice } from "../../support/fake-vfio-kernel.ts";
 
-type Host = Parameters<typeof attachAdvice>[2];
+type Host = Parameters<typeof attachCauses>[2];
 
 const device = (bdf: string, group: number): KernelDevice => ({ bdf, group, flags: 3, regions: [], irqs: [] });
 const THREE = [device("0000:01:00.0", 7), device("0000:01:00.1", 7), device("0000:02:00.0", 9)];
@@ -34,7 +34,7 @@ function setUp(): {
         kernel,
         files,
         (_level, text) => reports.push(text),
-        (group, hasOthers) => attachAdvice(group, hasOthers, root),
+        (group, hasOthers) => attachCauses(group, hasOthers, root),
       ),
   };
 }

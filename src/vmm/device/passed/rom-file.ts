@@ -16,6 +16,9 @@ export function readRom(name: string, rom: RomSpec | undefined): OtherRomContent
   try {
     return readFileSync(rom.path);
   } catch (error) {
-    throw new HostError(`Cannot read the expansion ROM for ${name}: ${rom.path}: ${errnoOf(error)}`);
+    throw new HostError(
+      "TSVMM_FILE_UNREADABLE",
+      `Cannot read the expansion ROM for ${name}: ${rom.path}: ${errnoOf(error)}`,
+    );
   }
 }

@@ -2,6 +2,7 @@ import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import t from "tap";
 import { fd } from "../../../../src/base/units.ts";
 import { MMAN } from "../../../../src/host/constants.ts";
+import type { CausesByErrno } from "../../../../src/host/errors.ts";
 import { HostMapping } from "../../../../src/host/memory/mapping.ts";
 import { prefault, touchPages } from "../../../../src/host/memory/prefault.ts";
 import { HostBench } from "../../../support/host-bench.ts";
@@ -60,7 +61,9 @@ t.test("HostMapping puts its address at a remainder of the alignment", async (t)
 
 t.test("HostMapping gives its reserved addresses back when mapping a file fails", async (t) => {
   const before = readFileSync("/proc/self/maps", "latin1").match(/---p/g)?.length;
-  t.throws(() => HostMapping.ofFile("nothing", fd(-1), 0, 4096, { alignment: 2 * MIB, advice: { EBADF: "open it" } }), {
+  const causes: CausesByErrno = { otherwise: "TSVMM_NO_MEMORY", EBADF: ["TSVMM_HOST_CALL", "open it"] };
+  t.throws(() => HostMapping.ofFile("nothing", fd(-1), 0, 4096, { alignment: 2 * MIB, causes }), {
+    code: "TSVMM_HOST_CALL",
     message: "Cannot map nothing (0x1000 bytes): mmap failed with EBADF (open it)",
   });
   t.equal(readFileSync("/proc/self/maps", "latin1").match(/---p/g)?.length, before);

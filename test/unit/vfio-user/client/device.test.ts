@@ -307,7 +307,7 @@ t.test("UserDevice keeps no connection that it cannot watch", async (t) => {
   const path = socketPath(t);
   const listener = UnixListener.listen(path, 1);
   t.teardown(() => listener.close());
-  const error = new SyscallError("watch descriptor 9", "epoll_ctl", "ENOSPC");
+  const error = new SyscallError("TSVMM_HOST_CALL", "watch descriptor 9", "epoll_ctl", "ENOSPC");
   const watch = (): never => {
     throw error;
   };

@@ -52,6 +52,7 @@ t.test("checkBarPlaces() refuses a 64-bit BAR with device, BAR, sizes and what t
   t.throws(
     () => checkBarPlaces(functions, layoutMemory(4 * GIB, CLIENT), false),
     new HostError(
+      "TSVMM_BAR_NO_ROOM",
       "Cannot place BAR 1 of 0000:04:00.0: 64-bit memory of 128 GiB has no room; BARs of this kind take 512 GiB, the " +
         "guest has 0x200000000-0x7fffffffff for them",
       "give the guest less memory or fewer devices, or make a resizable BAR smaller on the host: " +

@@ -4,17 +4,22 @@ import { fromPlainError, toPlainError } from "../../../../src/vmm/shared/plain-e
 
 const crossed = (error: unknown): Error => fromPlainError(structuredClone(toPlainError(error)));
 
-t.test("toPlainError() and fromPlainError() keep an error's kind, text and details across threads", async (t) => {
-  t.match(crossed(new SpecError("--disk", "it is empty")), {
+t.test("toPlainError() and fromPlainError() keep an error's kind, code, text and details across threads", async (t) => {
+  t.match(crossed(new SpecError("TSVMM_FILE_EMPTY", "disks[0].path", "it is empty")), {
     name: "SpecError",
-    path: "--disk",
-    message: "--disk: it is empty",
+    code: "TSVMM_FILE_EMPTY",
+    path: "disks[0].path",
+    message: "disks[0].path: it is empty",
   });
-  t.same(
-    { ...crossed(new HostError("Cannot go on", "look below", "at 8:0")), message: "" },
-    { name: "HostError", advice: undefined, details: "at 8:0", message: "" },
-  );
-  t.equal(crossed(new HostError("Cannot go on", "look below", "at 8:0")).message, "Cannot go on (look below)");
+  t.match(crossed(new SpecError("TSVMM_VALUE_MISSING", "", "no kernel is given")), {
+    name: "SpecError",
+    code: "TSVMM_VALUE_MISSING",
+    path: "",
+    message: "no kernel is given",
+  });
+  const ofHost = new HostError("TSVMM_VCPU_FAILED", "Cannot go on", "look below", "at 8:0");
+  t.match(crossed(ofHost), { name: "HostError", code: "TSVMM_VCPU_FAILED", advice: "look below", details: "at 8:0" });
+  t.equal(crossed(ofHost).message, "Cannot go on (look below)");
   const ours = new TypeError("oops");
   t.match(crossed(ours), { name: "TypeError", message: "oops", stack: ours.stack });
   t.match(crossed(Object.assign(new Error("x"), { code: "EMFILE", syscall: "open" })), { name: "HostError" });

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { UNSAFE_INTERRUPTS_ADVICE } from "./advice.ts";
+import { adviceOf, type Cause } from "../base/errors.ts";
 import { HOST_ROOT, type HostRoot, textFile } from "./files.ts";
 
 type ProcAndSys = Pick<HostRoot, "proc" | "sys">;
@@ -7,13 +7,13 @@ type ProcAndSys = Pick<HostRoot, "proc" | "sys">;
 /** `unknown`: a container may hide the file. */
 export type Remapping = "on" | "off" | "unknown";
 
-/** What to do about the errnos of a group's way into an address space. */
-export interface AttachAdvice {
-  readonly EPERM: string;
-  readonly EINVAL: string;
+/** What the errnos mean of a group's way into an address space. */
+export interface AttachCauses {
+  readonly EPERM: Cause;
+  readonly EINVAL: Cause;
 }
 
-const LOG_ADVICE = "the kernel's log says why: dmesg | grep -iE 'iommu|dmar|vfio'";
+const SEE_LOG: Cause = ["TSVMM_VFIO_REFUSED", "the kernel's log says why: dmesg | grep -iE 'iommu|dmar|vfio'"];
 
 /**
  * Memory that the firmware wants mapped for a group's devices at all times (Intel's RMRR, AMD's unity maps), as
@@ -40,26 +40,23 @@ export function interruptRemapping({ proc }: Pick<HostRoot, "proc"> = HOST_ROOT)
 }
 
 /** What the user can do about firmware's ranges, in the same words at preflight and when the kernel refuses. */
-export const FIRMWARE_ADVICE =
-  "look for the device's management or shared-memory feature in the firmware setup and switch it off";
+export const FIRMWARE_ADVICE: string = adviceOf("TSVMM_FIRMWARE_RANGES");
 
 /**
- * Advice by cause, for an errno that says none. Linux up to 6.4 answers EPERM for a device with firmware's ranges,
+ * The cause, for an errno that says none. Linux up to 6.4 answers EPERM for a device with firmware's ranges,
  * later ones EINVAL; EPERM is the answer to missing interrupt remapping too.
  *
  * @param hasOthers The address space has other groups in it already.
  */
-export function attachAdvice(group: number, hasOthers: boolean, root: ProcAndSys = HOST_ROOT): AttachAdvice {
+export function attachCauses(group: number, hasOthers: boolean, root: ProcAndSys = HOST_ROOT): AttachCauses {
   const ranges = firmwareRanges(group, root);
   if (ranges.length > 0) {
     const cause = `the firmware reserves ${ranges.join(", ")} for the group's devices, which the kernel then keeps`;
-    const advice = `${cause}: ${FIRMWARE_ADVICE}`;
-    return { EPERM: advice, EINVAL: advice };
+    const firmware: Cause = ["TSVMM_FIRMWARE_RANGES", `${cause}: ${FIRMWARE_ADVICE}`];
+    return { EPERM: firmware, EINVAL: firmware };
   }
   return {
-    EPERM: interruptRemapping(root) === "off" ? UNSAFE_INTERRUPTS_ADVICE : LOG_ADVICE,
-    EINVAL: hasOthers
-      ? "the group's IOMMU cannot share an address space with the other devices: address widths or page sizes differ"
-      : LOG_ADVICE,
+    EPERM: interruptRemapping(root) === "off" ? "TSVMM_NO_INTERRUPT_REMAPPING" : SEE_LOG,
+    EINVAL: hasOthers ? "TSVMM_IOMMU_MISMATCH" : SEE_LOG,
   };
 }
