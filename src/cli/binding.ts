@@ -8,6 +8,7 @@ import {
   isVfioDriver,
   isVfioFunction,
   readFunction,
+  vmdReason,
 } from "../host-pci/functions.ts";
 import { kernelArgument } from "../host-pci/platform-checks.ts";
 import { DeviceUsage } from "../host-pci/usage.ts";
@@ -71,7 +72,7 @@ export function bind(
   const usage = new DeviceUsage(surroundings.root);
   for (const one of functions) {
     if (isForced || isVfioFunction(one)) continue;
-    const [reason] = usage.reasons(one);
+    const reason = vmdReason(one) ?? usage.reasons(one)[0];
     if (reason !== undefined) throw refusal("bind", one, reason);
     if (one.group === undefined) {
       const advice = kernelArgument(surroundings.root.proc);

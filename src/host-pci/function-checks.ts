@@ -4,7 +4,15 @@ import { errnoOf } from "../base/errors.ts";
 import { FIRMWARE_ADVICE, firmwareRanges } from "./attach-causes.ts";
 import { type CheckOutcome, failed, type HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
-import { type FunctionFacts, type HostFunction, type HostGroup, isBridge, isVfioFunction } from "./functions.ts";
+import {
+  type FunctionFacts,
+  type HostFunction,
+  type HostGroup,
+  isBridge,
+  isVfioFunction,
+  VMD_ADVICE,
+  vmdReason,
+} from "./functions.ts";
 import { kernelArgument } from "./platform-checks.ts";
 
 /**
@@ -31,6 +39,12 @@ export function functionChecks(
   if (isBridge(pciFunction)) {
     return [
       check("", "only endpoints can be passed through", failed("TSVMM_BRIDGE", "it is a bridge, not an endpoint")),
+    ];
+  }
+  const behindVmd = vmdReason(pciFunction);
+  if (behindVmd !== undefined) {
+    return [
+      check("", "the IOMMU has to tell it from other functions", failed("TSVMM_NO_IOMMU", behindVmd, VMD_ADVICE)),
     ];
   }
   const group = check(

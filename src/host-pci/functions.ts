@@ -88,6 +88,20 @@ export function isBridge(pciFunction: HostFunction): boolean {
   return pciFunction.classCode >>> 8 === CLASS_PCI_BRIDGE;
 }
 
+/**
+ * Why a function behind Intel VMD cannot be given away; `undefined` for others. VMD does its functions' DMA under its
+ * own name, so that the IOMMU cannot tell them apart: Linux drivers/pci/controller/vmd.c, whose domains begin at
+ * 0x10000.
+ */
+export function vmdReason({ bdf, path }: HostFunction): string | undefined {
+  if (!/^[\da-f]{5,8}:/i.test(bdf)) return undefined;
+  const [, controller] = /\/([\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[0-7])\/pci[\da-f]{5,8}:/i.exec(path) ?? [];
+  const vmd = controller === undefined ? "Intel VMD" : `the VMD controller ${controller}`;
+  return `it is behind ${vmd}, which does DMA for it, so that it cannot be given away alone`;
+}
+
+export const VMD_ADVICE = "switch VMD off in the firmware setup, or pass the VMD controller with all that is behind it";
+
 /** Lists all PCI functions of the host, in order of address. */
 export function listFunctions(sysfs = "/sys"): readonly HostFunction[] {
   const directory = join(sysfs, "bus/pci/devices");

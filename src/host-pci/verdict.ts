@@ -1,4 +1,4 @@
-import { describeGroup, type HostFunction, isBridge, isVfioFunction } from "./functions.ts";
+import { describeGroup, type HostFunction, isBridge, isVfioFunction, vmdReason } from "./functions.ts";
 import type { DeviceUsage } from "./usage.ts";
 
 /**
@@ -13,6 +13,8 @@ export type Verdict =
 /** Judges one function. Reads only: whether the VFIO nodes may be opened is for the checks before a start. */
 export function judge(pciFunction: HostFunction, usage: DeviceUsage): Verdict {
   if (isBridge(pciFunction)) return { state: "blocked", reason: "it is a bridge" };
+  const behindVmd = vmdReason(pciFunction);
+  if (behindVmd !== undefined) return { state: "blocked", reason: behindVmd };
   if (pciFunction.group === undefined) return { state: "blocked", reason: "no IOMMU translates for it" };
   if (pciFunction.isNoIommuGroup) return { state: "blocked", reason: "its group has no IOMMU behind it" };
   const [reason] = usage.reasons(pciFunction);

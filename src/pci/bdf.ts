@@ -1,6 +1,6 @@
 /** Where a function sits: PCI segment, bus, device and function number. */
 export interface Bdf {
-  /** 0 to 0xffff. */
+  /** 0 to 0xffff in hardware; domains that Linux makes for the functions behind Intel VMD begin at 0x10000. */
   readonly segment: number;
   /** 0 to 0xff. */
   readonly bus: number;
@@ -10,9 +10,9 @@ export interface Bdf {
   readonly function: number;
 }
 
-const TEXT = /^(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$/i;
+const TEXT = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])$/i;
 
-/** Reads "0000:01:00.0" or, for segment 0, "01:00.0"; `undefined` when it is neither. */
+/** Reads "0000:01:00.0", "10000:e1:00.0" or, for segment 0, "01:00.0"; `undefined` when it is none of them. */
 export function parseBdf(text: string): Bdf | undefined {
   const match = TEXT.exec(text);
   if (match === null) return undefined;

@@ -15,6 +15,8 @@ export interface SysfsFunction {
   readonly resetMethod?: string;
   readonly numaNode?: number;
   readonly physfn?: string;
+  /** Directories between the host bridge's and its own: `0000:00:0e.0/pci10000:e0`. */
+  readonly under?: string;
   /** Further files of its directory. */
   readonly files?: Readonly<Record<string, string>>;
 }
@@ -40,7 +42,7 @@ export function fakeSysfs(
 }
 
 function addFunction(sys: string, one: SysfsFunction): void {
-  const real = join(sys, "devices/pci0000:00", one.bdf);
+  const real = join(sys, "devices/pci0000:00", one.under ?? "", one.bdf);
   mkdirSync(real, { recursive: true });
   const put = (name: string, text: string): void => writeFileSync(join(real, name), `${text}\n`);
   put("vendor", one.vendor ?? "0x8086");

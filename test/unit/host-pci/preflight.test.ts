@@ -112,6 +112,15 @@ t.test("A function is ready by the VFIO device that its driver registered, whate
   t.match(messagesOf(t, { functions: [withoutProfile] }), [/driver nvidia has it/]);
 });
 
+t.test("findObstacles() refuses a function behind Intel VMD with the remedy", async (t) => {
+  const functions = [{ bdf: "10000:e1:00.0", driver: "vfio-pci", group: 7, under: "0000:00:0e.0/pci10000:e0" }];
+  t.same(messagesOf(t, { functions }), [
+    "Cannot pass 10000:e1:00.0 through: it is behind the VMD controller 0000:00:0e.0, which does DMA for it, so that " +
+      "it cannot be given away alone (switch VMD off in the firmware setup, or pass the VMD controller with all that " +
+      "is behind it)",
+  ]);
+});
+
 t.test("findObstacles() names every other member of the group that a driver has, once", async (t) => {
   const messages = messagesOf(t, {
     functions: [

@@ -1,7 +1,7 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import t, { type Test } from "tap";
-import { readFunction } from "../../../src/host-pci/functions.ts";
+import { listFunctions, readFunction } from "../../../src/host-pci/functions.ts";
 import { DeviceUsage } from "../../../src/host-pci/usage.ts";
 import { judge } from "../../../src/host-pci/verdict.ts";
 import { fakeSysfs, type SysfsFunction } from "../../support/fake-sysfs.ts";
@@ -199,3 +199,20 @@ t.test(
     t.same(host.verdict("0000:41:00.4"), { state: "ready" });
   },
 );
+
+/** An NVMe drive behind Intel VMD, in a domain of the kernel's own. */
+const BEHIND_VMD: SysfsFunction = {
+  ...{ bdf: "10000:e1:00.0", class: "0x010802", driver: "nvme", group: 9 },
+  under: "0000:00:0e.0/pci10000:e0/10000:e0:06.0",
+};
+
+t.test("judge() blocks what is behind Intel VMD for the true reason, and lists it", async (t) => {
+  const host = new Host(t, [{ bdf: DISK, driver: "nvme", group: 1 }, BEHIND_VMD]);
+  t.same(
+    listFunctions(host.root.sys).map(({ bdf }) => bdf),
+    [DISK, "10000:e1:00.0"],
+  );
+  const reason =
+    "it is behind the VMD controller 0000:00:0e.0, which does DMA for it, so that it cannot be given away alone";
+  t.same(host.verdict("10000:e1:00.0"), { state: "blocked", reason });
+});

@@ -7,6 +7,14 @@ t.test("parseBdf() reads the long and the short form", async (t) => {
   t.same(parseBdf("abCD:fe:1f.7"), { segment: 0xabcd, bus: 0xfe, device: 31, function: 7 });
 });
 
+t.test("parseBdf() and formatBdf() take domains of more than four digits, as Linux numbers those of VMD", async (t) => {
+  for (const text of ["10000:e1:00.0", "10001:80:05.0", "7fffffff:00:00.0"]) {
+    const bdf = parseBdf(text);
+    t.equal(bdf === undefined ? undefined : formatBdf(bdf), text);
+  }
+  t.equal(parseBdf("10000:e1:00.0")?.segment, 0x1_0000);
+});
+
 t.test("parseBdf() answers undefined for what is no address", async (t) => {
   for (const text of [
     "",
@@ -15,7 +23,8 @@ t.test("parseBdf() answers undefined for what is no address", async (t) => {
     "00:1f.8",
     "00:00",
     "0000:00:00.0 ",
-    "10000:00:00.0",
+    "000:00:00.0",
+    "123456789:00:00.0",
     "g0:00.0",
     "00:00.00",
   ]) {
