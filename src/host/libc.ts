@@ -1,5 +1,6 @@
 import { createRequire } from "node:module";
 import type koffiPackage from "koffi";
+import { fromCLibrary } from "./c-library.ts";
 
 /**
  * The C library calls this program makes, typed. A failed call does not throw: as in C, -1 is returned and
@@ -136,7 +137,7 @@ const SYS_TGKILL = 234;
 
 /**
  * koffi without the package's loader, which looks for the right binary among those of all platforms and takes 10 ms of
- * each thread's start. Where that binary does not load (musl, a build from source) the package finds its own way.
+ * each thread's start. Where that binary does not load (a build from source) the package finds its own way.
  */
 function loadKoffi(): typeof koffiPackage {
   const require = createRequire(import.meta.url);
@@ -149,13 +150,13 @@ function loadKoffi(): typeof koffiPackage {
 }
 
 const koffi = loadKoffi();
-const library = koffi.load("libc.so.6");
+const library = fromCLibrary(() => koffi.load("libc.so.6"));
 
 /**
  * Binds one C function; the types are parsed once, here. Cast: koffi cannot know the TypeScript type of a C prototype.
  */
 function bind<Call>(prototype: string): Call {
-  return library.func(prototype) as unknown as Call;
+  return fromCLibrary(() => library.func(prototype)) as unknown as Call;
 }
 
 /** The C library through koffi. */
