@@ -9,6 +9,7 @@ import {
   type HostFunction,
   type HostGroup,
   isBridge,
+  isVfioDriver,
   isVfioFunction,
   VMD_ADVICE,
   vmdReason,
@@ -19,12 +20,14 @@ import { kernelArgument } from "./platform-checks.ts";
  * Checks one function that is to be passed through.
  *
  * @param known Groups whose members were looked at for functions before this one.
+ * @param vfTokens By path; absent where none can be given.
  */
 export function functionChecks(
   path: string,
   facts: FunctionFacts,
   known: ReadonlySet<number>,
   root: HostRoot,
+  vfTokens?: ReadonlyMap<string, string>,
 ): readonly HostCheck[] {
   const pciFunction = facts.at(path);
   const name = pciFunction?.bdf ?? path;
@@ -65,6 +68,10 @@ export function functionChecks(
       0,
       check("other members of the group", why, membersState(pciFunction, facts.groupOf(pciFunction))),
     );
+  }
+  const token = tokenState(pciFunction, facts, vfTokens, path);
+  if (token !== undefined) {
+    checks.push(check("token", "who has the physical function decides who may have its virtual ones", token));
   }
   const width = widthState(pciFunction);
   if (width !== undefined) {
@@ -113,6 +120,37 @@ function driverState(pciFunction: HostFunction): CheckOutcome {
   }
   const state = driver === undefined ? "no driver has it" : `driver ${driver} has it`;
   return failed("TSVMM_DRIVER_NOT_VFIO", `${state}, not vfio-pci`, `tsvmm bind ${bdf}`);
+}
+
+/** As the kernel judges it: Linux drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token(). */
+function tokenState(
+  pciFunction: HostFunction,
+  facts: FunctionFacts,
+  vfTokens: ReadonlyMap<string, string> | undefined,
+  givenPath: string,
+): CheckOutcome | undefined {
+  const { path, physicalFunction } = pciFunction;
+  const isGiven = vfTokens?.has(givenPath) === true;
+  const physical = physicalFunction === undefined ? undefined : facts.at(join(path, "physfn"));
+  if (physical !== undefined && isVfioDriver(physical.driver)) {
+    if (isGiven) return { state: "good", found: "given" };
+    const found = `its physical function ${physical.bdf} belongs to ${physical.driver}, whose owner's token is needed`;
+    const remedy = "--device ...,vf-token=UUID";
+    if (vfTokens !== undefined) return failed("TSVMM_VF_TOKEN", found, remedy);
+    return { state: "warning", code: "TSVMM_VF_TOKEN", found, remedy };
+  }
+  if (!isGiven) return undefined;
+  if (physical !== undefined) {
+    const owner = `its physical function ${physical.bdf} has the driver ${physical.driver ?? "none"}`;
+    return failed("TSVMM_VF_TOKEN", `a token is given, which has no use: ${owner}`, "leave vf-token out");
+  }
+  // That of a physical function becomes its virtual functions' token.
+  if (existsSync(join(path, "sriov_totalvfs"))) return { state: "good", found: "given, for its virtual functions" };
+  return failed(
+    "TSVMM_VF_TOKEN",
+    "a token is given, and it has nothing to do with virtual functions",
+    "leave vf-token out",
+  );
 }
 
 function membersState({ bdf }: HostFunction, group: HostGroup | undefined): CheckOutcome {

@@ -18,6 +18,8 @@ export interface PreflightOptions {
   readonly paths: readonly string[];
   /** What the start that follows will work with. */
   readonly facts: FunctionFacts;
+  /** Tokens that the functions are to be opened with, by path; absent where none can be given, as for doctor. */
+  readonly vfTokens?: ReadonlyMap<string, string>;
   readonly ramBytes: number;
   readonly memoryLock: MemoryLock;
   /** Where the host's trees are; tests have their own. */
@@ -36,7 +38,7 @@ export function passthroughChecks(options: PreflightOptions): readonly HostCheck
   const checks: HostCheck[] = [];
   const groups = new Set<number>();
   for (const path of options.paths) {
-    checks.push(...functionChecks(path, options.facts, groups, root));
+    checks.push(...functionChecks(path, options.facts, groups, root, options.vfTokens));
     const pciFunction = options.facts.at(path);
     if (pciFunction?.group !== undefined && !pciFunction.isNoIommuGroup) groups.add(pciFunction.group);
   }

@@ -74,7 +74,7 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
     report: this.#log,
     onFailure: (error) => this.#fail(error),
     lookAgain: (device) => this.#devices.send({ kind: "examine", device }),
-    policyOf: () => "wait",
+    policyOf: (id) => this.spec.devices.find((device) => device.id === id)?.onUnbind ?? "wait",
   });
   readonly #processExit: ProcessExit;
   readonly #endTimeout: number;

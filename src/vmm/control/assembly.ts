@@ -10,7 +10,7 @@ import { hostCpuBrand, KvmSystem } from "../../kvm/system.ts";
 import { Vm } from "../../kvm/vm.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "../shared/memory-map.ts";
 import type { MachinePlan } from "../shared/plan.ts";
-import type { ResolvedMachine } from "../shared/resolved-machine.ts";
+import { type ResolvedMachine, sourceFunction } from "../shared/resolved-machine.ts";
 import type { MachineSpec } from "../spec/spec.ts";
 import { checkBarPlaces } from "./bar-checks.ts";
 import type { CpuDescription } from "./cpu-threads.ts";
@@ -103,7 +103,8 @@ export class Assembly implements Disposable {
   /** Lays out memory round what the IOMMU translates, and refuses devices whose BARs find no place then. */
   #layOut(machine: ResolvedMachine, cpu: CpuAddresses): MemoryLayout {
     const functions = machine.devices.map(({ host }) => host);
-    const layout = layoutMemory(machine.memory.sizeBytes, cpu, askIovaRanges(functions, this.#report));
+    const ranges = askIovaRanges(machine.devices.map(sourceFunction), this.#report);
+    const layout = layoutMemory(machine.memory.sizeBytes, cpu, ranges);
     checkBarPlaces(functions, layout, machine.hasTestDevice);
     return layout;
   }

@@ -25,7 +25,10 @@ export type HostView = Partial<Pick<PreflightOptions, "root" | "memoryLock">>;
 export function resolveMachine(spec: MachineSpec, facts: FunctionFacts, view: HostView = {}): ResolvedMachine {
   if (spec.devices.length > 0) {
     const paths = spec.devices.map(({ path }) => path);
-    preflight({ paths, facts, ramBytes: spec.memory.sizeBytes, memoryLock: memoryLock(), ...view });
+    const vfTokens = new Map(
+      spec.devices.flatMap(({ path, vfToken }) => (vfToken === undefined ? [] : [[path, vfToken]])),
+    );
+    preflight({ paths, facts, vfTokens, ramBytes: spec.memory.sizeBytes, memoryLock: memoryLock(), ...view });
   }
   const devices = spec.devices.map((device): ResolvedDevice => {
     const host = facts.at(device.path);

@@ -121,6 +121,30 @@ t.test("findObstacles() refuses a function behind Intel VMD with the remedy", as
   ]);
 });
 
+t.test("findObstacles() judges a token as vfio-pci does", async (t) => {
+  const physical = (driver: string): SysfsFunction => ({ bdf: "0000:01:00.0", driver, group: 6 });
+  const virtual: SysfsFunction = { bdf: "0000:01:10.0", driver: "vfio-pci", group: 7, physfn: "0000:01:00.0" };
+  const judgeToken = (driver: string, token: boolean | undefined, which = virtual): string | undefined => {
+    const options = optionsOf(t, { functions: [physical(driver), which], paths: [which.bdf] });
+    const [path = ""] = options.paths;
+    const vfTokens = token === undefined ? {} : { vfTokens: new Map(token ? [[path, "any"]] : []) };
+    const found = passthroughChecks({ ...options, ...vfTokens }).find(({ topic }) => topic.startsWith("token"));
+    return found === undefined ? undefined : `${found.state}: ${found.found} (${found.remedy})`;
+  };
+  t.equal(
+    judgeToken("vfio-pci", false),
+    "failed: its physical function 0000:01:00.0 belongs to vfio-pci, whose owner's token is needed (--device " +
+      "...,vf-token=UUID)",
+  );
+  t.match(judgeToken("vfio-pci", undefined), /^warning: its physical function/, "doctor takes no token");
+  t.match(judgeToken("vfio-pci", true), /^good: given/);
+  t.equal(judgeToken("igb", false), undefined);
+  t.match(judgeToken("igb", true), /^failed: a token is given, which has no use: .* 0000:01:00.0 has the driver igb/);
+  const plain: SysfsFunction = { bdf: "0000:02:00.0", driver: "vfio-pci", group: 7 };
+  t.match(judgeToken("igb", true, plain), /^failed: a token is given, and it has nothing to do with virtual functions/);
+  t.match(judgeToken("igb", true, { ...plain, files: { sriov_totalvfs: "7" } }), /^good: given, for its virtual/);
+});
+
 t.test("findObstacles() names every other member of the group that a driver has, once", async (t) => {
   const messages = messagesOf(t, {
     functions: [

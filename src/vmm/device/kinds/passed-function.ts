@@ -26,7 +26,7 @@ export const passedFunctions: DeviceKind<"devices"> = {
         source: GroupSource.open(libc, facts, report, files),
         memory,
         host: passthroughHost(board),
-        onError: (id) => removals.hostReportsError(id),
+        onError: (id, policy) => removals.hostReportsError(id, policy),
         onRequest: (id) => removals.hostWants(id),
       }),
     );

@@ -5,10 +5,11 @@ import { PassthroughFunction, type PassthroughHost } from "../../../passthrough/
 import { withRom } from "../../../passthrough/rom.ts";
 import { parseBdf } from "../../../pci/bdf.ts";
 import type { PlanDma } from "../../shared/plan.ts";
-import type { ResolvedDevice } from "../../shared/resolved-machine.ts";
+import { type ResolvedDevice, sourceFunction } from "../../shared/resolved-machine.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
+import type { ErrorPolicy } from "./removals.ts";
 import { type DmaMemory, mapRamForDma } from "./ram-dma.ts";
 import { readRom } from "./rom-file.ts";
 
@@ -19,8 +20,8 @@ export interface HostFunctionsParts {
   readonly source: DeviceSource;
   readonly memory: DmaMemory;
   readonly host: Omit<PassthroughHost, "peerDma">;
-  /** The host reports an error that a function does not recover from; by its id. */
-  readonly onError: (id: string) => void;
+  /** The host reports an error of a function; by its id. */
+  readonly onError: (id: string, policy: ErrorPolicy) => void;
   /** The host wants a function back, and waits; by its id, again and again. */
   readonly onRequest: (id: string) => void;
 }
@@ -62,14 +63,19 @@ export class HostFunctions implements Disposable {
     const undo = new UndoStack();
     undo.own(source);
     try {
-      const backends = devices.map((device) => undo.own(source.open(device.host), (backend) => backend.close()));
+      const backends = devices.map((device) =>
+        undo.own(source.open(sourceFunction(device)), (backend) => backend.close()),
+      );
       // All are open and none is used yet: the only moment, but for the end, when a whole bus may be reset.
       source.resetBuses("warn");
       const withPeers: PassthroughHost = devices.length > 1 ? { ...host, peerDma: source } : host;
       for (const [index, device] of devices.entries()) {
         const backend = backends[index];
         if (backend === undefined) continue; // there is one for each
-        const handlers = { onError: () => parts.onError(device.id), onRequest: () => parts.onRequest(device.id) };
+        const handlers = {
+          onError: () => parts.onError(device.id, device.onError ?? "report"),
+          onRequest: () => parts.onRequest(device.id),
+        };
         const shown = withRom(backend, readRom(backend.name, device.rom));
         const fn = undo.own(new PassthroughFunction(shown, device, withPeers, handlers));
         opened.push({ device, backend, function: fn });

@@ -56,6 +56,31 @@ const FIELDS = {
     value: "SLOT",
     help: "slot on the guest's bus, 1 to 31; the first free one otherwise",
   },
+  /** What becomes of it when the host reports an error: `report` when absent, which keeps it as long as it answers. */
+  onError: {
+    type: "choice",
+    choices: ["report", "pull", "stop"],
+    key: "on-error",
+    value: "report|pull|stop",
+    help: "at an error: keep it while it answers, take it from the guest, stop; default: report",
+  },
+  /** While the guest keeps it and the host wants it back: `wait` when absent; `stop` ends the machine after 30 s. */
+  onUnbind: {
+    type: "choice",
+    choices: ["wait", "stop"],
+    key: "on-unbind",
+    value: "wait|stop",
+    help: "while the guest keeps what the host wants back; default: wait",
+  },
+  /** UUID that the owner of its physical function has set, where a VFIO driver has that. */
+  vfToken: {
+    type: "text",
+    pattern: "[\\da-fA-F]{8}(?:-[\\da-fA-F]{4}){3}-[\\da-fA-F]{12}",
+    isNot: "a UUID like 11111111-2222-3333-4444-555555555555",
+    key: "vf-token",
+    value: "UUID",
+    help: "token of a virtual function whose physical function belongs to vfio-pci",
+  },
 } as const;
 
 /**

@@ -117,6 +117,17 @@ t.test("parseRun() reads every key of --device", async (t) => {
   ]);
 });
 
+t.test("parseRun() reads what --device says of errors, of a host that wants it back, and the token", async (t) => {
+  const device = (keys: string): object | undefined => parse("--device", `~/0000:01:00.0,${keys}`).spec.devices[0];
+  const vfToken = "11111111-2222-3333-4444-55555555abCD";
+  t.match(device(`on-error=stop,on-unbind=stop,vf-token=${vfToken}`), { onError: "stop", onUnbind: "stop", vfToken });
+  t.match(device("on-error=pull,on-unbind=wait"), { onError: "pull", onUnbind: "wait" });
+  const wrong = (keys: string): string => refused("--device", `~/0000:01:00.0,${keys}`);
+  t.match(wrong("on-error=ignore"), /^--device on-error: 'ignore' is none of report, pull, stop/);
+  t.match(wrong("on-unbind=go"), /^--device on-unbind: 'go' is n.* wait.* stop/);
+  t.match(wrong("vf-token=1234"), /^--device: '1234' is not a UUID like 11111111-2222-3333-4444-555555555555$/);
+});
+
 t.test("parseRun() reads rom= of --device, and other VMMs' spellings of the same", async (t) => {
   const device = (keys: string): object | undefined => parse("--device", `~/0000:01:00.0,${keys}`).spec.devices[0];
   t.match(device("rom=on"), { rom: { kind: "on" } });
