@@ -1,6 +1,6 @@
 import { HostError, SpecError } from "../base/errors.ts";
 import { Binder, type BindingResult, type HostChanges } from "../host-pci/binding.ts";
-import { HOST_CHANGES } from "../host-pci/driver-changes.ts";
+import { hostChanges } from "../host-pci/driver-changes.ts";
 import {
   describeGroup,
   type HostFunction,
@@ -64,7 +64,7 @@ const UNBIND: SubcommandText = {
 export function bind(
   argv: readonly string[],
   surroundings: Surroundings = processSurroundings(),
-  changes: HostChanges = HOST_CHANGES,
+  changes?: HostChanges,
 ): number {
   const request = readRequest(argv, BIND, surroundings);
   if (request === undefined) return 0;
@@ -79,7 +79,8 @@ export function bind(
       throw new HostError(`Cannot bind ${one.bdf}: no IOMMU translates for it`, advice);
     }
   }
-  const binder = new Binder(surroundings.root, isDryRun ? printed(surroundings) : changes, isDryRun);
+  const real = changes ?? hostChanges((bdf, seconds) => tellWait(functions, bdf, seconds, surroundings));
+  const binder = new Binder(surroundings.root, isDryRun ? printed(surroundings) : real, isDryRun);
   const results = binder.bind(functions);
   if (isDryRun) return 0;
   for (const result of results) surroundings.print(`${result.bdf}: ${changeText(result)}\n`);
@@ -91,7 +92,7 @@ export function bind(
 export function unbind(
   argv: readonly string[],
   surroundings: Surroundings = processSurroundings(),
-  changes: HostChanges = HOST_CHANGES,
+  changes?: HostChanges,
 ): number {
   const request = readRequest(argv, UNBIND, surroundings);
   if (request === undefined) return 0;
@@ -102,7 +103,8 @@ export function unbind(
     const holder = usage.holder(one);
     if (holder !== undefined) throw refusal("unbind", one, `${holder} has its IOMMU group open`);
   }
-  const binder = new Binder(surroundings.root, isDryRun ? printed(surroundings) : changes, isDryRun);
+  const real = changes ?? hostChanges((bdf, seconds) => tellWait(functions, bdf, seconds, surroundings));
+  const binder = new Binder(surroundings.root, isDryRun ? printed(surroundings) : real, isDryRun);
   const results = binder.unbind(functions);
   if (isDryRun) return 0;
   for (const result of results) {
@@ -144,6 +146,20 @@ function readRequest(
 
 function refusal(verb: string, { bdf }: HostFunction, reason: string): HostError {
   return new HostError(`Cannot ${verb} ${bdf}: ${reason}`, `--force does it all the same`);
+}
+
+/** Tells why a driver does not let go of a function, as far as it is seen. */
+export function tellWait(
+  functions: readonly HostFunction[],
+  bdf: string,
+  seconds: number,
+  { root, remark }: Surroundings,
+): void {
+  const waiting = functions.find((one) => one.bdf === bdf);
+  const user = waiting === undefined ? undefined : new DeviceUsage(root).user(waiting);
+  const who = user ?? "no process is seen that has it open";
+  const how = "Ctrl-C ends this command, and the kernel goes on waiting";
+  remark(`${bdf}: ${waiting?.driver ?? "its driver"} has not let go of it for ${seconds} s: ${who}; ${how}\n`);
 }
 
 /** What a dry run does to the host: commands of the shell that would do the same. */

@@ -1,11 +1,14 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { join, sep } from "node:path";
 import { errnoOf } from "../base/errors.ts";
+import { deviceNodes } from "./device-nodes.ts";
 import { entries, type HostRoot, linkName, realPath, textFile } from "./files.ts";
-import type { HostFunction } from "./functions.ts";
+import { type HostFunction, isBridge, isVfioFunction } from "./functions.ts";
 import { holdersOf, holderText } from "./open-files.ts";
 
 const CLASS_BRIDGE = 0x06;
+/** The interface of Open vSwitch's datapath, above all of its hardware ports. */
+const OPEN_VSWITCH = "ovs-system";
 
 /** What of the host is looked at once for all functions. */
 interface HostUsage {
@@ -17,8 +20,8 @@ interface HostUsage {
   readonly swaps: readonly string[];
   /** Interfaces that a default route leads through. */
   readonly routes: ReadonlySet<string>;
-  /** Who has which VFIO group open, by its number. */
-  readonly holders: ReadonlyMap<number, string>;
+  /** Who has which file of /dev open, the first of them. */
+  readonly holders: ReadonlyMap<string, string>;
 }
 
 /** Tells what the host uses PCI functions for, so that its disk or network is not taken away by mistake. Reads only. */
@@ -42,8 +45,8 @@ export class DeviceUsage {
     if (pciFunction.virtualFunctionCount > 0) {
       found.push(`it has ${pciFunction.virtualFunctionCount} virtual functions, which would go`);
     }
-    const holder = this.holder(pciFunction);
-    if (holder !== undefined && pciFunction.driver !== undefined) found.push(`${holder} has its IOMMU group open`);
+    const user = this.user(pciFunction);
+    if (user !== undefined) found.push(user);
     // A bridge's directory has those of all functions behind it in it.
     if (pciFunction.classCode >>> 16 !== CLASS_BRIDGE) {
       found.push(...this.#diskReasons(host, pciFunction), ...this.#networkReasons(host, pciFunction));
@@ -56,7 +59,21 @@ export class DeviceUsage {
    * alone.
    */
   holder({ group }: HostFunction): string | undefined {
-    return group === undefined ? undefined : this.#read().holders.get(group);
+    return group === undefined ? undefined : this.#read().holders.get(`/dev/vfio/${group}`);
+  }
+
+  /**
+   * The process for which a driver's removal would wait, since it has the device open: "process 77 (Xorg) has
+   * /dev/dri/card1 open". A display server, a sound daemon, a CUDA program, or a VMM that has the function's group.
+   */
+  user(pciFunction: HostFunction): string | undefined {
+    if (pciFunction.driver === undefined) return undefined;
+    const holder = this.holder(pciFunction);
+    if (holder !== undefined) return `${holder} has its IOMMU group open`;
+    if (isVfioFunction(pciFunction) || isBridge(pciFunction)) return undefined;
+    const { holders } = this.#read();
+    const held = deviceNodes(pciFunction, this.#root.proc).find((node) => holders.has(node));
+    return held === undefined ? undefined : `${holders.get(held)} has ${held} open`;
   }
 
   #read(): HostUsage {
@@ -114,10 +131,25 @@ export class DeviceUsage {
 
   #networkReasons(host: HostUsage, pciFunction: HostFunction): readonly string[] {
     return below(host.interfaces, pciFunction.path).flatMap((name) => {
-      const route = this.#withUppers(host, name).find((upper) => host.routes.has(upper));
-      if (route === undefined) return [];
-      return [route === name ? `the default route is ${name}` : `the default route is ${route}, by ${name}`];
+      const uppers = this.#withUppers(host, name);
+      const route = uppers.find((upper) => host.routes.has(upper));
+      if (route !== undefined) {
+        return [route === name ? `the default route is ${name}` : `the default route is ${route}, by ${name}`];
+      }
+      if (!uppers.includes(OPEN_VSWITCH)) return [];
+      const internal = [...host.routes].find((other) => this.#isInternal(host, other));
+      return internal === undefined ? [] : [`the default route is ${internal}, by Open vSwitch and its port ${name}`];
     });
+  }
+
+  /**
+   * A port that Open vSwitch made itself: an interface without hardware and without lower ones. The kernel links it to
+   * nothing (Linux net/openvswitch/vport-internal_dev.c), so that any such one counts.
+   */
+  #isInternal(host: HostUsage, name: string): boolean {
+    const directory = host.interfaces.get(name);
+    if (directory === undefined || !directory.includes("/devices/virtual/")) return false;
+    return !entries(directory).some((entry) => /^(?:lower_|bridge$|bonding$|tun_flags$)/.test(entry));
   }
 
   /** An interface and the bonds, bridges and VLANs above it. */
@@ -152,7 +184,7 @@ function readUsage({ sys, proc }: HostRoot): HostUsage {
       ...defaultRoutes(textFile(proc, "net/route") ?? "", { interface: 0, destination: 1, mask: 7 }),
       ...defaultRoutes(textFile(proc, "net/ipv6_route") ?? "", { interface: 9, destination: 0, mask: 1 }),
     ]),
-    holders: vfioHolders(proc),
+    holders: deviceHolders(proc),
   };
 }
 
@@ -190,9 +222,8 @@ function defaultRoutes(
   });
 }
 
-/** Processes that have VFIO groups open, by the groups' numbers; others' processes are seen by root alone. */
-function vfioHolders(proc: string): ReadonlyMap<number, string> {
-  const group = /^\/dev\/vfio\/(\d+)$/;
-  const holders = holdersOf((file) => group.test(file), proc);
-  return new Map(holders.map((holder) => [Number(group.exec(holder.file)?.[1]), holderText(holder)]));
+/** The first process that has a file of /dev open, for each; others' processes are seen by root alone. */
+function deviceHolders(proc: string): ReadonlyMap<string, string> {
+  const holders = holdersOf((file) => file.startsWith("/dev/"), proc);
+  return new Map([...holders].reverse().map((holder) => [holder.file, holderText(holder)]));
 }

@@ -2,7 +2,8 @@ import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
 import { HostError, SpecError } from "../../../src/base/errors.ts";
-import { bind, unbind } from "../../../src/cli/binding.ts";
+import { bind, tellWait, unbind } from "../../../src/cli/binding.ts";
+import { listFunctions } from "../../../src/host-pci/functions.ts";
 import { FakePciDrivers } from "../../support/fake-pci-drivers.ts";
 import { type FakeSurroundings, fakeSurroundings } from "../../support/fake-surroundings.ts";
 
@@ -117,4 +118,23 @@ t.test("bind() and unbind() refuse wrong words", async (t) => {
     t.equal(command(["-h"], around, kernel), 0);
   }
   t.same(kernel.log, []);
+});
+
+t.test("tellWait() says who has the device open that a driver does not let go of", async (t) => {
+  const { around } = setUp(t);
+  const { sys, proc } = around.root;
+  const card = join(sys, "devices/pci0000:00", GPU, "drm/card1");
+  mkdirSync(card, { recursive: true });
+  writeFileSync(join(card, "uevent"), "DEVNAME=dri/card1\n");
+  const functions = listFunctions(sys).filter(({ bdf }) => bdf === GPU);
+  tellWait(functions, GPU, 10, around);
+  mkdirSync(join(proc, "77/fd"), { recursive: true });
+  writeFileSync(join(proc, "77/comm"), "Xorg\n");
+  symlinkSync("/dev/dri/card1", join(proc, "77/fd/9"));
+  tellWait(functions, GPU, 20, around);
+  const how = "Ctrl-C ends this command, and the kernel goes on waiting";
+  t.same(around.remarks().trimEnd().split("\n"), [
+    `${GPU}: amdgpu has not let go of it for 10 s: no process is seen that has it open; ${how}`,
+    `${GPU}: amdgpu has not let go of it for 20 s: process 77 (Xorg) has /dev/dri/card1 open; ${how}`,
+  ]);
 });

@@ -216,3 +216,60 @@ t.test("judge() blocks what is behind Intel VMD for the true reason, and lists i
     "it is behind the VMD controller 0000:00:0e.0, which does DMA for it, so that it cannot be given away alone";
   t.same(host.verdict("10000:e1:00.0"), { state: "blocked", reason });
 });
+
+/** A second graphics card with its nodes, as the kernel's drivers lay them out; and an NVIDIA one, which has none. */
+const CARD: SysfsFunction = {
+  ...{ bdf: "0000:41:00.0", class: "0x030000", driver: "amdgpu", group: 41 },
+  files: {
+    "drm/card1/uevent": "MAJOR=226\nMINOR=1\nDEVNAME=dri/card1\nDEVTYPE=drm_minor",
+    "drm/renderD129/uevent": "MAJOR=226\nMINOR=129\nDEVNAME=dri/renderD129",
+  },
+};
+const SOUND: SysfsFunction = {
+  ...{ bdf: "0000:41:00.1", class: "0x040300", driver: "snd_hda_intel", group: 41 },
+  files: { "sound/card1/pcmC1D3p/uevent": "MAJOR=116\nMINOR=3\nDEVNAME=snd/pcmC1D3p" },
+};
+const NVIDIA: SysfsFunction = { bdf: "0000:42:00.0", class: "0x030200", driver: "nvidia", group: 42 };
+
+t.test("DeviceUsage.reasons() names the process that has a device open by its node", async (t) => {
+  const host = new Host(t, [CARD, SOUND, NVIDIA]);
+  t.same(host.reasons(CARD.bdf), [], "no process has it open");
+  host.link("77/fd/9", "/dev/dri/card1");
+  host.proc("77/comm", "Xorg");
+  host.link("88/fd/4", "/dev/snd/pcmC1D3p");
+  host.proc("88/comm", "pipewire");
+  host.link("99/fd/5", "/dev/nvidia0");
+  host.proc("99/comm", "nvidia-persiste");
+  host.link("99/fd/6", "/dev/nvidiactl");
+  t.same(host.reasons(CARD.bdf), ["process 77 (Xorg) has /dev/dri/card1 open"]);
+  t.same(host.reasons(SOUND.bdf), ["process 88 (pipewire) has /dev/snd/pcmC1D3p open"]);
+  t.same(host.reasons(NVIDIA.bdf), ["process 99 (nvidia-persiste) has /dev/nvidia0 open"]);
+  t.same(host.verdict(CARD.bdf), { state: "blocked", reason: "process 77 (Xorg) has /dev/dri/card1 open" });
+  host.proc("driver/nvidia/gpus/0000:42:00.0/information", "Model: \t\t NVIDIA A2\nDevice Minor: \t 1");
+  t.same(host.reasons(NVIDIA.bdf), [], "another card is in use");
+});
+
+t.test("DeviceUsage.reasons() follows the default route through Open vSwitch, which sysfs does not show", async (t) => {
+  const host = new Host(t, [{ bdf: NIC, driver: "ixgbe", group: 2 }]);
+  host.device("net", "eth0", NIC, { "upper_ovs-system/ifindex": "5" });
+  host.device("net", "ovs-system", undefined);
+  host.device("net", "br-ex", undefined);
+  t.same(host.reasons(NIC), [], "there is no default route");
+  host.proc(
+    "net/route",
+    "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\nbr-ex\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000",
+  );
+  t.same(host.reasons(NIC), ["the default route is br-ex, by Open vSwitch and its port eth0"]);
+});
+
+t.test("DeviceUsage.reasons() lets an Open vSwitch port go where the default route is elsewhere", async (t) => {
+  const host = new Host(t, [{ bdf: NIC, driver: "ixgbe", group: 2 }]);
+  host.device("net", "eth0", NIC, { "upper_ovs-system/ifindex": "5" });
+  host.device("net", "ovs-system", undefined);
+  host.device("net", "br0", undefined, { "bridge/bridge_id": "8000.000000000000" });
+  host.proc(
+    "net/route",
+    "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\nbr0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000",
+  );
+  t.same(host.reasons(NIC), []);
+});
