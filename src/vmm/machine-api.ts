@@ -22,8 +22,9 @@ export interface MachineOptions {
    */
   readonly signal?: AbortSignal;
   /**
-   * How long an end waits for the device thread, in milliseconds; 30,000 when absent. A thread that is still in a call
-   * of the kernel then is left behind, and guest RAM stays in use with it.
+   * How long an end waits for the device thread without any progress of it, in milliseconds; 30,000 when absent. A
+   * device's reset and the unpinning of RAM are progress. A thread that is still in a call of the kernel then is left
+   * behind, and guest RAM stays in use with it.
    */
   readonly endTimeoutMs?: number;
 }

@@ -27,10 +27,10 @@ import type { CharSpec, MachineInput, MachineSpec } from "./spec/spec.ts";
 import { completeSpec } from "./spec/spec-check.ts";
 import { TextChannel } from "./text-channel.ts";
 
-/** How long a stop may take, in milliseconds: first the vCPUs, then the devices and all threads. */
+/** How long a stop may take, in milliseconds: first the vCPUs, then the devices without progress, then all threads. */
 const VCPU_DEADLINE = 10_000;
 const DEVICE_DEADLINE = 30_000;
-/** What threads have at least to end in, where the devices took all of that. */
+/** What threads have to end in, where the devices took all of that. */
 const LAST_CHANCE = 1000;
 /** A guest that dies without having touched any device is not restarted. */
 
@@ -117,6 +117,7 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
         this.emit("pty", channel, path);
       },
       onOutput: (channel, bytes, dropped) => this.#channel(channel).receive(bytes, dropped),
+      onSlowEnd: (seconds, step) => this.#log("warn", `the devices take ${seconds} s: ${step ?? "not told why"}`),
       onFailure: (error) => this.#fail(error),
     });
     if (options.log?.level === "trace") this.#logTrace();
@@ -328,7 +329,6 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
     this.#devices.hurry();
     this.#serialized(async () => {
       let final = exit;
-      const deadline = performance.now() + this.#endTimeout;
       await this.#powerOff().catch((error: unknown) => {
         final = failure(error as Error); // cast: we throw only Errors
       });
@@ -337,7 +337,7 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
       if (final === exit) this.#assembly.closeVm();
       const name = `guest RAM (${this.#assembly.ramBytes / MIB} MiB) and the machine's open files`;
       const things = { name, close: () => this.#giveBack(), onLate: () => this.#logger.close() };
-      const left = Math.max(LAST_CHANCE, deadline - performance.now());
+      const left = final === exit ? this.#endTimeout : LAST_CHANCE;
       const kept = await closeBehind(threads, left, things, (level, text) => this.#tell(level, text));
       this.#hasLeftThread = kept !== undefined;
       // What it ended by comes first; a deadline that passed on the way says less than what stays.

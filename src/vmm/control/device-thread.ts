@@ -16,11 +16,12 @@ import type { DeviceStatistics } from "../shared/statistics.ts";
 import type { TraceEvent } from "../shared/trace-event.ts";
 import type { DiskSpec } from "../spec/spec.ts";
 import { OutputCredit } from "./output-credit.ts";
+import { waitWhileItProgresses } from "./patience.ts";
 import { PendingRequests } from "./pending-requests.ts";
 import { StorageWorkers } from "./storage-workers.ts";
 import type { EndingThread } from "./thread-ends.ts";
 import { type MachineTrace, type TraceOptions, Traces } from "./traces.ts";
-import { WorkerLink, withDeadline } from "./worker-link.ts";
+import { WorkerLink } from "./worker-link.ts";
 
 export interface DeviceThreadParts {
   readonly data: Omit<DeviceWorkerData, "outputCredit" | "stopping">;
@@ -33,6 +34,8 @@ export interface DeviceThreadParts {
   readonly onOutput: (channel: Channel, bytes: Uint8Array, droppedBytes: number) => void;
   /** A pty was made; a terminal program can open its path. */
   readonly onPty: (channel: Channel, path: string) => void;
+  /** An end takes long; `step` is what the thread does. Called every five seconds. */
+  readonly onSlowEnd: (seconds: number, step: string | undefined) => void;
   /** The thread failed outside a call that somebody waits for. */
   readonly onFailure: (error: Error) => void;
 }
@@ -54,6 +57,8 @@ export class DeviceThread {
     if (this.#link !== undefined) this.#parts.doorbell.signal();
   });
   #hasEnded = false;
+  /** What it does at the end that may take long: "guest RAM leaves the IOMMU". */
+  #step: string | undefined;
   /** Whether devices were asked for that have not been taken apart again. */
   #isBuilt = false;
   #dismantled: Promise<DeviceStatistics> | undefined;
@@ -130,18 +135,27 @@ export class DeviceThread {
    * Takes the devices apart; the vCPUs must have stopped. A further call after the deadline waits for the same end.
    *
    * @returns The counters of the cycle.
-   * @throws HostError after `timeoutMs`: the thread still uses RAM, the VM and the doorbell.
+   * @throws HostError after `timeoutMs` without progress: the thread still uses RAM, the VM and the doorbell.
    */
   async dismantle(timeoutMs: number): Promise<DeviceStatistics> {
     // No build was requested, or the thread has ended: nothing to dismantle.
     if (this.#link === undefined) return NO_STATISTICS;
     if (this.#isBuilt) {
       this.#isBuilt = false;
+      this.#step = undefined;
       this.#dismantled = this.#requests.ask("dismantle", undefined);
     }
     const going = this.#dismantled;
     if (going === undefined) return NO_STATISTICS;
-    const last = await withDeadline(going, timeoutMs, `Cannot release the devices within ${timeoutMs} ms`);
+    const last = await waitWhileItProgresses(going, {
+      progress: this.#link.progress,
+      stillMs: timeoutMs,
+      onWait: (seconds) => this.#parts.onSlowEnd(seconds, this.#step),
+      error: () => {
+        const since = this.#step === undefined ? `for ${timeoutMs} ms` : `while ${this.#step}`;
+        return new HostError(`Cannot release the devices: no progress ${since}`);
+      },
+    });
     this.#dismantled = undefined;
     return last;
   }
@@ -201,6 +215,9 @@ export class DeviceThread {
         return this.#requests.take(message);
       case "failed": // it goes on, and answers what it was asked
         return this.#parts.onFailure(fromPlainError(message.error));
+      case "step":
+        this.#step = message.text;
+        return;
       case "guest":
         return this.#parts.onGuestEvent(message.event);
       case "pty":

@@ -2,9 +2,12 @@ import { SHARE_ENV, type Worker } from "node:worker_threads";
 import { HostError } from "../../base/errors.ts";
 import { startWorker, workerError } from "../../host/worker.ts";
 import { type LoadingWorker, STAGE } from "../shared/messages.ts";
+import { THREAD_WORDS, type ThreadProgress, threadProgress } from "../shared/thread-progress.ts";
 
 /** How long an exiting process waits for a thread that loads its code or gives back what it has, in milliseconds. */
 const STAGE_TIMEOUT = 2000;
+/** It looks so often whether there is progress. */
+const STAGE_LOOK = 100;
 
 /**
  * A worker thread with typed messages. The control thread holds one for each.
@@ -14,7 +17,8 @@ const STAGE_TIMEOUT = 2000;
  */
 export class WorkerLink<ToWorker, FromWorker> {
   readonly #worker: Worker;
-  readonly #stage = new Int32Array(new SharedArrayBuffer(4));
+  readonly #stage = new Int32Array(new SharedArrayBuffer(4 * THREAD_WORDS));
+  readonly progress: ThreadProgress = threadProgress(this.#stage);
   /** Resolves when the thread is gone. */
   readonly ended: Promise<void>;
 
@@ -51,16 +55,21 @@ export class WorkerLink<ToWorker, FromWorker> {
   /**
    * Blocks until the thread is that far: for a process that exits, and so ends its workers from outside.
    *
-   * @returns False after two seconds.
+   * @returns False after two seconds without progress, or more where the kernel has a device to reset.
    */
   waitFor(stage: keyof typeof STAGE): boolean {
-    const deadline = performance.now() + STAGE_TIMEOUT;
+    const { mark, allowanceMs } = this.progress;
+    let last = mark();
+    let since = performance.now();
     for (;;) {
       const reached = Atomics.load(this.#stage, 0);
-      const left = deadline - performance.now();
       if (reached >= STAGE[stage]) return true;
+      const current = mark();
+      if (current !== last) since = performance.now();
+      last = current;
+      const left = since + Math.max(STAGE_TIMEOUT, allowanceMs()) - performance.now();
       if (left <= 0) return false;
-      Atomics.wait(this.#stage, 0, reached, left);
+      Atomics.wait(this.#stage, 0, reached, Math.min(left, STAGE_LOOK));
     }
   }
 }

@@ -23,6 +23,7 @@ import { Deferral } from "./deferral.ts";
 import type { Disks } from "./disks.ts";
 import type { BoardAccess, Flushable } from "./kinds/device-kind.ts";
 import { allDeviceKinds } from "./kinds/list.ts";
+import type { OnStep } from "./passed/host-functions.ts";
 import { PassedFunctions } from "./passed/passed-functions.ts";
 import { Removals } from "./passed/removals.ts";
 import { assignBars, plugAll } from "./placement.ts";
@@ -49,6 +50,8 @@ export interface BoardParts extends MachineFiles {
   readonly isRestart: boolean;
   /** A time of `performance.now()` after which other processes are not waited for; it comes when the machine stops. */
   readonly cutOff: () => number;
+  /** Told before each step of closing that may take long. */
+  readonly onStep: OnStep;
 }
 
 /** How many unclaimed accesses are logged; a guest can make any number of them. */
@@ -214,11 +217,11 @@ export class Board implements Disposable {
   }
 
   #access(): BoardAccess {
-    const { memory, watcher, characters, disks, entropy, report, isRestart, cutOff } = this.#parts;
+    const { memory, watcher, characters, disks, entropy, report, isRestart, cutOff, onStep } = this.#parts;
     const { ports, mmio } = this;
     return {
       ...{ vm: this.#vm, memory, ports, mmio, root: this.#root, wires: this.#wires, watcher, report },
-      ...{ ends: { characters, disks, entropy }, undo: this.#undo, isRestart, cutOff },
+      ...{ ends: { characters, disks, entropy }, undo: this.#undo, isRestart, cutOff, onStep },
       ...{ passed: this.#passed, removals: this.#removals },
       defer: (work) => this.#deferral.defer(work),
       flushLater: (device) => void this.#dirty.add(device),

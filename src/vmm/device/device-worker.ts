@@ -8,7 +8,7 @@ import { EpollLoop } from "../../host/epoll.ts";
 import { EventFd } from "../../host/eventfd.ts";
 import { libc } from "../../host/libc.ts";
 import { GuestRam } from "../../host/memory/guest-ram.ts";
-import { setThreadName } from "../../host/thread.ts";
+import { currentThreadId, setThreadName } from "../../host/thread.ts";
 import { ACCESS, type AccessHandler, MailboxServer } from "../shared/mailbox.ts";
 import {
   announceStage,
@@ -21,6 +21,7 @@ import {
 import { toPlainError } from "../shared/plain-error.ts";
 import type { RequestHandlers } from "../shared/requests.ts";
 import type { DeviceStatistics } from "../shared/statistics.ts";
+import { announceStep, announceThread } from "../shared/thread-progress.ts";
 import { Board } from "./board.ts";
 import { CharDevices } from "./char-devices.ts";
 import { Turns } from "./deferral.ts";
@@ -55,6 +56,7 @@ const { report } = limit;
 const tracer = new Tracer((event) => post({ kind: "trace", event }));
 
 setThreadName("devices");
+announceThread(data.stage, currentThreadId());
 const epoll = new EpollLoop();
 const turns = new Turns(epoll);
 const doorbell = EventFd.attach(data.doorbell);
@@ -133,6 +135,10 @@ const handlers: RequestHandlers = {
       onGuestEvent: (event) => post({ kind: "guest", event }),
       isRestart,
       cutOff,
+      onStep: (text, allowanceSeconds) => {
+        announceStep(data.stage, allowanceSeconds);
+        post({ kind: "step", text });
+      },
     });
     isRestart = true;
     return board.plan;

@@ -20,7 +20,10 @@ export interface LogMessage {
 
 /** What every worker is given beside its own data. */
 export interface LoadingWorker {
-  /** One word, how far the thread is: 0 until its code is loaded, then one of {@link STAGE}. */
+  /**
+   * How far the thread is: 0 until its code is loaded, then one of {@link STAGE}; behind it the words of
+   * thread-progress.ts.
+   */
   readonly stage: Int32Array;
 }
 
@@ -76,6 +79,7 @@ export type FromDeviceThread =
   | ReplyMessage
   | { readonly kind: "trace"; readonly event: TraceEvent }
   | { readonly kind: "failed"; readonly error: PlainError }
+  | { readonly kind: "step"; readonly text: string } // what it does now, which may take long
   | { readonly kind: "guest"; readonly event: GuestEvent }
   | { readonly kind: "pty"; readonly channel: Channel; readonly path: string }
   | {

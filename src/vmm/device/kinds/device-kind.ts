@@ -17,6 +17,7 @@ import type { Vm } from "../../../kvm/vm.ts";
 import type { PciRoot } from "../../../pci/root.ts";
 import type { PlanDma } from "../../shared/plan.ts";
 import type { ResolvedMachine } from "../../shared/resolved-machine.ts";
+import type { OnStep } from "../passed/host-functions.ts";
 import type { PassedFunctions } from "../passed/passed-functions.ts";
 import type { Removals } from "../passed/removals.ts";
 
@@ -59,6 +60,8 @@ export interface BoardAccess {
   readonly isRestart: boolean;
   /** A time of `performance.now()` after which other processes are not waited for. */
   readonly cutOff: () => number;
+  /** Told before each step of closing that may take long. */
+  readonly onStep: OnStep;
   readonly passed: PassedFunctions;
   readonly removals: Removals;
   /** Runs work in the device thread's next turn, unless the power cycle has ended by then. */

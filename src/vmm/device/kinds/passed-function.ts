@@ -28,6 +28,7 @@ export const passedFunctions: DeviceKind<"devices"> = {
         host: passthroughHost(board),
         onError: (id, policy) => removals.hostReportsError(id, policy),
         onRequest: (id) => removals.hostWants(id),
+        onStep: board.onStep,
       }),
     );
     board.setDma(functions.dma);

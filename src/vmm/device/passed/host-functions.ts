@@ -6,12 +6,16 @@ import { withRom } from "../../../passthrough/rom.ts";
 import { parseBdf } from "../../../pci/bdf.ts";
 import type { PlanDma } from "../../shared/plan.ts";
 import { type ResolvedDevice, sourceFunction } from "../../shared/resolved-machine.ts";
+import { DEVICE_STEP_SECONDS } from "../../shared/thread-progress.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
 import type { ErrorPolicy } from "./removals.ts";
 import { type DmaMemory, mapRamForDma } from "./ram-dma.ts";
 import { readRom } from "./rom-file.ts";
+
+/** Told of a step of closing before it is made, with the seconds that the kernel may sleep in it. */
+export type OnStep = (text: string, allowanceSeconds: number) => void;
 
 /** What a board's functions of the host are made of. */
 export interface HostFunctionsParts {
@@ -24,6 +28,7 @@ export interface HostFunctionsParts {
   readonly onError: (id: string, policy: ErrorPolicy) => void;
   /** The host wants a function back, and waits; by its id, again and again. */
   readonly onRequest: (id: string) => void;
+  readonly onStep: OnStep;
 }
 
 /** Functions that go into one slot; any free one where the user named none. */
@@ -46,6 +51,7 @@ export class HostFunctions implements Disposable {
   /** How long it took to map guest RAM. */
   readonly dma: PlanDma;
   readonly #source: DeviceSource;
+  readonly #onStep: OnStep;
   readonly #opened: readonly OpenFunction[];
   readonly #isReleased = new Set<OpenFunction>();
 
@@ -58,6 +64,7 @@ export class HostFunctions implements Disposable {
   constructor(parts: HostFunctionsParts) {
     const { devices, source, memory, host } = parts;
     this.#source = source;
+    this.#onStep = parts.onStep;
     const opened: OpenFunction[] = [];
     this.#opened = opened;
     const undo = new UndoStack();
@@ -117,9 +124,14 @@ export class HostFunctions implements Disposable {
   close(): void {
     const open = this.#opened.filter((one) => !this.#isReleased.has(one)).reverse();
     for (const { function: fn } of open) fn.retire();
+    this.#onStep("buses are reset", DEVICE_STEP_SECONDS);
     // What was said at the start need not be said again.
     this.#source.resetBuses("debug");
-    for (const { function: fn } of open) fn.close();
+    for (const { function: fn } of open) {
+      this.#onStep(`the kernel resets ${fn.name} and takes it back`, DEVICE_STEP_SECONDS);
+      fn.close();
+    }
+    this.#onStep("guest RAM leaves the IOMMU", 0); // the kernel works all the time, and shows that as progress
     this.#source.close();
   }
 

@@ -29,6 +29,7 @@ interface Opening {
   readonly kernel: FakeVfioKernel;
   readonly host: FakePassthroughHost;
   readonly events: string[];
+  readonly steps: readonly string[];
   open(): HostFunctions;
 }
 
@@ -48,6 +49,7 @@ function setUp(
   );
   const host = new FakePassthroughHost();
   const events: string[] = [];
+  const steps: string[] = [];
   const devices = bdfs.flatMap((bdf): readonly ResolvedDevice[] => {
     const path = sysfs.path(bdf);
     const found = facts.at(path);
@@ -58,6 +60,7 @@ function setUp(
     kernel,
     host,
     events,
+    steps,
     open: () => {
       const functions = devices.map((one) => one.host);
       return new HostFunctions({
@@ -67,6 +70,7 @@ function setUp(
         host,
         onError: (id) => events.push(`error ${id}`),
         onRequest: (id) => events.push(`request ${id}`),
+        onStep: (text, allowanceSeconds) => steps.push(`${text}: ${allowanceSeconds} s`),
       });
     },
   };
@@ -206,4 +210,17 @@ t.test("PassedFunction.release() gives back one function with its group while th
   opened.close();
   t.equal(kernel.log.at(-1), "close container");
   t.notOk(host.reports.some((line) => line.startsWith("warn")));
+});
+
+t.test("HostFunctions.close() tells each step that the kernel may take long for", async (t) => {
+  const { steps, open } = setUp(t, ["0000:01:00.0", "0000:02:00.0"]);
+  const functions = open();
+  t.same(steps, []);
+  functions.close();
+  t.same(steps, [
+    "buses are reset: 150 s",
+    "the kernel resets 0000:02:00.0 and takes it back: 150 s",
+    "the kernel resets 0000:01:00.0 and takes it back: 150 s",
+    "guest RAM leaves the IOMMU: 0 s",
+  ]);
 });
