@@ -18,7 +18,7 @@ import { type BarMappers, MappedBar } from "./mapped-bar.ts";
 import type { SlottedFunction } from "./memory-faults.ts";
 import { MsixStructures } from "./msix-structures.ts";
 import type { BarSummary, PassthroughSummary } from "./summary.ts";
-import { examine, isAnswering, type VitalSigns } from "./vital-signs.ts";
+import { examine, isAnswering, isDecodingMemory, type VitalSigns } from "./vital-signs.ts";
 
 /** What a passed-through function is handed of the machine. */
 export interface PassthroughHost extends BarMappers, IntxHost, EventHost {
@@ -156,8 +156,13 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     return [...this.#mapped.values()].some((bar) => bar.slotBytes > 0);
   }
 
+  /** Whether the device itself still answers: false once it was pulled, or its link is down. */
   isPresent(): boolean {
     return isAnswering(this.#backend);
+  }
+
+  isReachable(): boolean {
+    return this.isPresent() && isDecodingMemory(this.#backend);
   }
 
   /**

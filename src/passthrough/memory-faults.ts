@@ -5,8 +5,11 @@ export interface SlottedFunction {
   readonly name: string;
   /** True while the guest reaches any of its memory without an exit. */
   readonly hasSlots: boolean;
-  /** Whether the device itself still answers: false once it was pulled, or its link is down. */
-  isPresent(): boolean;
+  /**
+   * Whether its memory can answer. False once it was pulled or its link is down, and where it decodes nothing although
+   * the guest switched that on: it was reset without the guest.
+   */
+  isReachable(): boolean;
   /** Takes the slots away until the guest places the BARs anew: its accesses exit from now on. */
   withdrawSlots(): void;
 }
@@ -35,7 +38,7 @@ export class MemoryFaults {
    */
   handle(): number {
     const reachable = this.#functions.filter((one) => one.hasSlots);
-    const gone = reachable.filter((one) => !one.isPresent());
+    const gone = reachable.filter((one) => !one.isReachable());
     const suspects = gone.length > 0 ? gone : reachable;
     for (const suspect of suspects) {
       suspect.withdrawSlots();

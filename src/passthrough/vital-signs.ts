@@ -1,4 +1,4 @@
-import { PCI_CLASS_REVISION, PCI_COMMAND, PCI_EXP_DEVSTA } from "../pci/ids.ts";
+import { PCI_CLASS_REVISION, PCI_COMMAND, PCI_COMMAND_MEMORY, PCI_EXP_DEVSTA } from "../pci/ids.ts";
 import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 
 /** What a device's own registers say of it. */
@@ -40,6 +40,11 @@ const FATAL = 0x4;
 export function isAnswering(backend: DeviceBackend): boolean {
   const identity = backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_CLASS_REVISION, 4);
   return identity !== undefined && identity !== ALL_ONES;
+}
+
+/** Whether a device decodes memory; its COMMAND register says so, which vfio-pci keeps for virtual functions alone. */
+export function isDecodingMemory(backend: DeviceBackend): boolean {
+  return ((backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, 2) ?? 0) & PCI_COMMAND_MEMORY) !== 0;
 }
 
 /**

@@ -13,7 +13,7 @@ class FakeFunction implements SlottedFunction {
     this.isThere = isThere;
   }
 
-  isPresent(): boolean {
+  isReachable(): boolean {
     return this.isThere;
   }
 
@@ -94,6 +94,20 @@ t.test("MemoryFaults.handle() finds a pulled device by what vfio-pci does not an
   t.ok(well.function.hasSlots, "the one that answers keeps its slots");
   t.match(host.reports, [/^warn: 0000:01:00.0: its memory does not answer any more/]);
 });
+
+t.test(
+  "MemoryFaults.handle() finds a device that was reset without the guest, and leaves the others alone",
+  async (t) => {
+    const host = new FakePassthroughHost();
+    const reset = new PassthroughBench(NVME, {}, undefined, host);
+    const well = new PassthroughBench(EDU);
+    for (const bench of [reset, well]) bench.write(0x04, 2, 2);
+    reset.backend.config.setUint16(0x04, 0, true); // it decodes nothing now
+    t.equal(new MemoryFaults([well.function, reset.function], host.report).handle(), 1);
+    t.notOk(reset.function.hasSlots);
+    t.ok(well.function.hasSlots);
+  },
+);
 
 t.test("PassthroughFunction gives the guest its slots back when it places the BAR anew", async (t) => {
   const bench = new PassthroughBench(EDU);
