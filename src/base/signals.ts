@@ -16,6 +16,10 @@ export interface MsiMessage {
   readonly data: number;
 }
 
+export function isSameMessage(a: MsiMessage | undefined, b: MsiMessage): boolean {
+  return a?.data === b.data && a.addressLow === b.addressLow && a.addressHigh === b.addressHigh;
+}
+
 /**
  * One vector's way from an eventfd to a local APIC. It starts masked and without a message.
  *

@@ -1,4 +1,4 @@
-import type { MsiMessage } from "../base/signals.ts";
+import { isSameMessage, type MsiMessage } from "../base/signals.ts";
 import { type Gsi, gsi } from "../base/units.ts";
 import {
   KVM_IOAPIC_NUM_PINS,
@@ -98,15 +98,7 @@ export class RoutingTable {
   }
 
   setMessage(taken: Gsi, message: MsiMessage): void {
-    const known = this.#messages.get(taken);
-    if (
-      known !== undefined &&
-      known.addressLow === message.addressLow &&
-      known.addressHigh === message.addressHigh &&
-      known.data === message.data
-    ) {
-      return;
-    }
+    if (isSameMessage(this.#messages.get(taken), message)) return;
     this.#messages.set(taken, message);
     this.#isDirty = true;
   }

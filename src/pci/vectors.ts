@@ -1,4 +1,4 @@
-import type { MsiMessage, MsiRoute, MsiRouter } from "../base/signals.ts";
+import { isSameMessage, type MsiMessage, type MsiRoute, type MsiRouter } from "../base/signals.ts";
 
 /** Told when the set of vectors a guest uses changes. A passed-through function arms the host's vectors from it. */
 export interface VectorHost {
@@ -181,8 +181,4 @@ export class VectorSet {
     if (route.isMasked) route.unmask();
     if (this.#pending.delete(vector)) overdue.push(route);
   }
-}
-
-function isSameMessage(a: MsiMessage | undefined, b: MsiMessage): boolean {
-  return a?.data === b.data && a.addressLow === b.addressLow && a.addressHigh === b.addressHigh;
 }
