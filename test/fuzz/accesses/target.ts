@@ -1,3 +1,4 @@
+import { firstWrong } from "../engine/operations.ts";
 import { makeTarget, type Target } from "../engine/target.ts";
 import { generate } from "./generator.ts";
 import { isAccess, type Operation } from "./operations.ts";
@@ -7,13 +8,9 @@ import { Session } from "./session.ts";
 const EPISODE_LENGTH = 4000;
 
 /** Runs a guest on a fresh machine. @returns What went wrong, with the operation's number. */
-function runOperations(operations: readonly Operation[], ignoresMasks: boolean): string | undefined {
+async function runOperations(operations: readonly Operation[], ignoresMasks: boolean): Promise<string | undefined> {
   const session = new Session(ignoresMasks);
-  for (const [index, operation] of operations.entries()) {
-    const wrong = session.run(operation);
-    if (wrong !== undefined) return `after operation ${index}: ${wrong}`;
-  }
-  return session.close();
+  return (await firstWrong(operations, (operation) => session.run(operation))) ?? session.close();
 }
 
 /**

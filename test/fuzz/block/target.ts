@@ -1,3 +1,4 @@
+import { firstWrong } from "../engine/operations.ts";
 import { makeTarget, type Target } from "../engine/target.ts";
 import { DiskBench } from "./disk-bench.ts";
 import { generate } from "./generator.ts";
@@ -19,7 +20,7 @@ export function blockTarget(): Target {
     unit: "requests",
     leftOut: () => places().leftOut,
     generate: (random) => generate(random, EPISODE_LENGTH, places().usable),
-    run: (operations) => {
+    run: async (operations) => {
       const [first] = operations;
       const settings = first?.op === "disk" ? first : { isDirect: false, isWriteThrough: false };
       const place = first?.op === "disk" ? first.place : "tmpfs";
@@ -28,11 +29,7 @@ export function blockTarget(): Target {
         ...(place === "loop4k512" ? { logicalBlockBytes: 512 } : {}),
       });
       try {
-        for (const [index, operation] of operations.entries()) {
-          const wrong = bench.run(operation);
-          if (wrong !== undefined) return `after operation ${index}: ${wrong}`;
-        }
-        return bench.finish();
+        return (await firstWrong(operations, (operation) => bench.run(operation))) ?? bench.finish();
       } finally {
         bench.close();
       }

@@ -1,3 +1,4 @@
+import { firstWrong } from "../engine/operations.ts";
 import { makeTarget, type Target } from "../engine/target.ts";
 import { FuzzedBoard } from "./board.ts";
 import { generate } from "./generator.ts";
@@ -5,13 +6,9 @@ import { kindOf, type Operation } from "./operations.ts";
 
 const EPISODE_LENGTH = 4000;
 
-function run(operations: readonly Operation[]): string | undefined {
+function run(operations: readonly Operation[]): Promise<string | undefined> {
   const board = new FuzzedBoard();
-  for (const [index, operation] of operations.entries()) {
-    const wrong = board.run(operation);
-    if (wrong !== undefined) return `after operation ${index}: ${wrong}`;
-  }
-  return undefined;
+  return firstWrong(operations, (operation) => board.run(operation));
 }
 
 /** Accesses to a machine's fixed devices, with input, time and events in between. */

@@ -1,5 +1,6 @@
 import { generate as generateGuest } from "../accesses/generator.ts";
 import { FUNCTION_COUNT } from "../accesses/world.ts";
+import { firstWrong } from "../engine/operations.ts";
 import type { Random } from "../engine/random.ts";
 import { makeTarget, type Target } from "../engine/target.ts";
 import { RemovalMachine } from "./machine.ts";
@@ -26,13 +27,9 @@ function between(random: Random): Operation {
   return roll < 50 ? { op: "memoryFault" } : { op: "turn" };
 }
 
-function run(operations: readonly Operation[]): string | undefined {
+async function run(operations: readonly Operation[]): Promise<string | undefined> {
   const machine = new RemovalMachine();
-  for (const [index, operation] of operations.entries()) {
-    const wrong = machine.run(operation);
-    if (wrong !== undefined) return `after operation ${index}: ${wrong}`;
-  }
-  return machine.close();
+  return (await firstWrong(operations, (operation) => machine.run(operation))) ?? machine.close();
 }
 
 /** Functions that go while the guest runs: by the guest, the host, errors, silence and memory that does not answer. */

@@ -1,3 +1,4 @@
+import { firstWrongToTheEnd } from "../engine/operations.ts";
 import { makeTarget, type Target } from "../engine/target.ts";
 import { SharedFiles } from "./files.ts";
 import { ServerBench } from "./server-bench.ts";
@@ -17,15 +18,7 @@ export function userClientTarget(): Target {
     run: async (operations) => {
       files ??= new SharedFiles();
       const bench = new ServerBench(files);
-      let wrong: string | undefined;
-      for (const [index, operation] of operations.entries()) {
-        const found = bench.run(operation);
-        if (found === undefined) continue;
-        wrong = `after operation ${index}: ${found}`;
-        break;
-      }
-      const atEnd = await bench.close();
-      return wrong ?? atEnd;
+      return await firstWrongToTheEnd(bench, operations);
     },
     kind: kindOf,
     close: () => files?.close(),

@@ -1,3 +1,4 @@
+import { firstWrongToTheEnd } from "../engine/operations.ts";
 import { makeTarget, type Target } from "../engine/target.ts";
 import { ClientBench } from "./client-bench.ts";
 import { generate } from "./client-generator.ts";
@@ -18,15 +19,7 @@ export function userServerTarget(): Target {
       files ??= new SharedFiles();
       const [first] = operations;
       const bench = new ClientBench(files, first?.op === "device" ? first.kind : "nvme");
-      let wrong: string | undefined;
-      for (const [index, operation] of operations.entries()) {
-        const found = await bench.run(operation);
-        if (found === undefined) continue;
-        wrong = `after operation ${index}: ${found}`;
-        break;
-      }
-      const atEnd = await bench.close();
-      return wrong ?? atEnd;
+      return await firstWrongToTheEnd(bench, operations);
     },
     kind: kindOf,
     close: () => files?.close(),
