@@ -148,7 +148,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   "bench/measure": ["src/base", "src/host", "src/kvm", "src/vmm/shared", "guests", "tools"],
   "bench/rows": ["src", "src/host", "guests", "tools", "bench/measure"],
   bench: ["src", "src/host-pci", "lab", "tools", "bench/measure", "bench/rows"],
-  test: ["tools"],
+  test: ["src/host/constants.ts", "src/host/libc.ts", "src/kvm/abi.ts", "src/kvm/abi-structs.ts", "tools"],
   "test/support": ["src/**", "guests", "tools"],
   "test/abi": ["src/**", "test/support"],
   "test/fuzz/engine": [],

@@ -1,4 +1,7 @@
 import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /*
@@ -41,6 +44,8 @@ const SHOWN_LINES = 40;
 /** How tap ends a process in which an assertion failed. */
 const FAILED = "ended with status 1";
 const BATCH_PROGRAM = fileURLToPath(new URL("batch.js", import.meta.url));
+/** Remembers what src opens, in each thread: workers inherit it. */
+const TRACKER = new URL("track-opened.js", import.meta.url).href;
 
 /** Runs all batches, several at a time; started in their order. */
 export async function runBatches(batches: readonly Batch[], rules: BatchRules): Promise<void> {
@@ -62,12 +67,19 @@ async function runBatch(batch: Batch, rules: BatchRules): Promise<BatchRun> {
   const output: string[] = [];
   const errors: string[] = [];
   let hasTimedOut = false;
+  const folder = mkdtempSync(join(tmpdir(), "tsvmm-opened-"));
+  const report = join(folder, "report");
   const ending = await new Promise<string>((resolve) => {
     // The name is for tap, which calls a test's scratch folder after the command line: batches at the same time need
     // their own.
-    const child = spawn(process.execPath, ["--enable-source-maps", BATCH_PROGRAM, batch.name], {
+    const child = spawn(process.execPath, ["--enable-source-maps", "--import", TRACKER, BATCH_PROGRAM, batch.name], {
       stdio: ["ignore", "pipe", "pipe"],
-      env: { ...env, TAP_TIMEOUT: String(timeoutSeconds), TSVMM_TEST_FILES: JSON.stringify(batch.files) },
+      env: {
+        ...env,
+        TAP_TIMEOUT: String(timeoutSeconds),
+        TSVMM_TEST_FILES: JSON.stringify(batch.files),
+        TSVMM_OPENED_REPORT: report,
+      },
     });
     const kill = (): void => {
       hasTimedOut = true;
@@ -82,7 +94,16 @@ async function runBatch(batch: Batch, rules: BatchRules): Promise<BatchRun> {
       resolve(code === 0 ? "" : `ended with ${signal ?? `status ${code}`}`);
     });
   });
-  return judge(batch.name, output.join(""), errors.join(""), hasTimedOut ? `took over ${timeoutSeconds} s` : ending);
+  const run = judge(
+    batch.name,
+    output.join(""),
+    errors.join(""),
+    hasTimedOut ? `took over ${timeoutSeconds} s` : ending,
+  );
+  const left = existsSync(report) ? readFileSync(report, "utf8").trimEnd() : "";
+  rmSync(folder, { recursive: true, force: true });
+  if (left === "") return run;
+  return { ...run, fail: run.fail + 1, trouble: [run.trouble, left].filter((text) => text !== "").join("\n") };
 }
 
 /**

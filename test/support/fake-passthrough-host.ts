@@ -1,12 +1,20 @@
 import { Bus } from "../../src/base/bus.ts";
 import type { HostError } from "../../src/base/errors.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../src/base/mappings.ts";
-import type { FdWatch, MsiMessage, MsiRoute, MsiRouter, ResampledLines, RingWatcher } from "../../src/base/signals.ts";
+import type {
+  EventDescriptor,
+  FdWatch,
+  MsiMessage,
+  MsiRoute,
+  MsiRouter,
+  ResampledLines,
+  RingWatcher,
+} from "../../src/base/signals.ts";
 import { type Fd, fd, gsi } from "../../src/base/units.ts";
-import { EventFd } from "../../src/host/eventfd.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
 import { PciRoot } from "../../src/pci/root.ts";
 import { type FakeDevice, FakeDeviceBackend } from "./fake-device-backend.ts";
+import { FakeEvent } from "./fake-event.ts";
 
 const hexText = (value: number): string => `0x${value.toString(16)}`;
 
@@ -84,7 +92,7 @@ export class FakePassthroughHost implements PassthroughHost {
     },
   };
 
-  readonly createEvent: () => EventFd = EventFd.create;
+  readonly createEvent: () => EventDescriptor = FakeEvent.create;
 
   readonly watcher: RingWatcher = {
     watchRings: (descriptor, onRing): FdWatch => {

@@ -1,6 +1,6 @@
 import type { Test } from "tap";
 import type { Fd } from "../../src/base/units.ts";
-import { DescriptorSocket } from "../../src/host/descriptor-socket.ts";
+import { closeAll, DescriptorSocket } from "../../src/host/descriptor-socket.ts";
 import { connectTo } from "../../src/host/unix-socket.ts";
 import { type Arrival, type UserMessage, UserWire } from "../../src/vfio-user/protocol/wire.ts";
 
@@ -31,12 +31,16 @@ export const version = (major: number, minor: number, json?: string): Uint8Array
 export class RawClient {
   readonly socket: DescriptorSocket;
   readonly wire: UserWire;
+  readonly #received: Fd[] = [];
   #nextId = 1;
 
   constructor(t: Test, path: string) {
     this.socket = new DescriptorSocket(connectTo(path));
     this.wire = new UserWire(this.socket);
-    t.teardown(() => this.wire.close());
+    t.teardown(() => {
+      closeAll(this.#received);
+      this.wire.close();
+    });
   }
 
   send(command: number, payload: Uint8Array, descriptors: readonly Fd[] = []): number {
@@ -45,8 +49,11 @@ export class RawClient {
     return id;
   }
 
+  /** Descriptors that come with it are closed at the test's end. */
   receive(): Arrival {
-    return this.wire.receive(performance.now() + PATIENCE_MS);
+    const arrival = this.wire.receive(performance.now() + PATIENCE_MS);
+    if (typeof arrival !== "string") this.#received.push(...arrival.descriptors);
+    return arrival;
   }
 
   /** The next message, which there must be. */

@@ -3,7 +3,6 @@ import { Bus } from "../../../src/base/bus.ts";
 import type { HostSegment } from "../../../src/base/guest-memory.ts";
 import type { DmaMapper, Mapping, SlotMapper } from "../../../src/base/mappings.ts";
 import { gsi } from "../../../src/base/units.ts";
-import { EventFd } from "../../../src/host/eventfd.ts";
 import { PassthroughFunction } from "../../../src/passthrough/function.ts";
 import type { DeviceRecording } from "../../../src/passthrough/recording.ts";
 import type { PciWindows } from "../../../src/pci/bar-placement.ts";
@@ -16,6 +15,7 @@ import type { VirtioDevice } from "../../../src/virtio/device.ts";
 import { VirtioPciFunction } from "../../../src/virtio/pci-transport.ts";
 import { VirtioRng } from "../../../src/virtio/rng.ts";
 import { FakeDoorbells } from "../../support/fake-doorbells.ts";
+import { FakeEvent } from "../../support/fake-event.ts";
 import { FakeLine } from "../../support/fake-line.ts";
 import { recordedDevice } from "../../support/recorded-devices.ts";
 import { ReplayBackend } from "../../support/replay-backend.ts";
@@ -276,7 +276,7 @@ export class FuzzedWorld {
         peerDma: this.#peers(),
         mmio: this.mmio,
         lines: { connect: () => ({ disconnect: () => undefined }) },
-        createEvent: EventFd.create,
+        createEvent: FakeEvent.create,
         watcher: { watchRings: () => ({ setInterest: () => undefined, close: () => undefined }) },
         report: () => undefined,
       },

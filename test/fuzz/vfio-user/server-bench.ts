@@ -2,6 +2,7 @@ import { HostError } from "../../../src/base/errors.ts";
 import type { FdWatcher, MsiRoute } from "../../../src/base/signals.ts";
 import { fd, gpa, gsi } from "../../../src/base/units.ts";
 import { EventSignals } from "../../../src/host/event-signals.ts";
+import { EventFd } from "../../../src/host/eventfd.ts";
 import { PassthroughFunction } from "../../../src/passthrough/function.ts";
 import { UserDevice } from "../../../src/vfio-user/client/device.ts";
 import { UserWire } from "../../../src/vfio-user/protocol/wire.ts";
@@ -123,7 +124,11 @@ export class ServerBench {
       ...{ setMessage: () => undefined, mask: () => undefined, unmask: () => undefined },
       ...{ signal: () => undefined, inject: () => undefined, release: () => undefined },
     };
-    const parts = { ...host, router: { allocate: () => route, batch: (work: () => void) => work() } };
+    const parts = {
+      ...host,
+      createEvent: EventFd.create,
+      router: { allocate: () => route, batch: (work: () => void) => work() },
+    };
     const events = { onError: () => undefined, onRequest: () => undefined };
     const fn = new PassthroughFunction(device, { bars: "map", excludedMmapBars: [] }, parts, events);
     fn.wireIntx(gsi(16));

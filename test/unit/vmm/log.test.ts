@@ -9,7 +9,7 @@ const folder = t.testdir();
 /** What is in the file after three lines of different levels. */
 function write(name: string, settings: Omit<LogSettings, "file">): string {
   const file = join(folder, name);
-  const logger = createLogger({ ...settings, file });
+  using logger = createLogger({ ...settings, file });
   logger.log("trace", "a step", { trace: { address: 0x3f8 } });
   logger.log("info", "the guest runs", { cpus: 2 });
   logger.log("warn", "something odd");

@@ -1,6 +1,8 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import t, { type Test } from "tap";
 import { DiskFile } from "../../../../src/host/disk/disk-file.ts";
+import { libc } from "../../../../src/host/libc.ts";
+import { linkTarget } from "../../../../src/host-pci/files.ts";
 import { HostBench, HostBuffer } from "../../../support/host-bench.ts";
 import { PlayedStorage } from "../../../support/played-storage.ts";
 
@@ -68,11 +70,15 @@ t.test("DiskFile drops what waited for a device that goes too", async (t) => {
 });
 
 t.test("DiskFile.close() fails what still waits, and touches no memory", async (t) => {
-  const { backend, buffer, answers, read, zero } = disk(t);
+  const { path, backend, buffer, answers, read, zero } = disk(t);
   zero();
   backend.detach();
   read();
   backend.close(5);
   t.same(answers, ["zero ioError", "read ioError"]);
+  // Left open for the worker, which is inside a call, by its number alone.
+  const left = readdirSync("/proc/self/fd").filter((name) => linkTarget(`/proc/self/fd/${name}`) === path);
+  t.equal(left.length, 1);
+  for (const name of left) libc.close(Number(name));
   t.equal(buffer.bytes[0], 0x41);
 });

@@ -107,7 +107,11 @@ t.test("PassthroughFunction over hostile servers throws HostErrors at its start,
   for (let seed = 1; seed <= SEEDS; seed++) {
     const random = randomNumbers(seed + 2000);
     const host = new FakePassthroughHost();
-    const parts = { ...host, router: { allocate: () => route, batch: (work: () => void) => work() } };
+    const parts = {
+      ...host,
+      createEvent: EventFd.create,
+      router: { allocate: () => route, batch: (work: () => void) => work() },
+    };
     const handlers = { onError: () => undefined, onRequest: () => undefined };
     let fn: PassthroughFunction;
     try {
