@@ -1,3 +1,4 @@
+import type { BusDevice } from "./bus.ts";
 import { allOnes, type Width } from "./units.ts";
 
 /** `rw` read and write, `ro` writes are dropped, `wo` reads answer zero, `w1` written ones act and zeros do nothing. */
@@ -99,4 +100,30 @@ export class RegisterBank<Name extends string> {
       handler.writeRegister(row[2], (kept | (placed & mask)) >>> 0);
     }
   }
+}
+
+/** A device of a bus that is a bank of registers and nothing else. */
+export abstract class BankDevice<Name extends string> implements BusDevice, RegisterHandler<Name> {
+  abstract readonly name: string;
+  readonly #registers: RegisterBank<Name>;
+
+  protected constructor(registers: RegisterBank<Name>) {
+    this.#registers = registers;
+  }
+
+  describe(offset: number): string | undefined {
+    return this.#registers.nameAt(offset);
+  }
+
+  read(offset: number, width: Width): number {
+    return this.#registers.read(this, offset, width);
+  }
+
+  write(offset: number, width: Width, value: number): void {
+    this.#registers.write(this, offset, width, value);
+  }
+
+  abstract readRegister(name: Name): number;
+
+  abstract writeRegister(name: Name, value: number): void;
 }

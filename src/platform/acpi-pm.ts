@@ -1,8 +1,7 @@
 import type { Clock, Report } from "../base/backends.ts";
-import type { BusDevice } from "../base/bus.ts";
-import { RegisterBank } from "../base/registers.ts";
+import { BankDevice, RegisterBank } from "../base/registers.ts";
 import type { InterruptLine } from "../base/signals.ts";
-import { hex, type Width } from "../base/units.ts";
+import { hex } from "../base/units.ts";
 
 type PmRegister = "sleepControl" | "sleepStatus" | "reset" | "eventStatus" | "ejectRequests" | "pmTimer" | "eject";
 
@@ -57,7 +56,7 @@ export interface AcpiPmEvents {
  * The event line is level-triggered: it is high while a status bit is set. The DSDT's `_EVT` clears the bits before it
  * acts on them. So a press between the two raises the line again.
  */
-export class AcpiPm implements BusDevice {
+export class AcpiPm extends BankDevice<PmRegister> {
   readonly name = "acpi-pm";
   readonly #clock: Clock;
   readonly #eventLine: InterruptLine;
@@ -69,6 +68,7 @@ export class AcpiPm implements BusDevice {
   #wasReported = false;
 
   constructor(clock: Clock, eventLine: InterruptLine, events: AcpiPmEvents, report?: Report) {
+    super(REGISTERS);
     this.#clock = clock;
     this.#eventLine = eventLine;
     this.#events = events;
@@ -94,18 +94,6 @@ export class AcpiPm implements BusDevice {
   reset(): void {
     this.#ejectRequests = 0;
     this.#setEventStatus(0);
-  }
-
-  describe(offset: number): string | undefined {
-    return REGISTERS.nameAt(offset);
-  }
-
-  read(offset: number, width: Width): number {
-    return REGISTERS.read(this, offset, width);
-  }
-
-  write(offset: number, width: Width, value: number): void {
-    REGISTERS.write(this, offset, width, value);
   }
 
   readRegister(name: PmRegister): number {

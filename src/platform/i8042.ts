@@ -1,6 +1,4 @@
-import type { BusDevice } from "../base/bus.ts";
-import { RegisterBank } from "../base/registers.ts";
-import type { Width } from "../base/units.ts";
+import { BankDevice, RegisterBank } from "../base/registers.ts";
 
 type ControllerRegister = "data" | "systemControlB" | "statusCommand";
 
@@ -49,7 +47,7 @@ const CONTROL_B_TIMER2_OUT = 0x20;
  * interrupt line. Port 0x61 is answered here only where KVM_CREATE_PIT2 was not given KVM_PIT_SPEAKER_DUMMY, which
  * takes it in the kernel.
  */
-export class I8042 implements BusDevice {
+export class I8042 extends BankDevice<ControllerRegister> {
   readonly name = "i8042";
   readonly #onReset: () => void;
   #commandByte = 0;
@@ -62,19 +60,8 @@ export class I8042 implements BusDevice {
 
   /** @param onReset The guest pulled the processors' reset line; may be called more than once. */
   constructor(onReset: () => void) {
+    super(REGISTERS);
     this.#onReset = onReset;
-  }
-
-  describe(offset: number): string | undefined {
-    return REGISTERS.nameAt(offset);
-  }
-
-  read(offset: number, width: Width): number {
-    return REGISTERS.read(this, offset, width);
-  }
-
-  write(offset: number, width: Width, value: number): void {
-    REGISTERS.write(this, offset, width, value);
   }
 
   readRegister(name: ControllerRegister): number {

@@ -1,7 +1,6 @@
 import type { Clock } from "../base/backends.ts";
-import type { BusDevice } from "../base/bus.ts";
-import { RegisterBank } from "../base/registers.ts";
-import { GIB, hex, KIB, MIB, type Width } from "../base/units.ts";
+import { BankDevice, RegisterBank } from "../base/registers.ts";
+import { GIB, hex, KIB, MIB } from "../base/units.ts";
 
 type CmosPort = "index" | "data";
 
@@ -94,7 +93,7 @@ export interface CmosMemory {
  * plus what the guest added by setting it. There is no interrupt: alarm and periodic registers keep what is written and
  * have no effect. The update-ended flag is true to the second, so that a guest can poll for it.
  */
-export class RtcCmos implements BusDevice {
+export class RtcCmos extends BankDevice<CmosPort> {
   readonly name = "rtc-cmos";
   readonly #clock: Clock;
   readonly #bytes = new DataView(new ArrayBuffer(128));
@@ -108,6 +107,7 @@ export class RtcCmos implements BusDevice {
   #secondSeen: number;
 
   constructor(clock: Clock, memory: CmosMemory) {
+    super(REGISTERS);
     this.#clock = clock;
     this.#secondSeen = this.#second();
     this.#bytes.setUint8(REGISTER_A, A_DEFAULT);
@@ -122,16 +122,8 @@ export class RtcCmos implements BusDevice {
     this.#bytes.setUint16(0x5c, highUnits >>> 8, true);
   }
 
-  describe(offset: number): string | undefined {
-    return offset === 1 ? `data of register ${hex(this.#index)}` : REGISTERS.nameAt(offset);
-  }
-
-  read(offset: number, width: Width): number {
-    return REGISTERS.read(this, offset, width);
-  }
-
-  write(offset: number, width: Width, value: number): void {
-    REGISTERS.write(this, offset, width, value);
+  override describe(offset: number): string | undefined {
+    return offset === 1 ? `data of register ${hex(this.#index)}` : super.describe(offset);
   }
 
   readRegister(name: CmosPort): number {

@@ -1,7 +1,5 @@
-import type { BusDevice } from "../base/bus.ts";
-import { RegisterBank } from "../base/registers.ts";
+import { BankDevice, RegisterBank } from "../base/registers.ts";
 import type { InterruptLine } from "../base/signals.ts";
-import type { Width } from "../base/units.ts";
 
 type UartRegister = "data" | "IER" | "IIR_FCR" | "LCR" | "MCR" | "LSR" | "MSR" | "SCR";
 
@@ -81,7 +79,7 @@ export interface UartSocket {
  * parity are kept but have no effect, since a guest that never set them still expects its bytes whole. PC16550D data
  * sheet, §8
  */
-export class Uart16550 implements BusDevice {
+export class Uart16550 extends BankDevice<UartRegister> {
   readonly name: string;
   readonly #socket: UartSocket;
   readonly #received = new DataView(new ArrayBuffer(FIFO_SIZE)); // a ring
@@ -101,6 +99,7 @@ export class Uart16550 implements BusDevice {
   #isLineHigh = false;
 
   constructor(name: string, socket: UartSocket) {
+    super(REGISTERS);
     this.name = name;
     this.#socket = socket;
   }
@@ -137,17 +136,9 @@ export class Uart16550 implements BusDevice {
     this.#updateLine();
   }
 
-  describe(offset: number): string | undefined {
+  override describe(offset: number): string | undefined {
     const isDivisor = offset < 2 && (this.#lineControl & LCR_DLAB) !== 0;
-    return isDivisor ? (offset === 0 ? "DLL" : "DLM") : REGISTERS.nameAt(offset);
-  }
-
-  read(offset: number, width: Width): number {
-    return REGISTERS.read(this, offset, width);
-  }
-
-  write(offset: number, width: Width, value: number): void {
-    REGISTERS.write(this, offset, width, value);
+    return isDivisor ? (offset === 0 ? "DLL" : "DLM") : super.describe(offset);
   }
 
   readRegister(name: UartRegister): number {
