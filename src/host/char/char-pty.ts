@@ -1,11 +1,11 @@
-import type { CharBackend, Report } from "../../base/backends.ts";
+import type { Report } from "../../base/backends.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { UndoStack } from "../../base/undo-stack.ts";
 import { type Fd, fd } from "../../base/units.ts";
 import { FCNTL, TERMIOS, TERMIOS_STATE } from "../constants.ts";
 import { type CausesByErrno, check } from "../errors.ts";
 import { libc } from "../libc.ts";
-import { CharStream } from "./char-stream.ts";
+import { CharStream, StreamEnd } from "./char-stream.ts";
 import { rawState } from "./terminal.ts";
 
 /**
@@ -14,16 +14,16 @@ import { rawState } from "./terminal.ts";
  * The slave side is kept open too. Otherwise the master reports a permanent hang-up after the first client closes, and
  * output between clients is lost.
  */
-export class CharPty implements CharBackend, Disposable {
+export class CharPty extends StreamEnd {
   /** What to open, such as /dev/pts/5. */
   readonly path: string;
   readonly #ours: Fd;
   readonly #users: Fd;
-  readonly #stream: CharStream;
-  #isClosed = false;
+  protected readonly stream: CharStream;
 
   /** @throws SyscallError */
   constructor(options: { readonly name: string; readonly watcher: FdWatcher; readonly report: Report }) {
+    super();
     const { name, watcher, report } = options;
     const action = `make a pseudo-terminal for ${name}`;
     const { O_RDWR, O_NOCTTY, O_NONBLOCK, O_CLOEXEC } = FCNTL;
@@ -61,30 +61,11 @@ export class CharPty implements CharBackend, Disposable {
     } catch (error) {
       throw undo.after(error);
     }
-    this.#stream = new CharStream({ name, watcher, report, input: this.#ours, output: this.#ours });
+    this.stream = new CharStream({ name, watcher, report, input: this.#ours, output: this.#ours });
   }
 
-  write(bytes: Uint8Array): void {
-    this.#stream.write(bytes);
-  }
-
-  onInput(take: (bytes: Uint8Array) => number): void {
-    this.#stream.onInput(take);
-  }
-
-  inputReady(): void {
-    this.#stream.inputReady();
-  }
-
-  close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#stream.close();
+  protected giveBack(): void {
     libc.close(this.#users);
     libc.close(this.#ours);
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }

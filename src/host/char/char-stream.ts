@@ -212,3 +212,36 @@ export class CharStream implements CharBackend, Disposable {
     }
   }
 }
+
+/** A character device whose other side is a stream of its own descriptors. */
+export abstract class StreamEnd implements CharBackend, Disposable {
+  protected abstract readonly stream: CharStream;
+  #isClosed = false;
+
+  write(bytes: Uint8Array): void {
+    this.stream.write(bytes);
+  }
+
+  onInput(take: (bytes: Uint8Array) => number): void {
+    this.stream.onInput(take);
+  }
+
+  inputReady(): void {
+    this.stream.inputReady();
+  }
+
+  /** Calling it twice is harmless. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.stream.close();
+    this.giveBack();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Closes what the stream was made of. */
+  protected abstract giveBack(): void;
+}

@@ -1,9 +1,9 @@
-import type { CharBackend, Report } from "../../base/backends.ts";
+import type { Report } from "../../base/backends.ts";
 import type { FdWatcher } from "../../base/signals.ts";
 import { type Fd, fd } from "../../base/units.ts";
 import { FCNTL } from "../constants.ts";
 import { libc } from "../libc.ts";
-import { CharStream } from "./char-stream.ts";
+import { CharStream, StreamEnd } from "./char-stream.ts";
 import { EscapeKeys } from "./escape-keys.ts";
 import { isTerminal, reopenNonblocking } from "./terminal.ts";
 
@@ -26,18 +26,19 @@ export interface CharTtyOptions {
  * This process's terminal, or whatever its standard streams are: pipes, files, sockets. Escape keys are looked for on a
  * terminal only. The terminal's mode is not touched here: see RawTerminal.
  */
-export class CharTty implements CharBackend, Disposable {
-  readonly #stream: CharStream;
-  #opened: readonly Fd[];
+export class CharTty extends StreamEnd {
+  protected readonly stream: CharStream;
+  readonly #opened: readonly Fd[];
 
   constructor(options: CharTtyOptions) {
+    super();
     const input = options.input ?? fd(0);
     const output = options.output ?? fd(1);
     const ownInput = reopenNonblocking(input, FCNTL.O_RDONLY);
     const ownOutput = reopenNonblocking(output, FCNTL.O_WRONLY);
     this.#opened = [ownInput, ownOutput].filter((opened) => opened !== undefined);
     const keys = isTerminal(input) ? new EscapeKeys(options.onQuit) : undefined;
-    this.#stream = new CharStream({
+    this.stream = new CharStream({
       name: options.name,
       watcher: options.watcher,
       report: options.report,
@@ -49,25 +50,7 @@ export class CharTty implements CharBackend, Disposable {
     });
   }
 
-  write(bytes: Uint8Array): void {
-    this.#stream.write(bytes);
-  }
-
-  onInput(take: (bytes: Uint8Array) => number): void {
-    this.#stream.onInput(take);
-  }
-
-  inputReady(): void {
-    this.#stream.inputReady();
-  }
-
-  close(): void {
-    this.#stream.close();
+  protected giveBack(): void {
     for (const opened of this.#opened) libc.close(opened);
-    this.#opened = [];
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
   }
 }
