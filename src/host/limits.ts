@@ -19,11 +19,6 @@ export function memoryLockLimit(): ResourceLimit {
   return resourceLimit(RESOURCE.RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK");
 }
 
-/** How many descriptors this process may have open. */
-export function openFilesLimit(): ResourceLimit {
-  return resourceLimit(RESOURCE.RLIMIT_NOFILE, "RLIMIT_NOFILE");
-}
-
 /** Bytes of address space that this process may still map; `Infinity` without a limit. */
 export function addressSpaceLeft(): number {
   const { current } = resourceLimit(RESOURCE.RLIMIT_AS, "RLIMIT_AS");

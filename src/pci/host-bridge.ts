@@ -1,5 +1,5 @@
 import type { BusDevice } from "../base/bus.ts";
-import { allOnes, MIB, type Width } from "../base/units.ts";
+import { allOnes, type Width } from "../base/units.ts";
 import { ConfigSpace } from "./config-space.ts";
 import type { BarRequest, PciFunction } from "./function.ts";
 import { PCI_CFG_SPACE_SIZE } from "./ids.ts";
@@ -49,8 +49,6 @@ export class HostBridge implements PciFunction, Disposable {
   }
 }
 
-/** Where {@link ConfigPorts} belong on the port bus. PCI Local Bus 3.0 §3.2.2.3.2 */
-export const CONFIG_PORTS_BASE = 0xcf8;
 export const CONFIG_PORTS_SIZE = 8;
 
 const CONFIG_ENABLE = 0x8000_0000;
@@ -116,9 +114,6 @@ export class ConfigPorts implements BusDevice {
     };
   }
 }
-
-/** Bytes of ECAM a bus takes: 4 KiB for each of 256 functions. */
-export const ECAM_BUS_SIZE: number = MIB;
 
 /** Memory-mapped configuration: 4 KiB a function, from bus 0 on. PCI Express Base 3.0 §7.2.2 */
 export class Ecam implements BusDevice {

@@ -1,6 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import type { Bus, BusDevice, BusRange } from "../base/bus.ts";
-import { allOnes, type Gsi, gpa, gsi, hex, TWO_POW_32, type Width } from "../base/units.ts";
+import { allOnes, type Gsi, gpa, hex, TWO_POW_32, type Width } from "../base/units.ts";
 import { type BarMove, type BarPlace, BarSet } from "./bar.ts";
 import { isInside, type PciWindows, placeBars } from "./bar-placement.ts";
 import { type Bdf, formatBdf } from "./bdf.ts";
@@ -34,11 +34,8 @@ export interface PciRootOptions {
    * BARs are decoded inside these only: elsewhere are RAM, interrupt controllers and tables that no bus range shows.
    */
   readonly windows: PciWindows;
-  /**
-   * Which GSI pin 1 to 4 (INTA to INTD) of a slot drives; {@link swizzledGsi} when absent. The `_PRT` must say the
-   * same.
-   */
-  readonly gsiOf?: (slot: number, pin: number) => Gsi;
+  /** Which GSI pin 1 to 4 (INTA to INTD) of a slot drives. The `_PRT` must say the same. */
+  readonly gsiOf: (slot: number, pin: number) => Gsi;
   readonly report?: Report;
 }
 
@@ -53,9 +50,6 @@ interface BarState {
 interface Plugged extends PluggedFunction {
   readonly states: ReadonlyMap<BarIndex, BarState>;
 }
-
-/** INTx of eight pins, spread over GSI 16 to 23 so that neighbours do not share. */
-export const swizzledGsi = (slot: number, pin: number): Gsi => gsi(16 + ((slot + pin - 1) % 8));
 
 /**
  * PCI bus 0: slots, configuration accesses, and where BARs are decoded.
@@ -72,7 +66,7 @@ export class PciRoot implements Disposable {
 
   constructor(options: PciRootOptions) {
     this.#options = options;
-    this.#gsiOf = options.gsiOf ?? swizzledGsi;
+    this.#gsiOf = options.gsiOf;
   }
 
   /** What is plugged, by slot and function. */

@@ -1,7 +1,5 @@
-import type { CharBackend } from "../base/backends.ts";
 import type { BusDevice } from "../base/bus.ts";
 import { allOnes, type Width } from "../base/units.ts";
-import { OutputBatch } from "./output-batch.ts";
 
 /** Ports the exit device takes: a write of 1, 2 or 4 bytes at the first one is one value. */
 export const DEBUG_EXIT_SIZE = 4;
@@ -48,31 +46,5 @@ export class PostCodePort implements BusDevice {
   write(_offset: number, _width: Width, value: number): void {
     this.#last = value & 0xff;
     this.#onCode?.(this.#last);
-  }
-}
-
-/**
- * Port 0xe9 as Bochs has it: a byte written is a character of the host's console, and reading 0xe9 says that it is
- * there.
- */
-export class DebugConsolePort implements BusDevice {
-  readonly name = "debug-console";
-  readonly #output: OutputBatch;
-
-  /** @param wantsFlush See {@link OutputBatch}. */
-  constructor(backend: CharBackend, wantsFlush?: () => void) {
-    this.#output = new OutputBatch((bytes) => backend.write(bytes), wantsFlush);
-  }
-
-  read(_offset: number, _width: Width): number {
-    return 0xe9;
-  }
-
-  write(_offset: number, width: Width, value: number): void {
-    for (let byte = 0; byte < width; byte++) this.#output.push((value >>> (8 * byte)) & 0xff);
-  }
-
-  flush(): void {
-    this.#output.flush();
   }
 }

@@ -13,6 +13,7 @@ import type {
 import { type Fd, fd, gsi } from "../../src/base/units.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
 import { PciRoot } from "../../src/pci/root.ts";
+import { intxGsi } from "../../src/vmm/shared/memory-map.ts";
 import { type FakeDevice, FakeDeviceBackend } from "./fake-device-backend.ts";
 import { FakeEvent } from "./fake-event.ts";
 
@@ -173,6 +174,7 @@ export class PassthroughBench {
       onRequest: () => this.events.push("request"),
     });
     this.root = new PciRoot({
+      gsiOf: intxGsi,
       ports: this.host.ports,
       mmio: this.host.mmio,
       windows: {

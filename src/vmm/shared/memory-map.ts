@@ -1,6 +1,6 @@
 import type { RamRegion } from "../../base/guest-memory.ts";
 import type { MemoryMapEntry } from "../../base/load-plan.ts";
-import { type Gpa, type Gsi, gpa, gsi, MIB, PAGE_SIZE } from "../../base/units.ts";
+import { type Gpa, type Gsi, gpa, gsi, MIB } from "../../base/units.ts";
 
 /*
  * THE table of addresses, ports and interrupts. Nothing else in the program chooses one.
@@ -110,11 +110,6 @@ export interface MemoryLayout {
   readonly pciWindow32: Window;
   /** In the order of preference. They may touch. */
   readonly pciWindows64: readonly Window[];
-}
-
-/** The part of RAM that KVM maps for the guest: every region is one memory slot, page multiples throughout. */
-export function isPageMultiple(sizeBytes: number): boolean {
-  return sizeBytes > 0 && sizeBytes % PAGE_SIZE === 0;
 }
 
 /** Address just above a RAM region. */

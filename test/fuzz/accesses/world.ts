@@ -14,6 +14,7 @@ import { VirtioConsole } from "../../../src/virtio/console.ts";
 import type { VirtioDevice } from "../../../src/virtio/device.ts";
 import { VirtioPciFunction } from "../../../src/virtio/pci-transport.ts";
 import { VirtioRng } from "../../../src/virtio/rng.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 import { FakeDoorbells } from "../../support/fake-doorbells.ts";
 import { FakeEvent } from "../../support/fake-event.ts";
 import { FakeLine } from "../../support/fake-line.ts";
@@ -182,7 +183,7 @@ export class FuzzedWorld {
   constructor(ignoresMasks = false) {
     this.router = new FuzzRouter(ignoresMasks);
     const report = (): void => undefined;
-    this.root = new PciRoot({ ports: this.ports, mmio: this.mmio, windows: WINDOWS, report });
+    this.root = new PciRoot({ gsiOf: intxGsi, ports: this.ports, mmio: this.mmio, windows: WINDOWS, report });
     this.ecam = new Ecam(this.root);
     this.configPorts = new ConfigPorts(this.root);
     this.root.plug(new HostBridge(), 0);

@@ -3,13 +3,7 @@ import { readFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import t from "tap";
 import { RESOURCE } from "../../../src/host/constants.ts";
-import {
-  availableMemory,
-  hasCapability,
-  hugePages,
-  memoryLockLimit,
-  openFilesLimit,
-} from "../../../src/host/limits.ts";
+import { availableMemory, hasCapability, hugePages, memoryLockLimit } from "../../../src/host/limits.ts";
 import {
   blockKickSignal,
   currentThreadId,
@@ -79,12 +73,9 @@ t.test("setThreadName() names the thread and cuts what is too long", async (t) =
   setThreadName(before);
 });
 
-t.test("memoryLockLimit() and openFilesLimit() agree with /proc/self/limits", async (t) => {
+t.test("memoryLockLimit() agrees with /proc/self/limits", async (t) => {
   const limits = readFileSync("/proc/self/limits", "utf8");
-  for (const [title, found] of [
-    ["Max locked memory", memoryLockLimit()],
-    ["Max open files", openFilesLimit()],
-  ] as const) {
+  for (const [title, found] of [["Max locked memory", memoryLockLimit()]] as const) {
     const [current, maximum] = (limits.split("\n").find((line) => line.startsWith(title)) ?? "")
       .slice(title.length)
       .trim()

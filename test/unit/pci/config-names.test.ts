@@ -4,6 +4,7 @@ import { nameConfigRegister } from "../../../src/pci/config-names.ts";
 import { ConfigSpace } from "../../../src/pci/config-space.ts";
 import { ConfigPorts, Ecam, HostBridge } from "../../../src/pci/host-bridge.ts";
 import { PciRoot } from "../../../src/pci/root.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 
 t.test(
   "nameConfigRegister() knows the header, the capability an offset is in, and says numbers for the rest",
@@ -29,7 +30,7 @@ t.test(
 t.test("ConfigPorts.describe() and Ecam.describe() name the function and register they lead to", async (t) => {
   const ports = new Bus("port");
   const mmio = new Bus("MMIO");
-  const root = new PciRoot({ ports, mmio, windows: { ports: [], memory32: [], memory64: [] } });
+  const root = new PciRoot({ gsiOf: intxGsi, ports, mmio, windows: { ports: [], memory32: [], memory64: [] } });
   root.plug(new HostBridge(), 0);
   const decoder = new ConfigPorts(root);
   ports.attach(0xcf8, 8, decoder);

@@ -9,6 +9,7 @@ import { HostBridge } from "../../../src/pci/host-bridge.ts";
 import { MsiCapability } from "../../../src/pci/msi.ts";
 import { MsixCapability } from "../../../src/pci/msix.ts";
 import { PciRoot } from "../../../src/pci/root.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 import { FakeMsiRouter } from "../../support/fake-msi-router.ts";
 import { FakePciFunction } from "../../support/fake-pci-function.ts";
 
@@ -18,6 +19,7 @@ const skip = hasLspci || process.env["CI"] === "true" ? false : "lspci is not in
 /** A root with the host bridge and an NVMe-like function that has every kind of capability. */
 function exampleRoot(): PciRoot {
   const root = new PciRoot({
+    gsiOf: intxGsi,
     ports: new Bus("port"),
     mmio: new Bus("mmio"),
     windows: {

@@ -5,6 +5,7 @@ import type { BarIndex } from "../../../src/pci/function.ts";
 import { MsiCapability } from "../../../src/pci/msi.ts";
 import { MsixCapability } from "../../../src/pci/msix.ts";
 import { PciRoot } from "../../../src/pci/root.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 import { FakeMsiRouter } from "../../support/fake-msi-router.ts";
 import { FakePciFunction } from "../../support/fake-pci-function.ts";
 
@@ -43,7 +44,7 @@ t.test("PciRoot stays consistent whatever a guest writes into configuration spac
   const random = randomNumbers(20_260_101);
   const ports = new Bus("port");
   const mmio = new Bus("mmio");
-  const root = new PciRoot({ ports, mmio, windows: WINDOWS });
+  const root = new PciRoot({ gsiOf: intxGsi, ports, mmio, windows: WINDOWS });
   const router = new FakeMsiRouter();
   const functions = ["a", "b", "c"].map((name) => {
     const fn = new PlacedFunction(name, [

@@ -2,12 +2,13 @@ import t from "tap";
 import { Bus, type BusDevice } from "../../../src/base/bus.ts";
 import { ConfigPorts, Ecam, HostBridge } from "../../../src/pci/host-bridge.ts";
 import { PciRoot } from "../../../src/pci/root.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 import { FakePciFunction } from "../../support/fake-pci-function.ts";
 
 function machine(others?: BusDevice) {
   const ports = new Bus("port");
   const mmio = new Bus("mmio");
-  const root = new PciRoot({ ports, mmio, windows: { ports: [], memory32: [], memory64: [] } });
+  const root = new PciRoot({ gsiOf: intxGsi, ports, mmio, windows: { ports: [], memory32: [], memory64: [] } });
   const configPorts = new ConfigPorts(root, others);
   ports.attach(0xcf8, 8, configPorts);
   mmio.attach(0xe800_0000, 0x10_0000, new Ecam(root));

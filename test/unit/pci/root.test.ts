@@ -2,6 +2,7 @@ import t from "tap";
 import { Bus, type BusDevice } from "../../../src/base/bus.ts";
 import type { BarRequest } from "../../../src/pci/function.ts";
 import { PciRoot, type PciRootOptions } from "../../../src/pci/root.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 import { FakePciFunction } from "../../support/fake-pci-function.ts";
 
 const WINDOWS = {
@@ -22,7 +23,7 @@ function machine(options: Partial<PciRootOptions> = {}) {
   const mmio = new Bus("mmio");
   const reports: string[] = [];
   const report = (level: string, text: string): number => reports.push(`${level}: ${text}`);
-  const root = new PciRoot({ ports, mmio, windows: WINDOWS, report, ...options });
+  const root = new PciRoot({ gsiOf: intxGsi, ports, mmio, windows: WINDOWS, report, ...options });
   const read = (slot: number, offset: number, width: 1 | 2 | 4): number => root.configRead(0, slot, 0, offset, width);
   const write = (slot: number, offset: number, width: 1 | 2 | 4, value: number): void =>
     root.configWrite(0, slot, 0, offset, width, value);

@@ -1,6 +1,5 @@
 import t from "tap";
-import { DebugConsolePort, DebugExitPort, PostCodePort } from "../../../src/platform/debug-port.ts";
-import { FakeChar } from "../../support/fake-char.ts";
+import { DebugExitPort, PostCodePort } from "../../../src/platform/debug-port.ts";
 
 t.test("DebugExitPort hands on values of every width", async (t) => {
   const values: number[] = [];
@@ -21,17 +20,4 @@ t.test("PostCodePort keeps and announces the last code, with a listener or witho
   const silent = new PostCodePort();
   silent.write(0, 1, 0x42);
   t.equal(silent.read(0, 1), 0x42);
-});
-
-t.test("DebugConsolePort says that it is there and collects bytes until flush()", async (t) => {
-  const backend = new FakeChar();
-  let wishes = 0;
-  const port = new DebugConsolePort(backend, () => wishes++);
-  t.equal(port.read(0, 1), 0xe9);
-  port.write(0, 1, 0x68);
-  port.write(0, 2, 0x2169);
-  t.same(backend.writes, []);
-  t.equal(wishes, 1);
-  port.flush();
-  t.same(backend.writes, ["hi!"]);
 });

@@ -2,6 +2,7 @@ import t from "tap";
 import { Bus } from "../../../src/base/bus.ts";
 import { gpa } from "../../../src/base/units.ts";
 import { PciRoot } from "../../../src/pci/root.ts";
+import { intxGsi } from "../../../src/vmm/shared/memory-map.ts";
 import { EchoDevice } from "../../support/echo-device.ts";
 import { BAR_ADDRESS } from "../../support/guest-driver.ts";
 import { plugVirtio, type VirtioBench } from "../../support/virtio-bench.ts";
@@ -171,6 +172,7 @@ t.test("VirtioPciFunction behind a PciRoot answers where the guest puts its BAR"
   pci.barPlaced(0, undefined);
   const mmio = new Bus("mmio");
   const root = new PciRoot({
+    gsiOf: intxGsi,
     ports: new Bus("ports"),
     mmio,
     windows: { ports: [], memory32: [], memory64: [{ base: 0x10_0000_0000, sizeBytes: 0x10_0000 }] },

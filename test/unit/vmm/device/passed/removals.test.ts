@@ -4,6 +4,7 @@ import { PciRoot } from "../../../../../src/pci/root.ts";
 import { AcpiPm } from "../../../../../src/platform/acpi-pm.ts";
 import { PassedFunctions } from "../../../../../src/vmm/device/passed/passed-functions.ts";
 import { Removals } from "../../../../../src/vmm/device/passed/removals.ts";
+import { intxGsi } from "../../../../../src/vmm/shared/memory-map.ts";
 import type { GuestEvent } from "../../../../../src/vmm/shared/messages.ts";
 import { FakeClock } from "../../../../support/fake-clock.ts";
 import { FakeDeviceBackend } from "../../../../support/fake-device-backend.ts";
@@ -19,6 +20,7 @@ const EJECT = 12;
 class Bench {
   readonly host = new FakePassthroughHost();
   readonly root = new PciRoot({
+    gsiOf: intxGsi,
     ports: this.host.ports,
     mmio: this.host.mmio,
     windows: {
