@@ -1,5 +1,5 @@
 import { type Cause, causeForAnyCall, codeAndAdvice, HostError } from "../base/errors.ts";
-import { libc } from "./libc.ts";
+import { type Libc, libc } from "./libc.ts";
 
 /** Linux errno values this program meets, x86-64. */
 export const ERRNO = {
@@ -94,9 +94,16 @@ export class SyscallError extends HostError {
  * Passes a call's result on, or throws what errno says.
  *
  * @param result What the call returned; negative means failure. It must be the last libc call of this thread.
+ * @param calls Whose call it was: VFIO is handed the C library, so that tests can play the kernel.
  * @throws SyscallError
  */
-export function check(result: number, action: string, call: string, causes: Causes): number {
+export function check(
+  result: number,
+  action: string,
+  call: string,
+  causes: Causes,
+  calls: Pick<Libc, "errno"> = libc,
+): number {
   if (result >= 0) return result;
-  throw new SyscallError(causes, action, call, errnoName(libc.errno()));
+  throw new SyscallError(causes, action, call, errnoName(calls.errno()));
 }

@@ -1,19 +1,7 @@
-import { type Causes, errnoName, SyscallError } from "../host/errors.ts";
 import type { Libc } from "../host/libc.ts";
 
 /** The C library calls that VFIO takes; tests play the kernel behind them. */
 export type VfioLibc = Pick<Libc, "errno" | "ioctl" | "ioctlStruct" | "open" | "close" | "pread" | "pwrite">;
-
-/**
- * Passes a call's result on, or throws what errno says: `host/errors.ts` check() with the C library handed in, so that
- * tests can play the kernel.
- *
- * @throws SyscallError
- */
-export function checked(libc: VfioLibc, result: number, action: string, call: string, causes: Causes): number {
-  if (result >= 0) return result;
-  throw new SyscallError(causes, action, call, errnoName(libc.errno()));
-}
 
 /** The bytes of a struct of the kernel with their view; `argsz`, the first word of each VFIO struct, is filled in. */
 export function vfioStruct(sizeBytes: number): { readonly bytes: Uint8Array; readonly view: DataView } {

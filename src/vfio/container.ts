@@ -4,7 +4,7 @@ import type { DmaMapper, IovaRange, Mapping, VfioFiles } from "../base/mappings.
 import { allOrNothing } from "../base/undo-stack.ts";
 import { type Fd, fd, type Hva, hex, type Iova } from "../base/units.ts";
 import { FCNTL } from "../host/constants.ts";
-import { type CausesByErrno, errnoName, SyscallError } from "../host/errors.ts";
+import { type CausesByErrno, check, errnoName, SyscallError } from "../host/errors.ts";
 import { attachCauses } from "../host-pci/attach-causes.ts";
 import {
   DMA_MAP,
@@ -26,7 +26,7 @@ import {
   VFIO_SET_IOMMU,
   VFIO_TYPE1v2_IOMMU,
 } from "./abi.ts";
-import { checked, setU64, type VfioLibc, vfioStruct } from "./calls.ts";
+import { setU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { CAUSES, NO_IOMMU_DRIVER } from "./causes.ts";
 import { type IommuInfo, queryIommu } from "./iommu-info.ts";
 
@@ -71,14 +71,14 @@ export class VfioContainer implements DmaMapper, Disposable {
     const action = "open the VFIO container";
     return allOrNothing((undo) => {
       const opened = libc.open(CONTAINER_NODE, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-      const container = fd(checked(libc, opened, action, `open ${CONTAINER_NODE}`, CAUSES.openNode));
+      const container = fd(check(opened, action, `open ${CONTAINER_NODE}`, CAUSES.openNode, libc));
       undo.add(() => libc.close(container));
-      const version = checked(
-        libc,
+      const version = check(
         libc.ioctl(container, VFIO_GET_API_VERSION, 0),
         action,
         "VFIO_GET_API_VERSION",
         "TSVMM_VFIO_REFUSED",
+        libc,
       );
       if (version !== VFIO_API_VERSION)
         throw new HostError("TSVMM_VFIO_REFUSED", `Cannot use VFIO: its API version is ${version}, not 0`);
@@ -137,18 +137,18 @@ export class VfioContainer implements DmaMapper, Disposable {
     const action = `take IOMMU group ${number}`;
     allOrNothing((undo) => {
       const opened = libc.open(node, FCNTL.O_RDWR | FCNTL.O_CLOEXEC, 0);
-      const group = fd(checked(libc, opened, action, `open ${node}`, CAUSES.openNode));
+      const group = fd(check(opened, action, `open ${node}`, CAUSES.openNode, libc));
       undo.add(() => libc.close(group));
       this.#mustBeFree(number, group);
       const container = new Uint8Array(4);
       new DataView(container.buffer).setInt32(0, this.#container, true);
       const attached = libc.ioctlStruct(group, VFIO_GROUP_SET_CONTAINER, container);
-      if (attached < 0) checked(libc, attached, action, "VFIO_GROUP_SET_CONTAINER", this.#attachCauses(number));
+      if (attached < 0) check(attached, action, "VFIO_GROUP_SET_CONTAINER", this.#attachCauses(number), libc);
       undo.add(() => libc.ioctl(group, VFIO_GROUP_UNSET_CONTAINER, 0));
       if (this.#groups.size === 0) {
         // Only a container with a group in it knows what IOMMU there is, and only once may it be told.
         const chosen = libc.ioctl(this.#container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU);
-        if (chosen < 0) checked(libc, chosen, action, "VFIO_SET_IOMMU", this.#attachCauses(number));
+        if (chosen < 0) check(chosen, action, "VFIO_SET_IOMMU", this.#attachCauses(number), libc);
       }
       this.#info = queryIommu(libc, this.#container); // each group may narrow the ranges
       this.#files.addFile(group);
@@ -170,7 +170,7 @@ export class VfioContainer implements DmaMapper, Disposable {
     const name = vfToken === undefined ? bdf : `${bdf} vf_token=${vfToken}`;
     const device = this.#libc.ioctlStruct(groupFd, VFIO_GROUP_GET_DEVICE_FD, new TextEncoder().encode(`${name}\0`));
     if (device < 0)
-      checked(this.#libc, device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", this.#openCauses(group, vfToken));
+      check(device, `open ${bdf}`, "VFIO_GROUP_GET_DEVICE_FD", this.#openCauses(group, vfToken), this.#libc);
     if (!this.knowsAddresses) this.#info = queryIommu(this.#libc, this.#container);
     return fd(device);
   }
@@ -204,7 +204,7 @@ export class VfioContainer implements DmaMapper, Disposable {
     setU64(view, DMA_MAP.iova, address);
     setU64(view, DMA_MAP.map_size, sizeBytes);
     const result = this.#libc.ioctlStruct(this.#container, VFIO_IOMMU_MAP_DMA, bytes);
-    checked(this.#libc, result, action, "VFIO_IOMMU_MAP_DMA", CAUSES.mapDma);
+    check(result, action, "VFIO_IOMMU_MAP_DMA", CAUSES.mapDma, this.#libc);
     const mapping = new DmaMapping(address, sizeBytes, () => {
       if (this.#mappings.delete(mapping)) this.#unmapDma(name, address, sizeBytes);
     });
@@ -273,7 +273,7 @@ export class VfioContainer implements DmaMapper, Disposable {
   #mustBeFree(number: number, group: Fd): void {
     const { bytes, view } = vfioStruct(GROUP_STATUS.size);
     const result = this.#libc.ioctlStruct(group, VFIO_GROUP_GET_STATUS, bytes);
-    checked(this.#libc, result, `examine IOMMU group ${number}`, "VFIO_GROUP_GET_STATUS", "TSVMM_VFIO_REFUSED");
+    check(result, `examine IOMMU group ${number}`, "VFIO_GROUP_GET_STATUS", "TSVMM_VFIO_REFUSED", this.#libc);
     const flags = view.getUint32(GROUP_STATUS.flags, true);
     if ((flags & VFIO_GROUP_FLAGS_VIABLE) === 0) {
       const found = "a host driver still has a device in it";

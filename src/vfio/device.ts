@@ -2,6 +2,7 @@ import { HostError } from "../base/errors.ts";
 import { UndoStack } from "../base/undo-stack.ts";
 import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
+import { check } from "../host/errors.ts";
 import { HostMapping } from "../host/memory/mapping.ts";
 import {
   type DeviceBackend,
@@ -22,7 +23,7 @@ import {
   VFIO_DEVICE_RESET,
   VFIO_DEVICE_SET_IRQS,
 } from "./abi.ts";
-import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
+import { type VfioLibc, vfioStruct } from "./calls.ts";
 import { CAUSES } from "./causes.ts";
 import { type BusResettable, type OwnReset, queryResetSet, type ResetMember, resetBusOf } from "./hot-reset.ts";
 import { encodeIrqSet, type IrqAction, queryInterrupt } from "./irqs.ts";
@@ -62,12 +63,12 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     undo.add(() => libc.close(device));
     try {
       const { bytes, view } = vfioStruct(DEVICE_INFO.size);
-      checked(
-        libc,
+      check(
         libc.ioctlStruct(device, VFIO_DEVICE_GET_INFO, bytes),
         `examine ${name}`,
         "VFIO_DEVICE_GET_INFO",
         "TSVMM_VFIO_REFUSED",
+        libc,
       );
       const flags = view.getUint32(DEVICE_INFO.flags, true);
       if ((flags & VFIO_DEVICE_FLAGS_PCI) === 0)
@@ -163,7 +164,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
   reset(): ResetMethod | false {
     if (!this.#canReset) return false;
     const result = this.#libc.ioctl(this.#device, VFIO_DEVICE_RESET, 0);
-    checked(this.#libc, result, `reset ${this.name}`, "VFIO_DEVICE_RESET", "TSVMM_RESET_FAILED");
+    check(result, `reset ${this.name}`, "VFIO_DEVICE_RESET", "TSVMM_RESET_FAILED", this.#libc);
     return this.#resetMethod;
   }
 
@@ -192,7 +193,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
 
   #setIrqs(kind: InterruptKind, action: IrqAction, what: string): number {
     const result = this.#libc.ioctlStruct(this.#device, VFIO_DEVICE_SET_IRQS, encodeIrqSet(kind, action));
-    return checked(this.#libc, result, `${what} of ${this.name}`, "VFIO_DEVICE_SET_IRQS", CAUSES.setInterrupts);
+    return check(result, `${what} of ${this.name}`, "VFIO_DEVICE_SET_IRQS", CAUSES.setInterrupts, this.#libc);
   }
 }
 

@@ -1,7 +1,7 @@
 import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { Fd } from "../base/units.ts";
-import { errnoName } from "../host/errors.ts";
+import { check, errnoName } from "../host/errors.ts";
 import { formatBdf } from "../pci/bdf.ts";
 import {
   HOT_RESET,
@@ -10,7 +10,7 @@ import {
   VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
   VFIO_DEVICE_PCI_HOT_RESET,
 } from "./abi.ts";
-import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
+import { type VfioLibc, vfioStruct } from "./calls.ts";
 import { CAUSES } from "./causes.ts";
 
 /** A function that a reset of the bus or slot hits. */
@@ -52,12 +52,12 @@ export function queryResetSet(libc: VfioLibc, device: Fd, name: string): readonl
     // More than asked for: the kernel says how many. Any other answer would be asked again without end.
     if (errno === "ENOSPC" && needed > count) count = needed;
     else
-      checked(
-        libc,
+      check(
         -1,
         `ask what shares a reset with ${name}`,
         "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO",
         "TSVMM_VFIO_REFUSED",
+        libc,
       );
   }
 }
@@ -86,7 +86,7 @@ export function resetBusOf(libc: VfioLibc, device: Fd, name: string, groups: rea
   view.setUint32(HOT_RESET.count, groups.length, true);
   for (const [index, group] of groups.entries()) view.setInt32(HOT_RESET.group_fds + 4 * index, group, true);
   const result = libc.ioctlStruct(device, VFIO_DEVICE_PCI_HOT_RESET, bytes);
-  checked(libc, result, `reset the bus of ${name}`, "VFIO_DEVICE_PCI_HOT_RESET", CAUSES.resetBus);
+  check(result, `reset the bus of ${name}`, "VFIO_DEVICE_PCI_HOT_RESET", CAUSES.resetBus, libc);
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { IovaRange } from "../base/mappings.ts";
 import type { Fd } from "../base/units.ts";
+import { check } from "../host/errors.ts";
 import {
   DMA_AVAIL_CAP,
   IOMMU_TYPE1_INFO,
@@ -11,7 +12,7 @@ import {
   VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
   VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
 } from "./abi.ts";
-import { checked, getU64, type VfioLibc, vfioStruct } from "./calls.ts";
+import { getU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { infoCapabilities } from "./info-chain.ts";
 
 /** What the IOMMU behind a container can do. */
@@ -33,7 +34,7 @@ export function queryIommu(libc: VfioLibc, container: Fd): IommuInfo {
   for (;;) {
     const { bytes, view } = vfioStruct(sizeBytes);
     const result = libc.ioctlStruct(container, VFIO_IOMMU_GET_INFO, bytes);
-    checked(libc, result, "ask what the IOMMU can map", "VFIO_IOMMU_GET_INFO", "TSVMM_VFIO_REFUSED");
+    check(result, "ask what the IOMMU can map", "VFIO_IOMMU_GET_INFO", "TSVMM_VFIO_REFUSED", libc);
     const needed = view.getUint32(IOMMU_TYPE1_INFO.argsz, true);
     if (needed <= sizeBytes) return parseIommu(view);
     sizeBytes = needed;

@@ -1,5 +1,5 @@
 import type { Fd } from "../base/units.ts";
-import { errnoName } from "../host/errors.ts";
+import { check, errnoName } from "../host/errors.ts";
 import type { InterruptInfo, InterruptKind } from "../passthrough/backend.ts";
 import {
   IRQ_INFO,
@@ -19,7 +19,7 @@ import {
   VFIO_PCI_MSIX_IRQ_INDEX,
   VFIO_PCI_REQ_IRQ_INDEX,
 } from "./abi.ts";
-import { checked, type VfioLibc, vfioStruct } from "./calls.ts";
+import { type VfioLibc, vfioStruct } from "./calls.ts";
 
 /** VFIO's index of each kind. */
 export const IRQ_INDEX: Readonly<Record<InterruptKind, number>> = {
@@ -44,7 +44,7 @@ export function queryInterrupt(libc: VfioLibc, device: Fd, name: string, kind: I
   view.setUint32(IRQ_INFO.index, IRQ_INDEX[kind], true);
   const result = libc.ioctlStruct(device, VFIO_DEVICE_GET_IRQ_INFO, bytes);
   if (result < 0 && errnoName(libc.errno()) === "EINVAL") return NO_INTERRUPT;
-  checked(libc, result, `ask for the ${kind} interrupts of ${name}`, "VFIO_DEVICE_GET_IRQ_INFO", "TSVMM_VFIO_REFUSED");
+  check(result, `ask for the ${kind} interrupts of ${name}`, "VFIO_DEVICE_GET_IRQ_INFO", "TSVMM_VFIO_REFUSED", libc);
   return parseInterrupt(view);
 }
 

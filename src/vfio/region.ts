@@ -1,5 +1,5 @@
 import type { Fd } from "../base/units.ts";
-import { errnoName } from "../host/errors.ts";
+import { check, errnoName } from "../host/errors.ts";
 import type { RegionArea, RegionInfo } from "../passthrough/backend.ts";
 import {
   REGION_INFO,
@@ -13,7 +13,7 @@ import {
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
 } from "./abi.ts";
-import { checked, getU64, type VfioLibc, vfioStruct } from "./calls.ts";
+import { getU64, type VfioLibc, vfioStruct } from "./calls.ts";
 import { infoCapabilities } from "./info-chain.ts";
 
 /** A region and where it lies in the device file. */
@@ -35,7 +35,7 @@ export function queryRegion(libc: VfioLibc, device: Fd, name: string, index: num
     view.setUint32(REGION_INFO.index, index, true);
     const result = libc.ioctlStruct(device, VFIO_DEVICE_GET_REGION_INFO, bytes);
     if (result < 0 && errnoName(libc.errno()) === "EINVAL") return undefined;
-    checked(libc, result, `ask for region ${index} of ${name}`, "VFIO_DEVICE_GET_REGION_INFO", "TSVMM_VFIO_REFUSED");
+    check(result, `ask for region ${index} of ${name}`, "VFIO_DEVICE_GET_REGION_INFO", "TSVMM_VFIO_REFUSED", libc);
     const needed = view.getUint32(REGION_INFO.argsz, true);
     if (needed <= sizeBytes) return parseRegion(view, index);
     sizeBytes = needed; // the kernel says how much room the chain needs
