@@ -101,10 +101,10 @@ export class Bus {
     return sum;
   }
 
-  /** What is at an address, for people: `COM1 LSR`, `nvme0 BAR 0 +0x1c`, `nobody`. */
+  /** What is at an address, for people: `COM1 LSR`, `nvme0 BAR 0 +0x1c`, `no device`. */
   describe(address: number): string {
     const range = this.#find(address);
-    if (range === undefined) return "nobody";
+    if (range === undefined) return "no device";
     const { device, base } = range;
     return `${device.name} ${device.describe?.(address - base) ?? `+${hex(address - base)}`}`;
   }

@@ -47,7 +47,7 @@ export async function writeFile(what: string, path: string, text: string): Promi
   } catch (error) {
     if (error instanceof HostError) throw error;
     const errno = errnoOf(error);
-    const advice = errno === "ENXIO" ? "nobody reads this pipe: start the reader first" : undefined;
+    const advice = errno === "ENXIO" ? "the pipe has no reader: start the reader first" : undefined;
     throw new HostError(`Cannot write ${what} to ${path}: ${errno}`, advice);
   }
 }

@@ -69,7 +69,7 @@ export function createLogger(settings: LogSettings, load: LogLoader = loadPino):
     pino ??= tryToLoad(load, settings, output);
     return pino;
   };
-  output.onLost = (count) => loaded().warn({}, `${count} lines of the log were lost: nobody reads it fast enough`);
+  output.onLost = (count) => loaded().warn({}, `${count} lines of the log were lost: its reader is too slow`);
   const timer = setTimeout(loaded, LOAD_DELAY).unref();
   const close = (): void => {
     clearTimeout(timer);

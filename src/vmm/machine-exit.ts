@@ -30,7 +30,7 @@ export function exitOf(
     case "quit":
       return { status: 0, reason: "quit", text: "quit from the terminal" };
     case "outputClosed":
-      return { status: 0, reason: "stopped", text: `nobody reads the ${event.channel} any more` };
+      return { status: 0, reason: "stopped", text: `the ${event.channel} has no reader any more` };
     default:
       return event satisfies never;
   }

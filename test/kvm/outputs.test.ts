@@ -24,7 +24,7 @@ import { projectRoot } from "../../tools/cache.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * What a run does to files that are not its own, and to pipes whose other end does nothing: the command as a process,
+ * What a run does to other programs' files, and to pipes whose other end does nothing. The command runs as a process,
  * in a folder of its own.
  */
 
@@ -129,7 +129,7 @@ t.test(
 
 t.test("A pipe without its other end is said in one line, or does not matter", { skip }, async (t) => {
   execFileSync("mkfifo", [at("alone")]);
-  const reason = "ENXIO (nobody reads this pipe: start the reader first)";
+  const reason = "ENXIO (the pipe has no reader: start the reader first)";
   t.same(run(["--log-file", "alone"]), { status: 2, output: `tsvmm: --log-file: Cannot open alone: ${reason}\n` });
   t.same(run(["--summary", "alone"]), {
     status: 1,
@@ -163,7 +163,7 @@ t.test("A run writes to pipes that are read", { skip }, async (t) => {
 });
 
 for (const signal of ["SIGTERM", "SIGINT"] as const) {
-  t.test(`${signal} ends a run whose log nobody takes from its pipe`, { skip }, async (t) => {
+  t.test(`${signal} ends a run whose log's reader does not read`, { skip }, async (t) => {
     const name = `stalled-${signal}`;
     execFileSync("mkfifo", [at(name)]);
     const reader = openSync(at(name), constants.O_RDONLY | constants.O_NONBLOCK);

@@ -131,7 +131,7 @@ t.test(
     t.equal(exited.status, SUCCESS, exited.text);
     t.match(
       lines.find((line) => line.startsWith("warn")),
-      /^warn: dead: the guest starts without it: Cannot connect to socket .*\(nobody listens there any more\)$/,
+      /^warn: dead: the guest starts without it: Cannot connect to socket .*\(no server listens there any more\)$/,
     );
   },
 );

@@ -137,7 +137,7 @@ t.test("Machine goes on when a device's process dies: the guest reads all ones",
     expect(a.mov("eax", mem32("ebx", 0)), 0x0100_00ed, 2);
     a.mov("edx", COM1).mov("al", 0x72).out("dx", "al");
     a.label("wait").mov("eax", mem32("ebx", 0)).cmp("eax", -1).j("ne", "wait");
-    // It is off the bus: nobody answers in its slot any more.
+    // It is off the bus: no device answers in its slot any more.
     a.label("listed");
     readConfig(a, SLOT, 0x00).cmp("eax", -1).j("ne", "listed");
     exit(a, 0);
@@ -151,7 +151,7 @@ t.test("Machine goes on when a device's process dies: the guest reads all ones",
   t.equal(exited.status, SUCCESS, exited.text);
   t.match(
     lines.find((line) => line.startsWith("error")),
-    /^error: thing: vfio-user .* is of no use any more: its server has closed the connection; it is taken from the guest/,
+    /^error: thing: vfio-user .* was lost: its server has closed the connection; it is taken from the guest/,
   );
 });
 
@@ -192,7 +192,7 @@ t.test("Machine.start() says what is wrong with a device's socket", { skip }, as
   const server = await startServer(t, "edu");
   await server.kill();
   const nothing = (a: Assembler): void => void a.hlt();
-  await t.rejects(start(t, server.socket, nothing), { name: "HostError", message: /nobody listens there any more/ });
+  await t.rejects(start(t, server.socket, nothing), { name: "HostError", message: /no server listens there any more/ });
   await t.rejects(start(t, join(folder, "none"), nothing), { name: "SpecError", path: "userDevices[0].socket" });
   await t.rejects(start(t, folder, nothing), { name: "SpecError", message: /is not a socket/ });
 });

@@ -121,7 +121,7 @@ export const HOST_ERRORS: Readonly<Record<HostErrorCode, ErrorEntry>> = {
     title: "A pipe has no reader",
     meaning: "The output goes into a named pipe that no process reads, or whose reader takes nothing.",
     look: "`fuser -v PATH` names the processes that have the pipe open.",
-    advice: "nobody reads this pipe: start the reader first",
+    advice: "the pipe has no reader: start the reader first",
     remedy: "Start the reader before the machine.",
   },
   TSVMM_LOCK_FILE: {
@@ -153,14 +153,14 @@ export const HOST_ERRORS: Readonly<Record<HostErrorCode, ErrorEntry>> = {
     title: "The socket does not exist",
     meaning: "The path of a device process's socket leads to nothing: the process has not made it yet.",
     look: "`ls -l PATH`.",
-    advice: "nobody has made it",
+    advice: "no server has made it",
     remedy: "Start the device process first, and wait until its socket is there.",
   },
   TSVMM_SOCKET_REFUSED: {
     title: "No process listens at the socket",
     meaning: "The socket's file is there, and the process that made it has ended.",
     look: "`ss -xlp | grep PATH` shows no process.",
-    advice: "nobody listens there any more",
+    advice: "no server listens there any more",
     remedy: "Start the device process again.",
   },
   TSVMM_SOCKET_DENIED: {

@@ -81,7 +81,7 @@ export class CharStream implements CharBackend, Disposable {
       done += count;
     }
     if (!this.#hasOutput || done === bytes.length) return;
-    this.#dropped.add(this.#queue.push(bytes.subarray(done)), "nobody reads it fast enough");
+    this.#dropped.add(this.#queue.push(bytes.subarray(done)), "its reader is too slow");
     this.#updateWatches();
   }
 

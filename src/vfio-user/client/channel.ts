@@ -227,6 +227,6 @@ function unexpected(message: UserMessage): HostError {
   closeAll(message.descriptors);
   return new HostError(
     "TSVMM_USER_DEVICE_PROTOCOL",
-    `its server has sent ${describeMessage(message)}, which nobody asked for`,
+    `its server has sent ${describeMessage(message)}, which no request asked for`,
   );
 }

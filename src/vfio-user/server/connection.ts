@@ -69,7 +69,7 @@ export class Connection implements RemoteMemory, Disposable {
           closeAll(arrival.descriptors);
           throw new HostError(
             "TSVMM_USER_DEVICE_PROTOCOL",
-            "Cannot go on with the client: it answers what nobody asked",
+            "Cannot go on with the client: it answers a request that was not made",
           );
         }
         this.#serve(arrival);

@@ -246,6 +246,6 @@ export class Board implements Disposable {
   #reportUnclaimed(bus: string, address: number, width: number): void {
     this.#unclaimed.count++;
     if (this.#unclaimed.count <= UNCLAIMED_REPORTS)
-      this.#parts.report("debug", `nobody answers on the ${bus} bus`, { address: hex(address), width });
+      this.#parts.report("debug", `no device answers on the ${bus} bus`, { address: hex(address), width });
   }
 }

@@ -49,7 +49,7 @@ export function traceAccesses(handle: AccessHandler, buses: () => Buses | undefi
 }
 
 function describe(buses: Buses | undefined, kind: Access, address: number): string {
-  if (buses === undefined) return "nobody";
+  if (buses === undefined) return "no device";
   const isPort = kind === ACCESS.portRead || kind === ACCESS.portWrite;
   return (isPort ? buses.ports : buses.mmio).describe(address);
 }

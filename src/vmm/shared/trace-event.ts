@@ -7,7 +7,7 @@ export type TraceAccess = "port read" | "port write" | "MMIO read" | "MMIO write
 /**
  * One step of guest and devices, in the order of the device thread. Plain data: numbers, texts, and the message of a
  * route. `address` is guest-physical, or a port's number. `what` names what answers there, in the words of its
- * specification: `COM1 LSR`, `nobody`.
+ * specification: `COM1 LSR`, `no device`.
  */
 export type TraceEvent =
   /** A trapped access of a vCPU; a read with the value that it got. */

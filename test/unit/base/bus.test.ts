@@ -42,7 +42,7 @@ t.test("Bus gives accesses to the holder, relative to its base", async (t) => {
   t.same(device.accesses, ["r4@0", "r2@2", "w1@3=7f"]);
 });
 
-t.test("Bus answers all ones and reports where nobody is", async (t) => {
+t.test("Bus answers all ones and reports unclaimed addresses", async (t) => {
   const { bus, unclaimed } = build();
   t.equal(bus.read(0x80, 1), 0xff);
   t.equal(bus.read(0x80, 2), 0xffff);

@@ -63,7 +63,7 @@ t.test("writeFile() leaves the old file as it was when the new one cannot be wri
 t.test("writeFile() writes to a pipe without blocking, as fast as it is read", async (t) => {
   execFileSync("mkfifo", [at("pipe")]);
   await t.rejects(write(at("pipe"), "x"), {
-    message: `Cannot write the summary to ${at("pipe")}: ENXIO (nobody reads this pipe: start the reader first)`,
+    message: `Cannot write the summary to ${at("pipe")}: ENXIO (the pipe has no reader: start the reader first)`,
   });
   const reader = openSync(at("pipe"), constants.O_RDONLY | constants.O_NONBLOCK);
   const text = "0123456789".repeat(30_000);

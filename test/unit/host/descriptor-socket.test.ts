@@ -138,6 +138,6 @@ t.test("isMemoryFile() tells memfds and files of tmpfs from directories, pipes a
 
 t.test("connectTo() says what is wrong with a socket's path", async (t) => {
   const path = socketPath(t);
-  t.throws(() => connectTo(path), { errno: "ENOENT", message: /nobody has made it/ });
+  t.throws(() => connectTo(path), { errno: "ENOENT", message: /no server has made it/ });
   t.throws(() => connectTo(`/tmp/${"x".repeat(120)}`), { name: "HostError", message: /use a shorter path/ });
 });

@@ -13,7 +13,7 @@ t.test("EpollLoop.wait() calls a watch while its descriptor is ready", async (t)
   t.equal(loop.wait(0), 0);
   event.signal();
   t.equal(loop.wait(-1), 1);
-  t.equal(loop.wait(0), 1, "level-triggered: nobody has drained it");
+  t.equal(loop.wait(0), 1, "level-triggered: it was not drained");
   event.drain();
   t.equal(loop.wait(0), 0);
   t.same(seen, ["true false", "true false"]);
@@ -22,7 +22,7 @@ t.test("EpollLoop.wait() calls a watch while its descriptor is ready", async (t)
 });
 
 t.test(
-  "EpollLoop.watchRings() calls for signals that came before the wait, once, though nobody reads them",
+  "EpollLoop.watchRings() calls for signals that came before the wait, once, without a read of the eventfd",
   async (t) => {
     const loop = new EpollLoop();
     const event = EventFd.create();

@@ -10,8 +10,8 @@ import { bytes, HostBench, text } from "../../support/host-bench.ts";
 const told = (library: Libc, answer: number): string => (answer === -1 ? `-1 errno ${library.errno()}` : `${answer}`);
 
 /**
- * Calls with answers that do not depend on who asks. Each is made by both libraries and must answer the same text;
- * descriptors and addresses, which differ, are replaced by what can be said about them.
+ * Calls with answers that do not depend on who asks. Each is made by both libraries and must answer the same text.
+ * Descriptors and addresses differ, so the text has only their properties.
  */
 const CALLS: Readonly<Record<string, (library: Libc, bench: HostBench) => string>> = {
   getpid: (library) => `${library.getpid()}`,

@@ -42,5 +42,5 @@ t.test("ConfigPorts.describe() and Ecam.describe() name the function and registe
   decoder.write(0, 4, 0x8000_2810);
   t.equal(ports.describe(0xcfc), "PCI configuration ports 00:05.0 empty");
   t.equal(mmio.describe(0xe000_0004), "PCI ECAM 00:00.0 host bridge command");
-  t.equal(mmio.describe(0xd000_0000), "nobody");
+  t.equal(mmio.describe(0xd000_0000), "no device");
 });

@@ -82,10 +82,10 @@ t.test("ConfigPorts takes its address as four bytes only; narrower accesses are 
   ports.write(0xcf9, 1, 0x0e);
   ports.write(0xcf8, 2, 0);
   t.equal(ports.read(0xcf9, 1), 0x06);
-  t.equal(ports.read(0xcfa, 4), 0xffff_ffff, "across both registers is for nobody");
+  t.equal(ports.read(0xcfa, 4), 0xffff_ffff, "no register takes an access across both");
   t.same(calls, ["w1/1=14", "w0/2=0", "r1/1"]);
   t.equal(ports.read(0xcf8, 4), 0x8000_2800);
-  t.equal(machine().ports.read(0xcf9, 1), 0xff, "nobody else there");
+  t.equal(machine().ports.read(0xcf9, 1), 0xff, "no other device there");
 });
 
 t.test("Ecam reaches all 4 KiB of a function", async (t) => {

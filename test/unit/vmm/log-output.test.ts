@@ -28,11 +28,11 @@ function pipe(name: string): { path: string; read: () => string; close: () => vo
 
 const line = (index: number): string => `${String(index).padStart(98, ".")}\n`;
 
-t.test("LogOutput refuses a pipe that nobody reads", async (t) => {
+t.test("LogOutput refuses a pipe without a reader", async (t) => {
   execFileSync("mkfifo", [`${folder}/unread`]);
   t.throws(() => new LogOutput(`${folder}/unread`), {
     name: "SpecError",
-    message: `log.file: Cannot open ${folder}/unread: ENXIO (nobody reads this pipe: start the reader first)`,
+    message: `log.file: Cannot open ${folder}/unread: ENXIO (the pipe has no reader: start the reader first)`,
   });
 });
 
@@ -76,12 +76,12 @@ t.test("createLogger() says how many lines were lost", async (t) => {
     .split("\n")
     .filter((text) => text.startsWith("{"))
     .map((text) => JSON.parse(text).msg);
-  t.same(messages, ["6 lines of the log were lost: nobody reads it fast enough", "read again"]);
+  t.same(messages, ["6 lines of the log were lost: its reader is too slow", "read again"]);
   logger.close();
   close();
 });
 
-t.test("createLogger() goes on when nobody reads standard error, a pipe or a socket", async (t) => {
+t.test("createLogger() goes on when standard error, a pipe or a socket has no reader", async (t) => {
   const log = new URL("../../../src/vmm/log.js", import.meta.url).href;
   const program = `
     import { createLogger } from ${JSON.stringify(log)};

@@ -126,7 +126,7 @@ t.test("TextChannel keeps the last 4 Mi characters of any amount of output", asy
   t.equal(channel.text.slice(-4), "cdef");
 });
 
-t.test("TextChannel.onOutput() listeners that throw keep the output from nobody else", async (t) => {
+t.test("TextChannel.onOutput() listeners that throw do not keep the output from others", async (t) => {
   const channel = new TextChannel(() => undefined);
   const seen: string[] = [];
   channel.onOutput(() => {

@@ -80,7 +80,7 @@ export class Removals {
 
   /** The process behind a device has ended, hangs, or cannot be understood. Not during an access to the device. */
   serverLost(id: string, reason: string): void {
-    this.#pull(id, (name) => `${name} is of no use any more: ${reason}`);
+    this.#pull(id, (name) => `${name} was lost: ${reason}`);
   }
 
   /** The guest's `_EJ0`. Slots of other devices are not listed as ejectable, but a guest can write anything. */

@@ -80,7 +80,7 @@ t.test("InputPump keeps what the device does not take and offers it after inputR
   let taken = "";
   const pump = new InputPump(() => idles++);
   pump.add(bytes("hello"));
-  t.equal(pump.isIdle, false, "nobody listens");
+  t.equal(pump.isIdle, false, "no listener");
   pump.onInput((offered) => {
     const count = Math.min(room, offered.length);
     taken += text(offered.subarray(0, count));

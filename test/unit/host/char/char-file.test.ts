@@ -111,7 +111,7 @@ t.test("CharPty is a raw terminal at the path it tells", async (t) => {
   pty.close();
 });
 
-t.test("CharPty does not block when nobody reads", async (t) => {
+t.test("CharPty does not block without a reader", async (t) => {
   const bench = new HostBench(t);
   const pty = new CharPty({ name: "serial", watcher: bench.loop, report: bench.report });
   for (let count = 0; count < 300; count++) pty.write(new Uint8Array(10_000).fill(0x2e));

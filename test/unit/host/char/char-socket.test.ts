@@ -101,7 +101,7 @@ t.test("CharSocket replaces a client that left while the guest took no input", a
   const first = connectTo(path);
   bench.turnWhileReady();
   libc.close(first);
-  t.equal(bench.turnWhileReady(), 0, "nobody looks at its input");
+  t.equal(bench.turnWhileReady(), 0, "its input is not read");
   const second = connectTo(path);
   bench.turnWhileReady();
   socket.write(bytes("hello"));
@@ -112,7 +112,7 @@ t.test("CharSocket replaces a client that left while the guest took no input", a
 t.test("CharSocket replaces the socket of a dead process and refuses one in use", async (t) => {
   const bench = new HostBench(t);
   const path = bench.path("serial.sock");
-  libc.close(UnixListener.listen(path, 1).fd); // the path stays, nobody listens
+  libc.close(UnixListener.listen(path, 1).fd); // the path stays, without a listener
   t.ok(existsSync(path));
   const { socket } = makeSocket(t, bench);
   t.throws(() => new CharSocket({ name: "other", path, watcher: bench.loop, report: bench.report }), {
@@ -133,5 +133,5 @@ t.test("CharSocket refuses paths where no socket can be", async (t) => {
   t.ok(existsSync(bench.path("file")));
   t.throws(at(bench.path("no/such/directory")), { name: "SyscallError", errno: "ENOENT" });
   t.throws(at(bench.path("x".repeat(108))), { name: "HostError", message: /1 to 107 bytes/ });
-  t.throws(() => connectTo(bench.path("nobody")), { name: "SyscallError", message: /nobody has made it/ });
+  t.throws(() => connectTo(bench.path("absent")), { name: "SyscallError", message: /no server has made it/ });
 });

@@ -50,7 +50,7 @@ t.test("CharTty carries keys and output of a terminal, Ctrl-A x quits", async (t
   const got = listen(tty);
   type(terminal.user, "ls\n");
   bench.turnUntil(() => got() === "ls\n");
-  readNow(terminal.user); // the echo: raw mode is not the backend's affair
+  readNow(terminal.user); // the echo: the backend does not set raw mode
   tty.write(bytes("total 0"));
   t.equal(readNow(terminal.user), "total 0");
   type(terminal.user, "\x01\x01\x01x\n");
@@ -116,7 +116,7 @@ t.test("CharTty offers again what the device did not take, and reads nothing mea
   const output = new TestPipe(t, bench, "out");
   const { tty } = makeTty(t, bench, input.reader, output.writer);
   type(input.writer, "abcdef");
-  t.equal(bench.turnWhileReady(), 0, "nobody listens yet");
+  t.equal(bench.turnWhileReady(), 0, "no listener yet");
   let room = 2;
   let got = "";
   tty.onInput((offered) => {
@@ -175,7 +175,7 @@ for (const isNonblocking of [true, false]) {
   });
 }
 
-t.test("CharTty tells once that nobody reads its output any more and drops what comes", async (t) => {
+t.test("CharTty reports once that its output has no reader any more and drops later output", async (t) => {
   const bench = new HostBench(t);
   const input = new TestPipe(t, bench, "in");
   const output = new TestPipe(t, bench, "out");

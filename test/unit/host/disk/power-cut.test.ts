@@ -37,9 +37,9 @@ interface Options {
 }
 
 /**
- * A guest's driver, its disk and the storage worker, all at the hands of one sequence of random numbers: several
- * requests at a time, a worker that is slow, flushes that last while others go on, resets of the guest with requests
- * under way.
+ * A guest's driver, its disk and the storage worker, driven by one sequence of random numbers. There are several
+ * requests at a time, a slow worker, and flushes that last while others go on. The guest resets with requests under
+ * way.
  */
 class Workload {
   readonly log: WriteLog;

@@ -37,7 +37,7 @@ t.test("StorageWorker says that no descriptor is left for its eventfd", async (t
   });
 });
 
-t.test("StorageWorker.ready() does not wait for ever for a worker that does not come", async (t) => {
+t.test("StorageWorker.ready() gives up on a worker that does not start", async (t) => {
   const worker = new StorageWorker(NAME, new URL("../../../support/silent-storage-worker.js", import.meta.url));
   const late = { name: "HostError", message: `Cannot start ${NAME}: it is not ready after 0.005 s` };
   await t.rejects(worker.ready(5), late);

@@ -47,7 +47,7 @@ t.test("openEntropySource() waits for a pipe's writer elsewhere, and hands on wh
   const { source, take } = open(t, bench, path);
   let calls = 0;
   source.onReady(() => calls++);
-  t.equal(take(8), "", "nobody has it open for writing");
+  t.equal(take(8), "", "no process has it open for writing");
   t.equal(take(8), "", "asked again, before the answer");
   const writer = openSync(path, constants.O_WRONLY);
   writeSync(writer, "0123456789");

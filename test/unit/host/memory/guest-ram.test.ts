@@ -52,7 +52,7 @@ t.test("GuestRam.readU64() answers undefined for what a number cannot hold", asy
   t.equal(memory.readU64(gpa(0)), undefined);
 });
 
-t.test("GuestRam.write() and fill() reach memory that nobody has looked at, in any length", async (t) => {
+t.test("GuestRam.write() and fill() reach memory without a view, in any length", async (t) => {
   const memory = ram(t);
   const bytes = Uint8Array.from({ length: 200_000 }, (_, index) => (index * 7) & 0xff);
   t.ok(memory.write(gpa(0x1003), bytes));
@@ -177,7 +177,7 @@ t.test("GuestRam.create() seals the size of its file, and the seals", async (t) 
   t.equal(resize(memory.fd, 0), EPERM);
   t.equal(resize(memory.fd, MIB - 4096), EPERM);
   t.equal(resize(memory.fd, 2 * MIB), EPERM);
-  t.equal(libc.fcntl(memory.fd, F_ADD_SEALS, F_SEAL_WRITE), -1, "nobody else makes it read-only either");
+  t.equal(libc.fcntl(memory.fd, F_ADD_SEALS, F_SEAL_WRITE), -1, "no other process can make it read-only either");
   t.equal(memory.writeU32(gpa(MIB - 4), 7), true);
 });
 

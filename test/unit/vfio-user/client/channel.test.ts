@@ -34,7 +34,7 @@ t.test("UserChannel takes one answer to such a message, not two, and none of ano
     server.channel.post(REGION_WRITE, NOTHING);
     server.wire.send({ id, command, isReply: true }, performance.now() + 1000);
     server.channel.pump();
-    t.match(server.lost, [/which nobody asked for/]);
+    t.match(server.lost, [/which no request asked for/]);
   }
 });
 

@@ -249,7 +249,7 @@ t.test("UserDevice asks for another machine only where the server hangs up or is
     [new Uint8Array(16).fill(0xff), "Cannot understand a vfio-user message: its size is 4294967295 bytes"],
     [
       version(0, 1, "{}").fill(9, 2, 3),
-      "its server has sent a reply to VFIO_USER_REGION_READ with id 2, which nobody asked for",
+      "its server has sent a reply to VFIO_USER_REGION_READ with id 2, which no request asked for",
     ],
   ] as const;
   const worker = new Worker(new URL("../../../support/answering-server-worker.js", import.meta.url), {
@@ -285,11 +285,11 @@ t.test("UserChannel tells a server that hung up before the first message from on
   t.same(lost, ["its server has closed the connection"]);
 });
 
-t.test("UserDevice says what is wrong when nobody listens", async (t) => {
+t.test("UserDevice says what is wrong without a listener", async (t) => {
   t.throws(() => new UserBench(t).connect(socketPath(t)), {
     name: "SyscallError",
     errno: "ENOENT",
-    message: /nobody has made it/,
+    message: /no server has made it/,
   });
 });
 

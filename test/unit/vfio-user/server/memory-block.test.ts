@@ -64,7 +64,7 @@ t.test("MemoryBlock cannot be cut short or sealed by those who hold its file", a
   block.close();
 });
 
-t.test("MemoryBlock.renew() keeps the bytes of a block that nobody was given, and its view", async (t) => {
+t.test("MemoryBlock.renew() keeps the bytes of a block that was never shared, and its view", async (t) => {
   const block = new MemoryBlock("block", PAGE);
   const { bytes } = block;
   bytes[5] = 42;

@@ -231,7 +231,7 @@ t.test("DeviceServer carries posted writes out before what follows, and answers 
     );
   for (let value = 0; value < 100; value++) {
     post(Uint8Array.from([...access(0, 4, 4), ...fields([value, 4])]));
-    if (value % 3 === 0) post(access(0, 4, 4)); // malformed: nobody is told
+    if (value % 3 === 0) post(access(0, 4, 4)); // malformed: without a reply
   }
   const { id, payload } = client.request(REGION_READ, access(0, 4, 4));
   t.equal(id, 2);

@@ -38,7 +38,7 @@ t.test("ProcessExit shows the exception that ends the process", async (t) => {
   t.match(output, /^before\nrelease\nafter 1\nError: boom\n/);
 });
 
-t.test("ProcessExit leaves the end to whoever says by which signal", async (t) => {
+t.test("ProcessExit leaves the end to the caller who names the signal", async (t) => {
   const { status, signal, output } = leave(
     'process.emit("exit", 143, "SIGTERM"); process.removeAllListeners("SIGTERM"); process.kill(process.pid, ' +
       '"SIGTERM");',

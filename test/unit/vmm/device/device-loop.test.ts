@@ -127,7 +127,7 @@ t.test("runDeviceLoop() looks but once before it sleeps where polling is off", a
     flush: () => undefined,
     isDone: () => sleeps === 1,
     window: new PollWindow(0, true),
-    yieldProcessor: () => t.fail("nobody waits for a thread that is about to sleep"),
+    yieldProcessor: () => t.fail("no vCPU waits for a thread that is about to sleep"),
     now: () => 0,
   });
   t.equal(passes, 2, "the access, and nothing more");

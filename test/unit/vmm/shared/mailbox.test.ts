@@ -92,7 +92,7 @@ t.test("MailboxClient.access() gives up on a stop, and then asks for nothing mor
   const slow = (): void => undefined;
   const mailbox = new MailboxClient(shared, 0, limits, ring, () => isStopping, slow);
   const server = new MailboxServer(shared);
-  t.equal(mailbox.access(ACCESS.portRead, 0x3fd, 1, 0), 0xff, "nobody answers");
+  t.equal(mailbox.access(ACCESS.portRead, 0x3fd, 1, 0), 0xff, "no device thread answers");
   // All elements of a string instruction; each would take a second.
   const elements = Array.from({ length: 1000 }, () => mailbox.access(ACCESS.portWrite, 0x3f8, 2, 1));
   t.same(new Set(elements), new Set([0xffff]));
