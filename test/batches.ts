@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /*
- * Runs compiled test files, a batch of them in each process. tap's library counts and judges inside; its command line
- * is left out, as its loaders and its reading of every assertion cost more than most files do. The twelve files of
- * `pci` and `base` on two busy cores: `tap run` 22 s, `node` for one after the other 6 s, one process for all 2 s.
+ * Runs compiled test files, a batch of them in each process. tap's library counts and judges inside. Its command line
+ * is not used: its loaders and its reading of every assertion cost more than most files do. The twelve files of `pci`
+ * and `base` on two busy cores: `tap run` 22 s, `node` for one after the other 6 s, one process for all 2 s.
  */
 
 /** Files that share a process: a failure tells its file, but the end of the process is everybody's. */

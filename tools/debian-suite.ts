@@ -20,8 +20,8 @@ const LIBRARIES = "usr/lib/x86_64-linux-gnu";
 const UNUSED = ["doc", "man", "locale", "i18n", "bash-completion", "lintian", "info"];
 
 /**
- * Answers a package of Debian's stable release, of its backports where they have a newer one, with all its dependencies
- * down to the C library, unpacked into the cache: the host's own packages and apt's own lists stay as they are. The
+ * Answers a package of Debian's stable release, unpacked into the cache with all its dependencies down to the C
+ * library. A newer one from the backports is preferred. The host's packages and apt's lists stay as they are. The
  * newest one that the cache has serves until it is removed. Needs no root.
  *
  * @throws HostError when apt has no Debian mirror, or cannot reach it.

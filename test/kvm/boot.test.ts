@@ -6,8 +6,8 @@ import { bzImage, elf32, multibootHeader, pvhNote } from "../../guests/kernel-im
 import { Machine } from "../../src/vmm/machine.ts";
 
 /*
- * One tiny guest for each boot protocol: it follows the pointers the protocol promises, prints the command line and the
- * initramfs it finds there, and reloads its segments from the descriptor table it was given.
+ * One tiny guest for each boot protocol. It follows the protocol's pointers and prints the command line and the
+ * initramfs that it finds. It reloads its segments from the given descriptor table.
  */
 
 const COM1 = 0x3f8;

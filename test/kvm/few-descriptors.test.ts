@@ -8,8 +8,8 @@ import { diskScript } from "../../guests/disk-script.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * A host that allows no more open files, at each place where one is opened: the limit is raised one by one, from what
- * node itself needs, until a machine lacks nothing. Its guest flushes a disk, resets itself and powers off.
+ * A host that allows no more open files, at each place where one is opened. The limit is raised one by one, from Node's
+ * own need, until a machine starts. Its guest flushes a disk, resets itself and powers off.
  */
 
 const folder = mkdtempSync(join(tmpdir(), "tsvmm-descriptors-"));

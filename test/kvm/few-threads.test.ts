@@ -9,15 +9,15 @@ import { multibootImage } from "../../guests/multiboot-image.ts";
 import { missingKvm } from "../support/kvm-guest.ts";
 
 /*
- * A host that allows no more threads, at each place where one is made: a user's limit (RLIMIT_NPROC), which holds for
- * anybody but root, is raised one by one until a machine of two processors runs to its end.
+ * A host that allows no more threads, at each place where one is made. A user's limit (RLIMIT_NPROC), which root does
+ * not have, is raised one by one. The last machine, of two processors, runs to its end.
  */
 
 const skip = missingKvm() || (process.getuid?.() === 0 ? false : "only root can become a user without other processes");
 t.setTimeout(100_000);
 const folder = mkdtempSync(join(tmpdir(), "tsvmm-threads-"));
 t.teardown(() => rmSync(folder, { recursive: true, force: true }));
-/** Nobody's, so that no other process counts. */
+/** A user without other processes, which would count. */
 const USER = 54_321;
 
 // Wakes the second processor, which says so, and ends. Its code, in real mode at 0x8000: mov byte [0x9000], 1; hlt

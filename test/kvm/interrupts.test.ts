@@ -24,7 +24,7 @@ const VECTORS = [0x40, 0x41] as const;
 const message = (vector: number): MsiMessage => ({ addressLow: 0xfee0_0000, addressHigh: 0, data: vector });
 
 /**
- * A guest that says READY, then waits for interrupts for ever; each of two vectors says HANDLER with its number, then
+ * A guest that says READY, then waits for interrupts in a loop. Each of two vectors says HANDLER with its number, then
  * ends the interrupt. `before` runs first, with the local APIC on.
  *
  * It runs in long mode: without paging, a software KVM emulates every instruction and knows no IRET in protected mode.
@@ -171,7 +171,7 @@ t.test("A released route's GSI serves the next one with its own message", { skip
   t.end();
 });
 
-t.test("Vm.signalMsi() delivers a message without a route and tells when nobody took it", { skip }, (t) => {
+t.test("Vm.signalMsi() delivers a message without a route and tells when no APIC took it", { skip }, (t) => {
   const guest = waitingGuest(t);
   guest.runToOut();
   t.equal(guest.vm.signalMsi(message(0x41)), true);
@@ -201,7 +201,7 @@ t.test("InterruptLine.setLevel() interrupts through the I/O APIC again and again
   t.same(guest.runToOut(), [HANDLER, 0x40], "the other device still holds the wire");
   other.setLevel(false);
   sentinel.signal();
-  t.same(guest.runToOut(), [HANDLER, 0x41], "nobody holds it");
+  t.same(guest.runToOut(), [HANDLER, 0x41], "no device holds it");
   t.end();
 });
 

@@ -25,10 +25,10 @@ const SETTLED = 50;
 const DEVICE_INTERVAL = 5;
 
 /*
- * What one start may leave for good. A machine ends two threads, of which Node 20 keeps some 25 KiB each and koffi as
- * much again until the allocator reuses them: measured over 150 starts, from 50 KiB a start down to less than nothing.
- * One page of our own that stayed for each would not show in that; so file mappings, which are all our own, must be as
- * many as before.
+ * What one start may leave for good. A machine ends two threads. Node 20 keeps some 25 KiB of each, and koffi as much
+ * again, until the allocator reuses them. Measured over 150 starts: from 50 KiB a start down to less than nothing. One
+ * leaked page of our own a start would not show in that. So the number of file mappings, which are all our own, must be
+ * as before.
  */
 const MAX_KIB_PER_START = 150;
 /** Address ranges of all kinds: koffi keeps the call stack, a guard page and the heap of each of the two threads. */

@@ -37,8 +37,8 @@ for (const [what, make] of Object.entries(DEAD_MEMORY)) {
       guest.close();
       memory.unmap();
     });
-    // KVM says EFAULT at the access; one that emulates the instruction (a software KVM does) passes it on as one that
-    // nobody claims.
+    // KVM says EFAULT at the access; one that emulates the instruction (a software KVM does) exits for it as for an
+    // unclaimed access.
     const vcpu = guest.vcpu();
     let faults = 0;
     const next = (): VcpuExit => {

@@ -104,7 +104,7 @@ t.test("Level trace follows a disk request from the driver's first look to its i
   );
 });
 
-t.test("Below that level nobody is told of accesses", { skip }, async (t) => {
+t.test("Below that level no access is logged", { skip }, async (t) => {
   const { bytes } = multibootImage(leaves, 0x4000);
   const { logged, told } = await run("quiet.elf", bytes, "debug");
   t.same([...logged, ...told], []);

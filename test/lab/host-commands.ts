@@ -58,7 +58,7 @@ async function untilItSays(stream: Readable, text: string): Promise<string> {
   });
 }
 
-/** A machine whose guest halts for ever, as a process of its own. */
+/** A machine whose guest halts without end, as a process of its own. */
 export interface HaltedMachine {
   readonly process: ChildProcess;
   /** Resolves when it says `text` on standard error, which it may have done already. */

@@ -191,8 +191,8 @@ const SCENARIOS: Scenarios = {
   },
 
   /**
-   * The host wants a device back, and the guest does not listen: the machine goes on and says who waits; its end gives
-   * the device back.
+   * The host wants a device back, and the guest keeps it. The machine goes on and says who waits; its end gives the
+   * device back.
    */
   async kept() {
     await tsvmm("bind", inputs.edu);

@@ -12,8 +12,8 @@ import {
 } from "../../guests/pci-guest.ts";
 
 /*
- * A bare-metal driver of QEMU's e1000e (8086:10d3; registers as in the 82574L datasheet) that lets the card raise two
- * MSI-X vectors by its cause register and masks them, one by one and all together. It writes 0 to the debug exit port
+ * A bare-metal driver of QEMU's e1000e (8086:10d3; registers as in the 82574L datasheet). It makes the card raise two
+ * MSI-X vectors by its cause register. It masks them, one by one and all together. It writes 0 to the debug exit port
  * when all is well, else the number of the step that failed.
  */
 

@@ -59,10 +59,10 @@ export interface LabOutcome {
  * again and the others go on in a fresh one. Wrong answers never run again.
  *
  * Nested virtualization under emulation loses a guest now and then, through no fault of what runs it: QEMU under the
- * same emulation loses as many. The translator seems to save the host's state as the guest's: a guest that stood still
- * had the RIP, RSP and RAX of its host's kernel just before VMRUN; others have the host's GS base, and the host's own
- * kernel then finds a preemption count that nobody left (NestedHostLost in lab-run.ts). That is said and tried again;
- * five times is ours.
+ * same emulation loses as many. The translator seems to save the host's state as the guest's. A hanging guest had the
+ * RIP, RSP and RAX of its host's kernel just before VMRUN. Others have the host's GS base, and the host's own kernel
+ * then finds a wrong preemption count (NestedHostLost in lab-run.ts). A lost guest is reported and run again. The fifth
+ * loss is an error of tsvmm's.
  */
 export async function runScenarios(plan: LabPlan): Promise<LabOutcome> {
   const share = join(plan.folder, "share");

@@ -2,8 +2,8 @@ import { createServer } from "node:net";
 import { parentPort, workerData } from "node:worker_threads";
 
 /*
- * A vfio-user server in a thread that answers the first message of each connection with the next of its `answers`, as
- * it is, and hangs up where that is empty. It posts "listening" and ends with its last connection.
+ * A vfio-user server in a thread. It answers the first message of each connection with the next of its `answers`,
+ * unchanged. An empty answer hangs up. It posts "listening" and ends with its last connection.
  */
 
 // Cast: the test makes this worker with exactly these data.

@@ -18,8 +18,8 @@ export function missingCompiler(): string | false {
  * numbers.
  *
  * @param includes Header names without brackets, in order: `["stdint.h", "linux/kvm.h"]`. A line that starts with `#`
- *   or that ends with `;` is put into the program as it is (a `#define`, a declaration). stddef.h and stdio.h are there
- *   already.
+ *   or that ends with `;` is put into the program as it is (a `#define`, a declaration). The program includes stddef.h
+ *   and stdio.h.
  * @param expressions Integer expressions, which are the keys of the answer. Unsigned 32-bit values stay positive; a
  *   64-bit value is read as signed.
  * @throws Error with gcc's own words when the program does not compile, and when a value does not fit a safe integer.

@@ -34,8 +34,8 @@ const COMMAND = 0x04;
 const EXCLUSIVE: readonly InterruptKind[] = ["intx", "msi", "msix"];
 
 /**
- * A device that plays vfio-pci's part, strictly: kinds of interrupt exclude each other, vectors beyond the armed ones
- * are refused where the host cannot grow, BARs answer only while decode is on and the device awake, use after close
+ * A fake of vfio-pci that is strict. Kinds of interrupt exclude each other. Vectors beyond the armed ones are refused
+ * where the host cannot grow the set. BARs answer only while decode is on and the device is in D0. Use after close
  * throws.
  *
  * What was done is in `log`, one line a call, in order; hand the same array to other fakes to see who came first.

@@ -25,7 +25,7 @@ export class FakeDoorbells implements Doorbells {
     };
   }
 
-  /** Rings whatever listens at the address for that width; false when nobody does and the write would trap. */
+  /** Signals the doorbells at the address for that width; `false` when there is none and the write would trap. */
   ring(address: number, width: Width): boolean {
     const hits = this.#rings.filter((ring) => ring.address === address && (ring.width === 0 || ring.width === width));
     for (const hit of hits) hit.onRing();

@@ -4,10 +4,10 @@ import { EventFd } from "../../src/host/eventfd.ts";
 import type { RoutingPort } from "../../src/kvm/irq-routing.ts";
 
 /**
- * KVM's interrupt side, for a real IrqRouting: the table as it was pushed, the eventfds that are connected, and what
- * would have reached a local APIC. Eventfds are real; {@link deliver} does what KVM's work queue does. As in
- * virt/kvm/eventfd.c, a count that is there when an irqfd is assigned is raised once (kvm_irqfd_assign), and taking the
- * irqfd away sets the count to zero (irqfd_shutdown).
+ * KVM's interrupt side, for a real IrqRouting: the routing table, the connected eventfds, and the messages for local
+ * APICs. Eventfds are real; {@link deliver} does what KVM's work queue does. As in virt/kvm/eventfd.c, assigning an
+ * irqfd to an eventfd with a count raises the interrupt once (kvm_irqfd_assign). Deassigning it sets the count to zero
+ * (irqfd_shutdown).
  */
 export class FakeKvmInterrupts implements RoutingPort {
   /** How often the table was pushed. */

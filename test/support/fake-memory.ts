@@ -24,8 +24,8 @@ export class FakeGuestMemory implements GuestMemory {
 
   /**
    * @param regions Sizes in bytes, addresses guest-physical; by default 1 MiB at 0.
-   * @param host Memory of this process and its address, for backends that make system calls; by default an address that
-   *   is nobody's.
+   * @param host Memory of this process and its address, for backends that make system calls; by default an address
+   *   without memory.
    */
   constructor(
     regions: readonly { readonly gpa: number; readonly sizeBytes: number }[] = [{ gpa: 0, sizeBytes: 1 << 20 }],

@@ -8,9 +8,8 @@ export interface FakeDelivery {
 }
 
 /**
- * A route without eventfd and KVM. It keeps the rules of MsiRoute (starts masked, keeps a signal while masked, delivers
- * it once at unmask) and is strict where a real one would only stay silent: use after release and unmasking without a
- * message throw.
+ * A route without eventfd and KVM. It keeps the rules of MsiRoute: it starts masked, keeps a signal while masked, and
+ * delivers it once at unmask. It is stricter than a real one: use after release and unmasking without a message throw.
  */
 export class FakeMsiRoute implements MsiRoute {
   readonly name: string;

@@ -12,9 +12,9 @@ export interface FakeDriver {
 }
 
 /**
- * The kernel's half of driver binding, on a tree that `fake-sysfs.ts` made: writes to `driver_override`, `unbind`,
- * `bind` and `drivers_probe` move the `driver` links, as drivers/base/bus.c does. What was written is in `log`, one
- * line each.
+ * The kernel's half of driver binding, on a tree that `fake-sysfs.ts` made. Writes to `driver_override`, `unbind`,
+ * `bind` and `drivers_probe` move the `driver` links, as in drivers/base/bus.c. What was written is in `log`, one line
+ * each.
  */
 export class FakePciDrivers implements HostChanges {
   readonly log: string[] = [];
@@ -66,7 +66,7 @@ export class FakePciDrivers implements HostChanges {
     this.#appear(name);
   }
 
-  /** Who has a function; `undefined` for nobody. */
+  /** Who has a function; `undefined` for none. */
   driverOf(bdf: string): string | undefined {
     return existsSync(this.#link(bdf)) ? basename(readlinkSync(this.#link(bdf))) : undefined;
   }

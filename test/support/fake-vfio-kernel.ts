@@ -50,9 +50,9 @@ const GROUP = 100;
 const DEVICE = 1000;
 
 /**
- * The kernel's side of VFIO, group interface, as tests need it: it keeps the kernel's order (no IOMMU without a group,
- * no device without an IOMMU, no group leaves its container while a device is open) and answers EINVAL or EBUSY
- * otherwise. Numbers are written out.
+ * The kernel's side of VFIO, group interface, as tests need it. The order is the kernel's: no IOMMU without a group, no
+ * device without an IOMMU. No group leaves its container while a device is open. Violations answer EINVAL or EBUSY.
+ * Numbers are written out.
  *
  * With {@link isIommufd} the container is iommufd's: Linux drivers/iommu/iommufd/vfio_compat.c. Names of devices with
  * tokens are taken as vfio_pci_core_match() and vfio_pci_validate_vf_token() take them, in

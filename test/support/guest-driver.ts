@@ -212,7 +212,7 @@ export class GuestDriver {
     return queues;
   }
 
-  /** Zeroed memory that nobody else has; never given back. */
+  /** Zeroed memory for this caller alone; never released. */
   allocate(sizeBytes: number, alignment = 16): number {
     const address = Math.ceil(this.#nextFree / alignment) * alignment;
     this.#nextFree = address + sizeBytes;

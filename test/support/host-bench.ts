@@ -45,7 +45,7 @@ export class HostBench {
       if (dispatched === 0) return count;
       count += dispatched;
     }
-    throw new Error("Something is ready for ever");
+    throw new Error("A descriptor stays ready without end");
   }
 }
 

@@ -1,4 +1,4 @@
-/** What people, scripts and people with bad intentions type as a value. */
+/** Values of a command line that users, scripts and attackers type. */
 export const HOSTILE_WORDS: readonly string[] = [
   ...[
     "",

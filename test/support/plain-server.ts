@@ -32,9 +32,9 @@ const MSIX_AT = 0x40;
 /**
  * A vfio-user server as libvfio-user and the devices made with it behave (lib/irq.c, lib/pci_caps.c; SPDK's
  * ctrlr_interrupt_enabled), in plain code of its own, so that a test can bend each answer. BAR 0 has 16 KiB: registers,
- * a page that can be mapped, the MSI-X table and its pending bits. The first register's low byte is a vector: a write
- * interrupts with it, if MSI-X is enabled in the configuration space and not masked there by {@link hasVectorMasks};
- * reads answer how many writes there were.
+ * a page that can be mapped, the MSI-X table and its pending bits. The first register's low byte is a vector. A write
+ * interrupts with it, if MSI-X is enabled in the configuration space and not masked by {@link hasVectorMasks}. Reads
+ * answer the number of writes.
  *
  * It serves one client at a time and never returns from {@link serve}.
  */

@@ -4,8 +4,8 @@ import { type StorageJob, type StoragePort, StorageRing, type StorageStage } fro
 import { EventFd } from "../../src/host/eventfd.ts";
 
 /**
- * A storage worker that the test plays, on its own thread: what is done when is the test's choice, and its system calls
- * can be recorded. `storage-worker.ts` does the same in a loop.
+ * A storage worker on the test's own thread. The test chooses when a job is done, and can record the system calls.
+ * `storage-worker.ts` does the same in a loop.
  */
 export class PlayedStorage {
   readonly port: StoragePort;

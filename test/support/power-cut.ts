@@ -1,9 +1,9 @@
 import type { LogEntry } from "./write-log.ts";
 
 /*
- * Power cuts at every moment of a recorded run. What the host may have lost is what no flush covers, in any selection,
- * a sector of 512 bytes at a time; what the guest was told is on stable storage must be there, or something it wrote
- * later.
+ * Power cuts at every moment of a recorded run. The host may have lost every write that no flush covers, in any
+ * selection, a sector of 512 bytes at a time. Data that was reported as being on stable storage must be there, or a
+ * later write.
  *
  * Sectors are lost independently of each other, so each sector's possible contents, looked at one by one, are those of
  * every selection.

@@ -10,8 +10,8 @@ import { socketPair } from "./socket-pair.ts";
 const FIRST_ID = 2;
 
 /**
- * The other end of a {@link UserChannel} in the same thread: what it sends lies in the socket before the channel asks,
- * so that no request waits. Ids are those that the channel's next messages will have.
+ * The other end of a {@link UserChannel} in the same thread. Its replies are in the socket before the channel asks, so
+ * no request waits. Ids are those that the channel's next messages will have.
  */
 export class PreparedServer {
   readonly socket: DescriptorSocket;

@@ -48,8 +48,8 @@ const environment = ({ directory }: UnpackedProgram): Readonly<Record<string, st
 });
 
 /**
- * A machine of QEMU, with a vfio-user server's device in slot 4, whose processors stand still: a test moves its ports
- * and its memory by the qtest protocol, as a guest would.
+ * A machine of QEMU with stopped processors and a vfio-user server's device in slot 4. A test accesses its ports and
+ * memory by the qtest protocol, as a guest would.
  */
 export class QemuPeer {
   readonly #child: ChildProcess;

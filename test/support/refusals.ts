@@ -7,8 +7,8 @@ const plain = styleFor({}, {});
 const EFFECTIVE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u;
 
 /**
- * What is wrong with how bad input was refused: it has to be a SpecError about one of `options`, which the program
- * shows in one line of characters that print, with status 2.
+ * What is wrong with the refusal of bad input. It must be a SpecError about one of `options`. The program must show it
+ * in one line of printable characters, with status 2.
  *
  * @param options Any when absent.
  */

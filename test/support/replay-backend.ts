@@ -55,12 +55,13 @@ export function fakeDeviceOf(recording: DeviceRecording): FakeDevice {
 }
 
 /**
- * Plays a recorded device with the rules of {@link FakeDeviceBackend}, and with those of vfio-pci's configuration
- * space: identity, capability lists and read-only registers keep their value, a guest's function-level reset is carried
- * out and its bit reads as zero.
+ * Replays a recorded device with the rules of {@link FakeDeviceBackend} and of vfio-pci's configuration space.
+ * Identity, capability lists and read-only registers keep their value. A guest's function-level reset is carried out,
+ * and its bit reads as zero.
  *
- * It counts calls and notes in `strays` every write that must not come: outside a region, to the MSI-X table or pending
- * bits, to base address registers, to MSI or MSI-X registers, or to a capability that the host keeps for itself.
+ * It counts calls and lists in `strays` every forbidden write. Those are writes outside a region, to the MSI-X table or
+ * PBA, and to base address registers. Writes to MSI or MSI-X registers and to capabilities of the host are forbidden
+ * too.
  */
 export class ReplayBackend extends FakeDeviceBackend {
   readonly calls: HostCalls = { ...NO_CALLS };

@@ -1,9 +1,9 @@
 import { DeviceServer, MemoryBlock, type UserPciDevice } from "../../src/vfio-user/index.ts";
 
 /*
- * A device with memory in its BAR, as a process: `scratch-device.js SOCKET`. BAR 0 has a page of registers, of which
- * the first reads as the sum of the memory's first four words and the second counts reads of the first, and behind it a
- * page of memory.
+ * A device with memory in its BAR, as a process: `scratch-device.js SOCKET`. BAR 0 has a page of registers, then a page
+ * of memory. The first register reads as the sum of the memory's first four words. The second counts reads of the
+ * first.
  */
 
 const PAGE = 4096;

@@ -14,7 +14,7 @@ export function socketPath(t: Test): string {
   return join(directory, "socket");
 }
 
-/** The path of a socket that nobody listens at. */
+/** The path of a socket without a listener. */
 export function deadSocket(t: Test): string {
   const path = socketPath(t);
   libc.close(UnixListener.listen(path, 1).fd);
@@ -24,7 +24,7 @@ export function deadSocket(t: Test): string {
 /** Takes a waiting connection; the caller closes it. */
 export function acceptOne(listener: Fd): Fd {
   const accepted = libc.accept4(listener, SOCKET.SOCK_NONBLOCK | SOCKET.SOCK_CLOEXEC);
-  if (accepted < 0) throw new Error("Nobody has connected");
+  if (accepted < 0) throw new Error("No client has connected");
   return fd(accepted);
 }
 

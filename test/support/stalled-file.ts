@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 
 /*
- * A file system of one file whose reads wait until the test lets them go, as those of a server that is not there any
- * more. The kernel's side is the real one: fs/fuse, whose protocol include/uapi/linux/fuse.h describes. Only the
- * process that asks hangs, so this side must be another one.
+ * A file system of one file. Its reads wait until the test releases them, as those of a dead server do. The kernel's
+ * side is the real one: fs/fuse, whose protocol include/uapi/linux/fuse.h describes. Only the process that asks hangs,
+ * so this side must be another one.
  */
 
 const readDescriptor = promisify(read);
@@ -183,7 +183,7 @@ export class StalledFile {
 
 /**
  * struct fuse_init_out for the version that the kernel asked for. With asynchronous reads a process waits for a page,
- * which SIGKILL ends; it could not be killed in the wait for an answer that this side has begun to make.
+ * and SIGKILL ends that wait. SIGKILL does not end the wait for an answer that this side has begun to make.
  */
 function initReply(request: Buffer): Buffer {
   const body = Buffer.alloc(OUT.init);

@@ -4,7 +4,7 @@ import { Machine } from "../../src/vmm/machine.ts";
 
 /*
  * A program whose machine has a disk that does not answer: `stalled-program.js stop|exit KERNEL DISK`, run with an IPC
- * channel. It says "asked" when the guest has notified its disk and goes on at the parent's next message, when the
+ * channel. It says "asked" when the guest has notified its disk. It goes on at the parent's next message, when the
  * device thread is in the read.
  *
  * - exit: leaves by `process.exit(7)`.

@@ -5,10 +5,10 @@ import { currentThreadId, kick } from "../../src/host/thread.ts";
  * A thread in KVM_RUN cannot time itself out, so another one kicks it. This module is both: the class for the thread
  * that runs guests, and, when it is started as a worker, the thread that kicks.
  *
- *   word      writer     meaning
- *   sequence  runner     odd while armed; every change wakes the worker; -1 ends it
- *   fired     worker     1 once the time was up
- *   limit     runner     milliseconds
+ * | word      | writer   | meaning                                                         |
+ * | sequence  | runner   | odd while armed; every change wakes the worker; -1 ends it      |
+ * | fired     | worker   | 1 once the time was up                                          |
+ * | limit     | runner   | milliseconds                                                    |
  */
 const SEQUENCE = 0;
 const FIRED = 1;

@@ -16,8 +16,8 @@ export type LogEntry =
  * those of a block device (Linux, Documentation/admin-guide/device-mapper/log-writes.rst). The calls are carried out
  * too.
  *
- * A flush that fails does so as in Linux (mm/filemap.c, file_check_and_advance_wb_err): the error is reported once, the
- * pages that could not be written count as clean, and the next fdatasync succeeds without them.
+ * A flush fails as in Linux (mm/filemap.c, file_check_and_advance_wb_err). The error is reported once, the pages that
+ * could not be written count as clean, and the next fdatasync succeeds without them.
  */
 export class WriteLog {
   readonly entries: LogEntry[] = [];

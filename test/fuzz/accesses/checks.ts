@@ -23,8 +23,8 @@ export interface Modelled {
 }
 
 /**
- * Buses agree with the base address registers: whatever is on a bus is where an enabled BAR says, inside the windows;
- * an enabled BAR that is on no bus has something in its way.
+ * Buses agree with the base address registers. A range on a bus is where an enabled BAR says, inside the windows. An
+ * enabled BAR that is on no bus conflicts with another range.
  */
 export function checkBuses(world: FuzzedWorld, all: readonly Modelled[]): string | undefined {
   const wanted = new Map<string, Decoded>();

@@ -27,10 +27,10 @@ const ROM = 6;
 const registerOf = (index: number): number => (index === ROM ? 0x30 : 0x10 + 4 * index);
 
 /**
- * What must hold of one function whatever the guest writes: its configuration space byte by byte, where the registers
- * say its BARs are, its MSI-X table, its vectors. Written from the specifications, not from the code: bits a guest may
- * change are listed, all others keep what they had at the start, and bytes that a device may change itself are not
- * judged.
+ * What must hold of one function after every write of the guest. It covers the configuration space byte by byte, the
+ * BARs' addresses by the registers, the MSI-X table and the vectors. Written from the specifications, not from the
+ * code. Bits that a guest may change are listed; all others keep their first value. Bytes that a device may change
+ * itself are not judged.
  */
 export class FunctionModel {
   readonly name: string;

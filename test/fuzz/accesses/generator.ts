@@ -277,7 +277,7 @@ function queueScene(random: Random): readonly Operation[] {
   };
   switch (random.below(9)) {
     case 8:
-      // A chain without an end, which a device must not walk for ever.
+      // A chain without an end, which a device must stop following.
       return [
         ram(layout.descriptors + 8, 4, 16),
         ram(layout.descriptors + 12, 4, random.pick([0x0000_0001, 0x0001_0001])),

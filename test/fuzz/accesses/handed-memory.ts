@@ -21,9 +21,10 @@ interface Range {
 }
 
 /**
- * Guest RAM that knows what the guest has handed to devices: ranges of descriptors with the write flag, from the moment
- * a device loads the descriptor, and used rings, from the moment a device has checked the queue. A device's store
- * anywhere else is noted. It also counts what devices load and store, as the measure of work an access causes.
+ * Guest RAM that records where devices may store. A range with the write flag counts from the moment that a device
+ * loads its descriptor. A used ring counts from the moment that a device has checked the queue. A device's store
+ * anywhere else is a violation. The loads and stores of devices are counted too: they measure the work that an access
+ * causes.
  */
 export class HandedMemory extends FakeGuestMemory {
   readonly violations: string[] = [];
@@ -51,8 +52,8 @@ export class HandedMemory extends FakeGuestMemory {
   }
 
   /**
-   * The driver has reset the device that uses this part of RAM: its rings are the driver's own again, and its buffers
-   * too unless requests are under way.
+   * The driver has reset the device that uses this part of RAM. The device may no longer store to its rings. It may
+   * store to buffers only if requests are under way.
    */
   takeBack(offset: number, sizeBytes: number, isBusy: boolean): void {
     const start = RAM_BASE + offset;
@@ -148,7 +149,9 @@ export class HandedMemory extends FakeGuestMemory {
       const range = this.#handed[at];
       if (range !== undefined && address >= range.start && end <= range.end) return;
     }
-    this.violations.push(`a device stored ${sizeBytes} bytes at 0x${address.toString(16)}, which nobody handed to it`);
+    this.violations.push(
+      `a device stored ${sizeBytes} bytes at 0x${address.toString(16)}, which no descriptor gave it`,
+    );
   }
 
   /** Four loads of neighbouring words are a descriptor: address, size, flags and next. VIRTIO 1.2 §2.7.5 */

@@ -2,7 +2,7 @@ import type { Width } from "../../../src/base/units.ts";
 import type { HostEvent } from "./world.ts";
 
 /**
- * One step of a fuzzed run, as plain data that means the same whatever came before: a list of them is a run that can be
+ * One step of a fuzzed run, as plain data. Its meaning does not depend on earlier steps, so a list of them can be
  * stored, cut and replayed. `fn` is an index into the world's functions. Without `value` an access reads.
  */
 export type Operation =

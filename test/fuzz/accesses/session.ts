@@ -159,13 +159,13 @@ export class Session {
     memory.takeBack(queueLayout(fn, 0).descriptors, 2 * QUEUE_BYTES, completions.length > 0);
   }
 
-  /** What can be said of a read without knowing devices: table, pending bits, nobody, a sleeping function. */
+  /** Judges a read without a model of the device: MSI-X table, pending bits, no device, a function in D3. */
   #judgeBytes(holders: readonly (BusRange | undefined)[], address: number, found: number): string | undefined {
     for (const [byte, range] of holders.entries()) {
       const expected = this.#byteAt(range, address + byte);
       const part = Math.floor(found / 2 ** (8 * byte)) & 0xff;
       if (expected !== undefined && part !== expected) {
-        const where = range === undefined ? "nobody" : range.device.name;
+        const where = range === undefined ? "no device" : range.device.name;
         const [place, read, wanted] = [address + byte, part, expected].map((value) => `0x${value.toString(16)}`);
         return `byte ${place} of ${where} reads ${read}, not ${wanted}`;
       }
@@ -282,7 +282,7 @@ export class Session {
   #fullCheck(): string | undefined {
     const count = this.#count++;
     if (count % FULL_CHECK_INTERVAL !== 0) return undefined;
-    if (!this.#world.memory.isGuardIntact()) return "guest memory that nobody handed out was changed";
+    if (!this.#world.memory.isGuardIntact()) return "guest memory outside all descriptors was changed";
     const modelled = this.#all[(count / FULL_CHECK_INTERVAL) % this.#all.length];
     const wrong = modelled === undefined ? undefined : this.#checkWhole(modelled);
     if (wrong !== undefined) return wrong;

@@ -9,9 +9,9 @@ export interface Message {
 export type VectorRegisters = { readonly message: Message; readonly isMasked: boolean } | undefined;
 
 /**
- * What must hold of one kind of interrupt of one function: a vector is in use from its first unmasked moment until its
- * kind is switched off; a signal reaches the guest at once while it is unmasked, else once when it is unmasked next,
- * and is forgotten by switching off.
+ * What must hold of one kind of interrupt of one function. A vector is in use from its first unmask until its kind is
+ * disabled. A signal reaches an unmasked vector's guest at once. A masked vector delivers it once, at the next unmask.
+ * Disabling drops it.
  */
 export class VectorsModel {
   readonly #isOn: () => boolean;

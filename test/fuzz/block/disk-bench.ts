@@ -36,9 +36,9 @@ interface Request {
 type DiskOperation = Extract<Operation, { op: "disk" }>;
 
 /**
- * A guest's driver and its disk, with the storage worker played by the bench, against a model of what the disk holds:
- * one value a sector, and others that it may hold instead. Those are zero behind a discard, and what was there before
- * a change that a reset left unanswered.
+ * A guest's driver and its disk; the bench acts as the storage worker. A model has the disk's content: one value a
+ * sector, and others that it may hold instead. Those are zero behind a discard, and what was there before a change that
+ * a reset left unanswered.
  */
 export class DiskBench {
   readonly #teardowns: (() => unknown)[] = [];

@@ -171,8 +171,8 @@ export class FuzzedBoard {
     for (let byte = 0; byte < width; byte++) {
       const part = Math.floor(found / 2 ** (8 * byte)) & 0xff;
       const range = this.#find(bus, address + byte, 1);
-      const nobody = part === 0xff ? undefined : `nobody reads ${hex(part)}`;
-      wrong ??= range === undefined ? nobody : range.model.judgeRead(address + byte - range.base, 1, part);
+      const stray = part === 0xff ? undefined : `an unclaimed address reads ${hex(part)}`;
+      wrong ??= range === undefined ? stray : range.model.judgeRead(address + byte - range.base, 1, part);
     }
     return wrong;
   }

@@ -15,9 +15,8 @@ export interface HostTime {
 }
 
 /**
- * An MC146818 with a century, whose time is the host's plus what the guest added by setting it. After a date that no
- * calendar has, or a field set on its own, the time is not known until the guest sets all of it; it must be a time all
- * the same.
+ * An MC146818 with a century, whose time is the host's plus what the guest added by setting it. After an invalid date,
+ * or a field set on its own, the time is unknown until the guest sets all of it. It must be a valid time all the same.
  */
 export class ClockModel implements ByteRegisters {
   readonly #host: HostTime;

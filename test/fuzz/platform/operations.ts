@@ -43,5 +43,5 @@ export function kindOf(operation: Operation): string | undefined {
   if (operation.bus === "mmio") return "memory";
   const { address } = operation;
   const found = Object.entries(PORTS).find(([, [base, size]]) => address >= base && address < base + size);
-  return found?.[0] ?? "nobody";
+  return found?.[0] ?? "unclaimed";
 }

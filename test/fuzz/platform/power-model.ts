@@ -7,9 +7,9 @@ export interface Uptime {
 }
 
 /**
- * Hardware-reduced ACPI: sleep control and status, reset, the PM timer (ACPI 6.5 §4.8.3), and the registers that the
- * DSDT's own event method reads: a status byte, 32 requests to eject a slot, both cleared by writing ones, and the
- * slots that were let go of.
+ * Hardware-reduced ACPI: sleep control and status, reset, the PM timer (ACPI 6.5 §4.8.3), and the registers of the
+ * DSDT's event method. Those are a status byte and 32 requests to eject a slot, both cleared by writing ones, and the
+ * ejected slots.
  */
 export class PowerModel implements ByteRegisters {
   readonly #events: Events;

@@ -12,7 +12,7 @@ export type Operation =
   | { readonly op: "wants"; readonly fn: number }
   /** The host reports an error of a function that it does not recover from. */
   | { readonly op: "error"; readonly fn: number }
-  /** The device does not answer any more; nobody has said so. */
+  /** The device does not answer any more; no event reports it. */
   | { readonly op: "vanish"; readonly fn: number }
   /** KVM met memory behind a slot that does not answer. */
   | { readonly op: "memoryFault" }

@@ -25,12 +25,12 @@ export function duplicate(file: Fd): Fd {
 }
 
 /**
- * One end of a stream socket in this process. As the kernel does (net/unix/af_unix.c, unix_stream_sendmsg and
- * unix_stream_read_generic), it duplicates descriptors that are sent, hands them over with the first byte they were
- * sent with, and ends a receive before bytes that bring others.
+ * One end of a stream socket in this process. As in the kernel (net/unix/af_unix.c, unix_stream_sendmsg and
+ * unix_stream_read_generic), descriptors are duplicated and come with the first byte of their message. A receive ends
+ * before bytes that bring other descriptors.
  *
- * Nothing waits: where the owner would, {@link onWait} lets the other side act, and where it has nothing to say,
- * {@link cutOff} says that all time is over.
+ * Nothing waits: where the owner would, {@link onWait} lets the other side act. If that side has nothing to send,
+ * {@link cutOff} is over.
  */
 export class MemorySocket extends DescriptorSocket {
   onWait: () => void = () => undefined;

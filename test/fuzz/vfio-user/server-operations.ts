@@ -6,7 +6,7 @@ export type Operation =
   | { readonly op: "open"; readonly isFunction: boolean }
   /** The server tampers with the message after so many, by numbers of a seed. */
   | { readonly op: "tamper"; readonly after: number; readonly seed: number }
-  /** The server sends what nobody asked for: a DMA request or a fragment. */
+  /** The server sends a message that is no reply: a DMA request or a fragment. */
   | { readonly op: "push"; readonly words: readonly number[]; readonly count: number }
   | { readonly op: "read"; readonly region: number; readonly offset: number; readonly width: Width }
   | {

@@ -18,7 +18,7 @@ const exhausted = Object.assign(new Error("EMFILE: too many open files, open '/x
 });
 
 t.test(
-  "hostErrorOf() makes a failed call of node's own modules the host's affair, and leaves other errors alone",
+  "hostErrorOf() makes a failed call of Node's own modules a HostError, and answers undefined for other errors",
   async (t) => {
     const missing = hostErrorOf(failed(() => openSync("/nowhere/file", "r")));
     t.type(missing, HostError);

@@ -17,9 +17,9 @@ import { HOSTILE_WORDS } from "../../support/hostile-words.ts";
 import { deadSocket } from "../../support/socket-pair.ts";
 
 /*
- * What people, scripts and people with bad intentions type: each is answered by one line, in characters that do nothing
- * to a terminal, and status 2, or 1 where it is the host that fails. The first test goes through all combinations in
- * this process; the second types the most telling ones into the program that is installed.
+ * Bad input of users, scripts and attackers. The answer is one line of printable characters and status 2, or 1 for a
+ * failure of the host. The first test goes through all combinations in this process; the second types the most telling
+ * ones into the program that is installed.
  */
 
 /** One line of characters that print, of a length people read, without a stack. */

@@ -99,7 +99,7 @@ t.test("StopRequests ends the process by its signal when a second one comes, aft
   requests.close();
 });
 
-t.test("StopRequests reports an error that nobody caught, stops the machine and answers 1", async (t) => {
+t.test("StopRequests reports an uncaught error, stops the machine and answers 1", async (t) => {
   const process = new FakeProcess();
   const machine = new FakeMachine();
   const reported: Error[] = [];

@@ -67,7 +67,7 @@ const both = (t: Test): Host =>
     { bdf: NIC, driver: "e1000e", group: 2 },
   ]);
 
-t.test("DeviceUsage.reasons() finds none for a disk and a network card that nobody uses", async (t) => {
+t.test("DeviceUsage.reasons() finds none for an unused disk and network card", async (t) => {
   const host = both(t);
   host.device("block", "nvme0n1", DISK, { dev: "259:0" });
   host.device("net", "eth0", NIC);

@@ -36,7 +36,7 @@ t.test("IrqRouting pushes the bare machine's table when it is made", (t) => {
   t.end();
 });
 
-t.test("MsiRoute takes no GSI and calls nobody before its first unmask()", (t) => {
+t.test("MsiRoute takes no GSI and makes no call before its first unmask()", (t) => {
   const { routing, calls } = setUp();
   const route = routing.allocate("vector");
   t.teardown(() => route.release());

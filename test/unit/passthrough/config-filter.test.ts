@@ -30,7 +30,7 @@ const KEPT_BACK: readonly (readonly [id: number, name: string])[] = [
   [0x25, "data link features"],
   [0x26, "16 GT/s physical layer"],
   [0x2e, "DOE"],
-  [0x3f, "one nobody knows yet"],
+  [0x3f, "an unknown one"],
 ];
 
 /**

@@ -4,9 +4,9 @@ import { recordedDevice } from "../../support/recorded-devices.ts";
 import { ReplayBackend } from "../../support/replay-backend.ts";
 
 /*
- * What a guest's own resets and power states do to what it sees. Recordings: kioxia-cd8p resets by its PCI Express
- * capability and keeps its state over D3; shared-page-32bit by the advanced features capability, and it loses its state
- * in D3.
+ * What a guest's own resets and power states do to what it sees. The recording kioxia-cd8p resets by its PCI Express
+ * capability and keeps its state over D3. The recording shared-page-32bit resets by the advanced features capability
+ * and loses its state in D3.
  */
 
 const MEMORY_AND_MASTER = 6;

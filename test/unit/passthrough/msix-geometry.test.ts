@@ -7,8 +7,8 @@ import { recordedDevice } from "../../support/recorded-devices.ts";
 import { ReplayBackend } from "../../support/replay-backend.ts";
 
 /*
- * Where real devices put their MSI-X table and pending bits. The device is replayed from a recording, KVM's interrupt
- * side is a fake behind real routes and eventfds, the guest is this test on the MMIO bus.
+ * Where real devices put their MSI-X table and pending bits. The device is replayed from a recording. KVM's interrupt
+ * side is a fake behind real routes and eventfds. The guest is this test on the MMIO bus.
  */
 
 const TABLE = "MSI-X table";

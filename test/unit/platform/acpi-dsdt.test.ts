@@ -161,8 +161,8 @@ t.test("The DSDT means to ACPICA what it should", { skip }, async (t) => {
 t.test("_EVT passes an ejection request to the slots whose bits are set, and takes the bits", { skip }, async (t) => {
   const directory = t.testdir();
   writeTables(directory, MACHINE);
-  // 0x0a in every port: no power button, the ejection bit, and of the slots 1, 3, 9, 11, 17, 19, 25 and 27 only 3 can
-  // be emptied.
+  // 0x0a in every port: no power button, but the ejection bit. Of the slots 1, 3, 9, 11, 17, 19, 25 and 27 only 3 can
+  // be ejected.
   const [event = "", requests = ""] = await evaluate(directory, ["\\_SB.GED._EVT 9", "\\_SB.GED.ERQS"], 0x0a);
   // A thread of acpiexec's own prints notifications: where between the answers, chance decides.
   t.match(event + requests, /Received a System Notify on \[S03_\] \S+ Value 0x03/);

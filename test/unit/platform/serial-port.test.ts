@@ -45,7 +45,7 @@ t.test("SerialPort does not collect without end", async (t) => {
   t.equal(backend.text, text);
 });
 
-t.test("SerialPort writes each byte at once when nobody flushes", async (t) => {
+t.test("SerialPort writes each byte at once without a flush", async (t) => {
   const backend = new FakeChar();
   send(new SerialPort("COM1", new FakeLine(4), backend), "ab");
   t.same(backend.writes, ["a", "b"]);

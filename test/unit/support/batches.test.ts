@@ -52,8 +52,8 @@ t.test(
 t.test("runBatches() kills a batch that hangs, with the limit in its report", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "tsvmm-batches-"));
   const mark = join(folder, "said");
-  // The limit is over as soon as the batch has spoken: how long a process takes to come that far is the machine's
-  // affair.
+  // The timeout starts when the batch's first line arrives: the start of a process takes a time that depends on the
+  // machine.
   const limits: number[] = [];
   const after = (milliseconds: number, act: () => void): (() => void) => {
     limits.push(milliseconds);

@@ -60,6 +60,6 @@ t.test("compare() lays one thing of ours beside everybody who has it", async (t)
     [["theirs", 0.5]],
   );
   t.equal(ratioTo(line, "theirs"), 0.5);
-  t.equal(ratioTo(line, "nobody"), undefined);
+  t.equal(ratioTo(line, "absent"), undefined);
   t.same(withAim(line, "half", true).aim, { text: "half", isReached: true });
 });
