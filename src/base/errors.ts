@@ -79,8 +79,8 @@ export const errnoOf = (error: unknown): string =>
   error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : String(error);
 
 /**
- * Converts an error that the host caused to a HostError: a HostError as it is, a failed call of Node's modules wrapped,
- * `undefined` for any other: `Cannot open /x: EMFILE (raise …)`.
+ * Converts an error that the host caused to a HostError. A HostError stays as it is. A failed call of Node's modules
+ * becomes one: `Cannot open /x: EMFILE (raise …)`. Any other error gives `undefined`.
  */
 export function hostErrorOf(error: unknown): HostError | undefined {
   if (error instanceof HostError) return error;

@@ -72,8 +72,8 @@ function readHeader(file: ImageFile, setup: DataView): SetupHeader {
 }
 
 /**
- * Where a kernel unpacks itself: at its preferred address, or, when it can be relocated and was loaded higher, where it
- * was loaded, at its alignment. Linux x86 boot protocol, init_size; arch/x86/boot/compressed/head_64.S
+ * Where a kernel unpacks itself: at its preferred address. A relocatable kernel that was loaded higher unpacks where it
+ * was loaded, aligned. Linux x86 boot protocol, init_size; arch/x86/boot/compressed/head_64.S
  */
 function runtimeAddress(setup: DataView, codeAddress: number): number {
   const preferred = getU64(setup, SETUP_HEADER.pref_address) ?? 0;

@@ -38,8 +38,8 @@ function shortened(text: string): string {
 const printableLines = (text: string): string => text.split("\n").map(printable).join("\n");
 
 /**
- * How an error is shown and what the process exits with. What is the user's or the host's affair is one line; only an
- * error of our own comes with its stack.
+ * How an error is shown, and the exit status. An error that the user or the host caused is one line. Only an error of
+ * the program itself has its stack.
  */
 export function describeError(error: unknown, style: Style): { readonly text: string; readonly status: number } {
   const name = style.red("tsvmm:");

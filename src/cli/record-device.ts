@@ -30,8 +30,8 @@ export function recordThroughVfio(libc: VfioLibc, pciFunction: HostFunction, rep
 }
 
 /**
- * Records a function from sysfs, without taking it from its driver: configuration space and sizes are the device's own;
- * what may be mapped and which interrupts there are is what vfio-pci would most likely tell.
+ * Records a function from sysfs, without taking it from its driver. Configuration space and sizes are the device's own.
+ * Mappable areas and interrupts are those that vfio-pci would most likely report.
  *
  * @throws HostError when configuration space cannot be read whole, which takes root.
  */

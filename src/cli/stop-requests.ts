@@ -29,8 +29,8 @@ const SAME_REQUEST_MS = 200;
  * Turns signals and uncaught errors into an orderly stop of the machine, and ends the process if that does not work.
  *
  * A first signal stops the machine. If it has not stopped after two seconds, or on a second request, the process ends
- * by that signal: the listeners of `exit` run first and are told which (they give the terminal back), and then the
- * signal is raised again with its default action, as `process.exit()` would wait for threads that do not come back.
+ * by that signal. The listeners of `exit` run first, with the signal's name; they restore the terminal. Then the signal
+ * is raised again with its default action: `process.exit()` would wait for threads that do not end.
  */
 export class StopRequests implements Disposable {
   readonly #process: ProcessEvents;

@@ -3,8 +3,9 @@ import type { MachineExit } from "../vmm/machine-exit.ts";
 import { writeFile } from "./write-file.ts";
 
 /**
- * Writes what a machine was and did, as JSON: `exit` (status, reason, text), `statistics` (exits by kind, accesses by
- * device, counters of passed-through functions, resets), `plan`, `seconds` (from the start of the machine to its end).
+ * Writes what a machine was and did, as JSON. The keys are `exit` (status, reason, text), `statistics`, `plan`, and
+ * `seconds` from start to end. The statistics are exits by kind, accesses by device, counters of passed-through
+ * functions, and resets.
  *
  * @param started performance.now() before the start.
  * @throws HostError when the file cannot be written.

@@ -30,9 +30,9 @@ const RETRY_MS = 10;
 const NO_NEIGHBOUR: ReadonlySet<string> = new Set(["EACCES", "EPERM", "EROFS", "EBUSY", "EXDEV", "ENAMETOOLONG"]);
 
 /**
- * Writes a text to a file, all of it or nothing: a regular file is replaced by a new one of the same name and mode,
- * which was written whole before. Pipes, terminals and this process's own descriptors are written to as they are; a
- * pipe is waited for without blocking.
+ * Writes a text to a file, all of it or nothing. A new file of the same name and mode is written whole, then replaces a
+ * regular file. Pipes, terminals and this process's own descriptors are written to as they are; a pipe is waited for
+ * without blocking.
  *
  * @param what For messages: `the summary`.
  * @throws HostError

@@ -32,8 +32,8 @@ export function holdersOf(isMeant: (file: string) => boolean, proc = "/proc"): r
 }
 
 /**
- * Files of sysfs whose write returns only when a device was taken from its driver: a driver's `unbind`, a function's
- * `remove`, a slot's `power`, `sriov_numvfs` of a physical function.
+ * Files of sysfs whose write returns only when a device was taken from its driver. They are a driver's `unbind`, a
+ * function's `remove`, a slot's `power`, and `sriov_numvfs` of a physical function.
  */
 const TAKING = /^\/sys\/.*\/(?:unbind|remove|power|sriov_numvfs)$/;
 

@@ -135,9 +135,9 @@ export class DescriptorSocket implements Disposable {
 }
 
 /**
- * Closes descriptors that another process has sent, without waiting for it. Closing may take as long as the sender
- * likes: a TCP socket lingers as SO_LINGER says, a file of a FUSE file system waits for its server. So all but memory
- * and eventfds are closed elsewhere; where the host has no thread for that they stay open.
+ * Closes descriptors that another process has sent, without waiting for it. The sender decides how long a close takes.
+ * A TCP socket lingers as SO_LINGER says; a file of a FUSE file system waits for its server. So all but memory and
+ * eventfds are closed by another thread. If the host has no thread for that, they stay open.
  */
 export function closeAll(descriptors: readonly Fd[]): void {
   for (const descriptor of descriptors) {

@@ -21,8 +21,8 @@ export function currentThreadId(): number {
  * Blocks the kick signal on this thread. To be called before the thread id is published: an unblocked one ends the
  * process.
  *
- * @returns The mask for the time inside KVM_RUN: what was blocked before, without the kick signal. 8 bytes, bit n - 1
- *   for signal n, as in struct kvm_signal_mask.
+ * @returns The signal mask for KVM_RUN: the mask of before, without the kick signal. It has 8 bytes, bit n - 1 for
+ *   signal n, as in struct kvm_signal_mask.
  * @throws SyscallError
  */
 export function blockKickSignal(): Uint8Array {

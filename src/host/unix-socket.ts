@@ -51,8 +51,8 @@ export class UnixListener implements Disposable {
   /**
    * Listens at a path, nonblocking. A socket file that no process listens at any more is replaced.
    *
-   * Between bind(2) and listen(2) a socket looks as one that was left behind does: both are done under a lock file
-   * beside the path, so that of several starts one gets it and the others are refused.
+   * Between bind(2) and listen(2) a socket looks like one that a dead process has left. So both calls are made under a
+   * lock file beside the path: of several starts one succeeds, the others are refused.
    *
    * @throws HostError when another process listens there, when something else than a socket is there, and when the path
    *   is too long.
@@ -95,7 +95,7 @@ export class UnixListener implements Disposable {
   /** Removes the path, unless it leads to another file by now, and stops listening. Calling it twice is harmless. */
   close(): void {
     if (this.#fd < 0) return;
-    // In this order: nobody replaces a socket that is listened at.
+    // In this order: no process replaces a socket that has a listener.
     if (this.#file !== undefined && idOf(this.path) === this.#file) {
       try {
         unlinkSync(this.path);

@@ -7,8 +7,8 @@ import { addressSpaceLeft } from "./limits.ts";
 const OF_HOST: ReadonlySet<string> = new Set(["HostError", "SyscallError"]);
 
 /**
- * Address space that a thread reserves when it starts, nearly all of it for V8's code, and next to nothing of it is
- * used. 590 to 780 MiB were measured with Node 20. V8 aborts the process where it gets none.
+ * Address space that a thread reserves when it starts, nearly all of it for V8's code and hardly used. Measured with
+ * Node 20: 590 to 780 MiB. V8 aborts the process if it gets none.
  */
 const THREAD_SPACE: number = 800 * MIB;
 /** Threads of which it is not known whether they have reserved theirs, and what was left before the first of them. */
@@ -45,9 +45,9 @@ export function startWorker(name: string, entry: URL, options: WorkerOptions): W
 }
 
 /**
- * What a thread's constructor threw or its `error` event brought, as a HostError where it is the host's: it refused the
- * thread (pthread_create fails at once, a descriptor of the thread's event loop later), a file of its program, or what
- * the thread asked for before it could answer. Other errors pass.
+ * Converts what a thread's constructor threw, or its `error` event, to a HostError if the host caused it. The host may
+ * refuse the thread: pthread_create fails at once, a descriptor of its event loop later. It may refuse a file of the
+ * program, or a call that the thread made before it could answer. Other errors are returned as they are.
  */
 export function workerError(name: string, error: unknown): unknown {
   if (!(error instanceof Error)) return error;

@@ -126,7 +126,7 @@ function standardList(view: DataView): readonly number[] {
   if ((view.getUint16(PCI_STATUS, true) & PCI_STATUS_CAP_LIST) === 0) return offsets;
   let offset = view.getUint8(PCI_CAPABILITY_LIST) & 0xfc;
   while (offset >= PCI_STD_HEADER_SIZEOF && offsets.length < MAX_CAPABILITIES && !offsets.includes(offset)) {
-    if (view.getUint8(offset) === 0xff) break; // nobody answers there
+    if (view.getUint8(offset) === 0xff) break; // no device answers there
     offsets.push(offset);
     offset = view.getUint8(offset + 1) & 0xfc;
   }

@@ -34,8 +34,8 @@ const DEVICE_STATUS_BITS: readonly (readonly [mask: number, text: string])[] = [
 const FATAL = 0x4;
 
 /**
- * Whether a device answers at all. vfio-pci answers vendor and device id itself, from its copy; class and revision are
- * always read from the device, which has no all-ones value for them.
+ * Whether a device answers at all. vfio-pci answers vendor and device id from its own copy. Class and revision are
+ * always read from the device; all ones is no valid value for them.
  */
 export function isAnswering(backend: DeviceBackend): boolean {
   const identity = backend.readRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_CLASS_REVISION, 4);

@@ -325,8 +325,8 @@ export class ConfigSpace implements BusDevice {
   }
 
   /**
-   * A copy of the bytes as the guest has read them, without any effect on the device: what lives in a device is not
-   * asked for anew, and a window to something else shows nothing.
+   * A copy of the bytes as the guest has last read them, without any effect on the device. Registers of a device are
+   * not read again; a window to other registers shows nothing.
    */
   peek(): Uint8Array {
     return this.#bytes.map((byte, at) => this.#overlays[at]?.peek?.(at) ?? byte);

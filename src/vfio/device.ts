@@ -205,8 +205,9 @@ interface MappingPlace {
 
 /**
  * Chooses the largest page of which a whole one lies in the area. The kernel (6.12 and newer) uses a huge page only
- * where host-physical and host-virtual address agree below its size, and KVM where the guest's does as well. BARs are
- * naturally aligned on both sides, so the address has to agree with the offset: also behind an MSI-X table.
+ * where host-physical and host-virtual address agree below its size. KVM needs the guest-physical address to agree as
+ * well. BARs are naturally aligned on both sides, so the address has to agree with the offset: also behind an MSI-X
+ * table.
  */
 export function mappingPlace({ offset, sizeBytes }: RegionArea): MappingPlace {
   for (const alignment of [GIGANTIC_PAGE, HUGE_PAGE]) {

@@ -111,11 +111,11 @@ export interface CommonConfigOptions {
 }
 
 /**
- * The conversation of driver and device: status, features, queues. VIRTIO 1.2 §3.1
+ * The driver's side of a device: status, features, queues. VIRTIO 1.2 §3.1
  *
- *     0 → ACKNOWLEDGE → DRIVER → FEATURES_OK (refused unless the features fit) → DRIVER_OK: queues live
- *     any → write 0 → 0: queues die
- *     a broken rule → NEEDS_RESET: queues die, the driver is told
+ * - 0 → ACKNOWLEDGE → DRIVER → FEATURES_OK (refused if the features do not fit) → DRIVER_OK: queues start
+ * - any → write 0 → 0: queues stop
+ * - a broken rule → NEEDS_RESET: queues stop, with a configuration interrupt
  */
 export class CommonConfig implements RegisterHandler<CommonRegister>, VirtioTransport {
   readonly #options: CommonConfigOptions;

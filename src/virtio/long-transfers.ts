@@ -4,8 +4,8 @@ import { type Segment, sliceSegments } from "./chain.ts";
 import type { Virtqueue } from "./queue.ts";
 
 /**
- * Most bytes that one turn of the device thread moves for one request: more than any driver's request of ordinary size,
- * and a few milliseconds where the host has the data in memory.
+ * Most bytes that one turn of the device thread moves for one request. Drivers' ordinary requests are smaller. It takes
+ * a few milliseconds if the host has the data in memory.
  */
 export const SLICE_BYTES: number = 4 * MIB;
 
@@ -21,9 +21,9 @@ export interface LongTransfer {
 }
 
 /**
- * Long transfers of one device: one after the other, a slice in each turn, so that other devices, the vCPUs' accesses
- * and a stop come between two slices. What is shorter does not wait behind them: a driver cannot rely on the order of
- * requests in flight. VIRTIO 1.2 §5.2.6.2
+ * Long transfers of one device: one after the other, a slice in each turn. Other devices, the vCPUs' accesses and a
+ * stop come between two slices. Shorter requests do not wait behind them: a driver cannot rely on the order of requests
+ * in flight. VIRTIO 1.2 §5.2.6.2
  */
 export class LongTransfers {
   readonly #defer: (work: () => void) => void;

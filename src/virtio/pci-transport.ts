@@ -35,12 +35,13 @@ const ISR_CONFIG = 2;
 /*
  * BAR 0, a page for each structure:
  *
- *     0x0000  0x38            common configuration
- *     0x1000  1               ISR status
- *     0x2000  by device       device-specific configuration
- *     0x3000  4 each queue    notifications: the doorbell of queue i is at 0x3000 + 4 i
- *     0x4000  16 each vector  MSI-X table: vector 0 for configuration changes by custom, then one for each queue
- *     0x5000  8               MSI-X pending bits
+ * | offset | size           | structure                                                                             |
+ * | 0x0000 | 0x38           | common configuration                                                                  |
+ * | 0x1000 | 1              | ISR status                                                                            |
+ * | 0x2000 | by device      | device-specific configuration                                                         |
+ * | 0x3000 | 4 each queue   | notifications: the doorbell of queue i is at 0x3000 + 4 i                             |
+ * | 0x4000 | 16 each vector | MSI-X table: vector 0 for configuration changes by custom, then one for each queue    |
+ * | 0x5000 | 8              | MSI-X pending bits                                                                    |
  */
 const BAR = 0;
 const BAR_BYTES = 0x8000;

@@ -13,8 +13,8 @@ const PATIENCE_MS = 1000;
 const POLLED_BYTES = 256;
 
 /**
- * What a terminal obeys or does not show, beyond what JSON escapes by itself: details in a line are JSON in either
- * format, so that an escape of JSON says the same.
+ * Characters that a terminal obeys or does not show, beyond those that JSON escapes. Details in a line are JSON in
+ * either format, so a JSON escape keeps their meaning.
  */
 const BEYOND_ASCII = /[\x7f-\x9f\p{Cf}\p{Zl}\p{Zp}]/gu;
 const escaped = (characters: string): string =>
@@ -139,7 +139,7 @@ export class LogOutput implements Disposable {
 
   #break(errno: string): void {
     this.#isBroken = true;
-    if (this.#path === undefined) return; // nobody is there to be told
+    if (this.#path === undefined) return; // standard error itself is broken
     const text = `tsvmm: Cannot write the log to ${this.#path}: ${errno}: what follows is lost`;
     const stderr = new LogOutput(undefined, this.#patienceMs);
     stderr.write(`${printable(text)}\n`);

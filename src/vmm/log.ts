@@ -52,8 +52,8 @@ const NO_LOG: Logger = { log: () => undefined, close: () => undefined, [Symbol.d
 const LOAD_DELAY = 100;
 
 /**
- * A pino logger. Importing pino takes 30 ms and most runs log nothing, so the first line does that, or a timer when the
- * machine has run for a moment. Later the package may have been replaced, or descriptors have run out. A log that
+ * A pino logger. Importing pino takes 30 ms, and most runs log nothing. So the first line imports it, or a timer when
+ * the machine has run for a moment. Later the package may have been replaced, or descriptors have run out. A log that
  * cannot be loaded is lost, which is said with the first line that is.
  *
  * Lines are written synchronously, so that the last one before a crash is there.

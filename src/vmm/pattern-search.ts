@@ -24,9 +24,9 @@ function expressionOf(pattern: RegExp | string): RegExp {
 /**
  * The search for the first match of a pattern in a text that grows.
  *
- * What is found is what `text.match(pattern)` finds in the text from the search's start on. Looking at all of it
- * after each piece would cost the square of its length; so {@link find} looks at the newest characters only, and
- * again at everything when they have a match.
+ * What is found is what `text.match(pattern)` finds in the text from the search's start on. A search of the whole text
+ * after each piece would cost the square of its length. So {@link find} searches the newest characters only. If they
+ * have a match, it searches everything.
  */
 export class PatternSearch {
   /** Position in the text where the search begins. */

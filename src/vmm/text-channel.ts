@@ -84,15 +84,15 @@ export class TextChannel {
    * Waits until the output since the last match matches `pattern`, and consumes it: the next `waitFor` begins behind
    * the match.
    *
-   * Calls that wait at the same time are independent, also where the output is there already and they are made in the
-   * same turn: each looks at all output since the last match before it was called. The match that ends last decides
-   * where the next call begins. So "prompt or panic" is a race of two calls.
+   * Calls that wait at the same time are independent. Each searches all output since the last match before the call.
+   * That holds for earlier output and for calls in the same turn too. The match that ends last decides where the next
+   * call begins. So "prompt or panic" is a race of two calls.
    *
    * A match may span pieces of output and lines, and `^` is the place where the call began to look. Flags `g` and `y`
-   * change nothing. What comes next may be there already, so a pattern that ends in `$` or `.*` can match less than
-   * it is meant to. A match of at most 4,096 characters is found when its last character comes; a longer one within
-   * some 100 ms, as long as all of it is kept (4 Mi characters). The cost of waiting grows with the output, not with
-   * its square, unless that of the pattern itself does.
+   * change nothing. What comes next may be there already, so a pattern that ends in `$` or `.*` can match less than it
+   * is meant to. A match of at most 4,096 characters is found when its last character comes. A longer one is found
+   * within some 100 ms, if all of it is kept (4 Mi characters). The cost of waiting grows with the output, not with its
+   * square, unless that of the pattern itself does.
    *
    * @returns The match.
    * @throws WaitError after `timeoutMs`, or when the machine ends first. RangeError when `timeoutMs` is negative or

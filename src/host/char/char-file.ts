@@ -87,7 +87,7 @@ export class CharFile implements CharBackend, Disposable {
     this.close();
   }
 
-  /** Nobody else may have put something into it, or another file in its place. */
+  /** Removes the file if it is still the one made here and empty: another process may have written or replaced it. */
   #remove(): void {
     try {
       const path = realpathSync(this.#path); // of a symbolic link it is the target that was made

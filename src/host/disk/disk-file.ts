@@ -113,9 +113,9 @@ export class DiskFile implements BlockBackend {
   }
 
   /**
-   * Reads and writes are over when they return, and the storage worker knows no guest memory. It may have discards and
-   * zeroes of the device that goes, behind a long flush: requests of the next device wait for them, since they would
-   * destroy what that one writes.
+   * Reads and writes are over when they return, and the storage worker knows no guest memory. It may still have
+   * discards and zeroes of the old device, behind a long flush. Requests of the next device wait for them: they would
+   * destroy its writes.
    */
   detach(): void {
     this.#held = this.#changesUnderWay > 0 ? [] : undefined;
@@ -168,7 +168,7 @@ export class DiskFile implements BlockBackend {
     if (errno === 0) return "ok";
     const kind = `${direction} ${errno}`;
     if (!this.#reported.has(kind)) {
-      this.#reported.add(kind); // once each: a guest can ask for the same thing for ever
+      this.#reported.add(kind); // once each: a guest can repeat a request without end
       const advice = errno === ERRNO.ENOSPC ? ": its file system is full" : "";
       this.#report("warn", `${this.#name}: ${direction} at ${hex(offset)} failed with ${errnoName(errno)}${advice}`);
     }

@@ -36,9 +36,9 @@ const CAPACITY = 64;
 /** Words of a slot: kind, offset low and high, size low and high, errno. */
 const SLOT = { kind: 0, offsetLow: 1, offsetHigh: 2, sizeLow: 3, sizeHigh: 4, errno: 5, words: 8 } as const;
 /**
- * Words before the slots. Four only grow, modulo 2^32: `submitted` is the device thread's, `completed` the worker's; a
- * bell counts what its listener should look at, so that nothing is lost between a look and the wait for more. The
- * target's words are written before the first job.
+ * Words before the slots. Four only grow, modulo 2^32. The device thread writes `submitted`, the worker `completed`.
+ * Each side waits on its own bell, which counts the other side's changes. So no change is lost between a look and the
+ * wait. The target's words are written before the first job.
  */
 const HEADER = {
   submitted: 0,

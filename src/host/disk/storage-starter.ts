@@ -6,8 +6,8 @@ import { startWorker, workerError } from "../worker.ts";
 import { STORAGE_STAGE, type StoragePort, StorageRing } from "./storage-ring.ts";
 
 /**
- * A storage worker as the thread that starts it sees it. That is a thread whose event loop turns: it alone hears of a
- * worker that could not start or has died, and tells the device thread through the ring.
+ * A storage worker, seen by the thread that starts it. That thread runs an event loop, so it alone gets the event of a
+ * worker that could not start or has died. It tells the device thread through the ring.
  */
 export class StorageWorker {
   /** For the device thread. */
@@ -39,7 +39,7 @@ export class StorageWorker {
       worker.once("message", () => resolve());
       worker.on("error", (error) => reject(workerError(name, error)));
     });
-    this.#serving.catch(() => undefined); // whoever awaits it later still gets it
+    this.#serving.catch(() => undefined); // ready() rejects with it later
     this.ended = new Promise((resolve) => {
       worker.once("exit", () => {
         // A thread that could not start or died has not said so itself.

@@ -23,7 +23,7 @@ export class StorageThread {
   readonly #reported: Set<string> = new Set();
   #isClosed = false;
 
-  /** @param port Of a worker that nobody has given a job yet. */
+  /** @param port Of a worker without jobs so far. */
   constructor(name: string, port: StoragePort, target: StorageTarget, watcher: FdWatcher, report: Report) {
     this.#name = name;
     this.#report = report;
@@ -51,8 +51,8 @@ export class StorageThread {
    * Lets the worker finish what it has, delivers the results, and stops it. Blocks this thread meanwhile; calling it
    * twice is harmless.
    *
-   * @returns False when the worker is still inside a call after `timeoutMs`: what was not finished has failed, and the
-   *   target's descriptor must be left open, because the worker uses its number.
+   * @returns False when the worker is still inside a call after `timeoutMs`. Unfinished jobs have failed then. The
+   *   target's descriptor must stay open, because the worker uses its number.
    */
   close(timeoutMs: number): boolean {
     if (this.#isClosed) return true;
@@ -112,7 +112,7 @@ export class StorageThread {
     return "ioError";
   }
 
-  /** A guest can ask for the same thing for ever. */
+  /** Reports each text once: a guest can repeat a request without end. */
   #reportOnce(level: "warn" | "error", text: string): void {
     if (this.#reported.has(text)) return;
     this.#reported.add(text);

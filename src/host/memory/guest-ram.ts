@@ -52,8 +52,8 @@ const inPiece = (offset: number): number =>
 /**
  * Guest RAM: a memfd mapped shared, once, as a whole; the file's bytes lie in the order of the regions' file offsets.
  *
- * Views are made at the first access to each 4 GiB that reads or writes less than a block, so a thread that only loads
- * files pays for none. A view counts as V8 memory and costs a collection: one thread, the device thread, should use the
+ * Views are created lazily, one per 4 GiB, by the first scalar access or `read`; `readFile`, `write` and `fill` need
+ * none. V8 counts a view as external memory and may collect garbage for it. So only the device thread should use the
  * accessors.
  */
 export class GuestRam implements GuestMemory, Disposable {

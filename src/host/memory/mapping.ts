@@ -135,8 +135,7 @@ export class HostMapping implements Disposable {
   }
 
   /**
-   * Puts a part of another file at the same addresses, so that views stay good and show its bytes; the file before is
-   * let go of.
+   * Maps a part of another file at the same addresses. Views stay valid and show its bytes; the old file is unmapped.
    *
    * @throws SyscallError; everything is as before then.
    */

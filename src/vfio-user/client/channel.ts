@@ -121,7 +121,7 @@ export class UserChannel implements Disposable {
     }
   }
 
-  /** The connection is of no use any more, for a reason found elsewhere: an answer that makes no sense. */
+  /** Ends the connection for a reason that the caller has found, such as an invalid answer. */
   lose(reason: string, code: ErrorCode = "TSVMM_USER_DEVICE_PROTOCOL"): HostError {
     if (this.#lost !== undefined) return this.#lost;
     this.#lost = new HostError(code, `Cannot use ${this.#parts.name}: ${reason}`);
@@ -219,7 +219,7 @@ class NoAnswer extends HostError {}
 
 const CLOSED = "its server has closed the connection";
 
-/** A server that has gone is met by whichever comes first: the end of its messages, or a send to nobody. */
+/** A dead server shows by the end of its messages, or by a send that fails. */
 const isHangUp = (error: HostError): boolean =>
   error instanceof SyscallError && (error.errno === "EPIPE" || error.errno === "ECONNRESET");
 

@@ -74,8 +74,8 @@ export class UserDevice implements DeviceBackend, Disposable {
   readonly #controls: MessageControls;
   readonly #watch: FdWatch;
   /**
-   * Configuration space as read at once, up to the first message that may change it: a start reads all of it, a
-   * register at a time.
+   * Configuration space, read in one message, until the first message that may change it. A start reads all of it,
+   * register by register.
    */
   #image: Uint8Array | undefined;
   #hasVectorMasks = true;
@@ -84,7 +84,7 @@ export class UserDevice implements DeviceBackend, Disposable {
   #isReady = false;
   #isClosed = false;
 
-  /** @throws HostError when nobody listens, or the server is none that can be used; nothing is left behind then. */
+  /** @throws HostError without a listener, and for a server that cannot be used; nothing is left open then. */
   constructor(options: UserDeviceOptions) {
     const { name, memory } = options;
     this.name = name;
@@ -230,7 +230,7 @@ export class UserDevice implements DeviceBackend, Disposable {
     if (this.#isClosed) return;
     this.#isClosed = true;
     const hasMemory = this.#isReady && !this.#channel.isLost;
-    this.#isReady = false; // what becomes of the server now is nobody's concern
+    this.#isReady = false; // a loss of the server is not reported from now on
     if (hasMemory) attempt(() => unshareMemory(this.#channel, this.#memory));
     this.#watch.close();
     this.#channel.close();

@@ -26,8 +26,8 @@ export function queryUserInterrupt(channel: UserChannel, kind: InterruptKind, ki
 }
 
 /**
- * VFIO_USER_DEVICE_SET_IRQS. SCM_RIGHTS cannot carry a gap. So vectors are sent in runs: one message per run of
- * eventfds (split at the server's limit), one message without descriptors per run of unused vectors.
+ * VFIO_USER_DEVICE_SET_IRQS. SCM_RIGHTS cannot carry a gap, so vectors are sent in runs. A run of eventfds is one
+ * message, split at the server's limit. A run of unused vectors is one message without descriptors.
  *
  * @throws HostError, also when the server takes no descriptors at all.
  */

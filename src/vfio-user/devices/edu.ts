@@ -52,9 +52,9 @@ const DMA_ADDRESS_LIMIT = 0x1000_0000;
 const LAST_FACTORIAL = 33;
 
 /**
- * The educational device of QEMU, register for register: a number to invert, a factorial that takes its time,
- * interrupts on demand, and DMA between guest RAM and a buffer of its own. It answers at BAR 0 with the pin or one MSI
- * message.
+ * The educational device of QEMU, register for register. It inverts a number, computes a factorial with a delay, and
+ * interrupts on demand. It does DMA between guest RAM and a buffer of its own. It answers at BAR 0 with the pin or one
+ * MSI message.
  */
 export class EduDevice implements UserPciDevice, RegisterHandler<EduRegister> {
   readonly name = "edu";

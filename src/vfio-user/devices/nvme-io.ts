@@ -85,7 +85,7 @@ export class NvmeIo {
       return work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      // Once for each kind: a guest can ask for the same thing for ever, at other blocks.
+      // Once for each kind: a guest can repeat a request without end, at other blocks.
       const kind = error instanceof SyscallError ? `${error.call} ${error.errno}` : error.message;
       if (!this.#reported.has(kind)) this.#report("error", `nvme: ${error.message}`);
       this.#reported.add(kind);

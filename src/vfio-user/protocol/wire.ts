@@ -118,7 +118,7 @@ export class UserWire implements Disposable {
     }
   }
 
-  /** Closes the socket and descriptors of messages that nobody took. */
+  /** Closes the socket, and descriptors of messages that were not taken. */
   close(): void {
     closeAll(this.#descriptors);
     this.#descriptors = [];

@@ -23,8 +23,8 @@ export interface ConnectionParts extends CommandTargets {
 }
 
 /**
- * How long a client may leave messages of ours unread and DMA requests unanswered, in milliseconds: the sum of a turn
- * of the event loop, in which nothing else is served, no signal either.
+ * How long a client may leave the server's messages unread and DMA requests unanswered, in milliseconds. It is the sum
+ * of a turn of the event loop, which serves nothing else meanwhile, not even a signal.
  */
 const PATIENCE_MS = 5000;
 const MESSAGES_PER_PUMP = 64;

@@ -22,11 +22,10 @@ export interface InterruptParts {
 
 /**
  * The eventfds that a client gave for a device's interrupts. The pin is a level: each signal masks it until the client
- * unmasks it, by a message or by an eventfd, and a level that is still high then signals again.
+ * unmasks it, by a message or by an eventfd. A level that is still high then signals again.
  *
- * The client holds the same files and may do with them what it likes, at any moment. So only eventfds are taken, they
- * are signalled in a way that never waits, and that of the unmasking is never read: it is watched edge-triggered, which
- * tells of each write.
+ * The client holds the same files and may do with them what it likes, at any moment. So only eventfds are taken, and
+ * they are signalled without waiting. The unmask eventfd is never read: an edge-triggered watch reports each write.
  */
 export class ClientInterrupts {
   readonly #counts: readonly number[];

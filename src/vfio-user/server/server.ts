@@ -18,7 +18,7 @@ import { ClientInterrupts } from "./interrupts.ts";
 import { DeviceModel } from "./model.ts";
 
 export interface ServeOptions {
-  /** Where machines connect: a unix socket, made here. One that nobody listens at any more is replaced. */
+  /** Where machines connect: a unix socket, made here. A socket file without a listener is replaced. */
   readonly socket: string;
   /** Makes the device, once. */
   readonly device: (host: DeviceHost) => UserPciDevice;

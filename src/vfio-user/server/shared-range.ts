@@ -31,13 +31,13 @@ export interface SharedFile {
  * Finds the way to memory whose file came with DMA_MAP. The client goes on holding that file, and may cut it short at
  * any moment.
  *
- * - A memfd of ordinary pages with F_SEAL_SHRINK keeps its size, and a page that is missing in it is made: it is mapped
- *   and touched. tsvmm's guest RAM and QEMU's memory-backend-memfd are such files.
- * - Other files of memory (tmpfs, a memfd without the seal, huge pages, which can run out) are mapped and copied by the
- *   kernel: 2.5 µs up to a page, where a touch takes 0.4 to 0.8. NVMe reads of 4 KiB, 80 µs each, show no difference;
- *   those of 128 KiB in 32 pages take 103 µs instead of 79.
- * - Files of file systems are not touched at all, not even by fstat: what is asked of them comes from a disk, a
- *   network, or a program that may never answer.
+ * - A memfd of ordinary pages with F_SEAL_SHRINK keeps its size, and the kernel makes missing pages. It is mapped and
+ *   touched. tsvmm's guest RAM and QEMU's memory-backend-memfd are such files.
+ * - Other files of memory (tmpfs, a memfd without the seal, huge pages, which can run out) are mapped, and the kernel
+ *   copies. That takes 2.5 µs up to a page, where a touch takes 0.4 to 0.8. NVMe reads of 4 KiB, 80 µs each, show no
+ *   difference; those of 128 KiB in 32 pages take 103 µs instead of 79.
+ * - Files of file systems are not touched at all, not even by fstat. A disk, a network or a FUSE server would answer,
+ *   perhaps never.
  *
  * The file may be closed afterwards.
  *

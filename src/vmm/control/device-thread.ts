@@ -109,8 +109,8 @@ export class DeviceThread {
   }
 
   /**
-   * The machine is on its way out: the thread waits for nobody from now on, also in the middle of a build or of a
-   * guest's access.
+   * The machine is stopping: from now on the thread waits for no vfio-user server, not even within a build or an
+   * access.
    */
   hurry(): void {
     Atomics.store(this.#stopping, 0, 1);

@@ -1,15 +1,15 @@
 import { inspect } from "node:util";
 import { libc } from "../../host/libc.ts";
 
-/** Whoever emits `exit` and says by which signal ends the process by that signal; Node itself says none. */
+/** A caller that emits `exit` with a signal's name ends the process by that signal; Node itself passes none. */
 export type ExitListener = (status: number, signal?: string) => void;
 
 /**
  * A machine's part in the end of its process, from construction to {@link close}: brings the machine's threads to where
  * Node can end them.
  *
- * Node waits for each thread before it ends a process. For a thread that does not return from a call of the kernel it
- * would wait without end, so the process is then left by `_exit`, after the other listeners of `exit` have run.
+ * Node waits for each thread before it ends a process. It would wait without end for a thread that does not return from
+ * a system call. The process is then left by `_exit`, after the other listeners of `exit` have run.
  */
 export class ProcessExit implements Disposable {
   readonly #release: () => boolean;

@@ -41,8 +41,8 @@ const GRACE_SECONDS = 30;
 const SECOND_LOOK_SECONDS = 2;
 
 /**
- * What has to do with time when devices go: tells who waits for a device that the guest keeps, and, with
- * `on-unbind=stop`, stops the machine for it; has a function looked at again after an error. Control thread.
+ * Timers for devices that leave. It reports who waits for a device that the guest keeps. With `on-unbind=stop` it stops
+ * the machine for it. It requests the second look at a function after an error. Control thread.
  */
 export class RemovalWatch {
   readonly #parts: RemovalWatchParts;

@@ -10,8 +10,8 @@ const EXIT_TIMEOUT_MS = 2000;
 
 /**
  * The storage workers of a machine: one for each writable disk, from the machine's start to its end. They are started
- * here and not by the device thread that gives them jobs, since that thread's event loop never turns: it would not hear
- * of one that fails.
+ * here and not by the device thread that gives them jobs. That thread runs no event loop, so it would get no event of
+ * one that fails.
  */
 export class StorageWorkers {
   readonly #disks: readonly DiskSpec[];

@@ -22,9 +22,9 @@ export interface SharedThings {
 const ADVICE = "it is in a call of the kernel: look for a disk or a file system that does not answer";
 
 /**
- * Gives back what threads use, once all of them have ended. While one lives, an address or a number that is given back
- * may soon be another machine's, and the thread would write there; so after `timeoutMs` all of it stays until the last
- * of them has ended, which may be never.
+ * Gives back what threads use, once all of them have ended. A live thread could write to an address or a descriptor
+ * that another machine uses by then. So after `timeoutMs` all of it stays until the last thread has ended, which may be
+ * never.
  *
  * @returns What stays, and why; `undefined` when it was given back in time.
  */

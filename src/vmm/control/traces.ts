@@ -40,7 +40,7 @@ export class Traces {
   }
 
   /**
-   * What the device thread is to do; `undefined` while nobody listens. One listener that waits makes it wait for all.
+   * The settings for the device thread; `undefined` without listeners. One listener that waits makes it wait for all.
    */
   get settings(): TraceSettings | undefined {
     const listeners = [...this.#listeners].filter(({ isStopping }) => !isStopping);

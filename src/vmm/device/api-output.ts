@@ -20,8 +20,8 @@ export interface ApiOutputParts {
 }
 
 /**
- * A guest's output on its way to the typed API. The guest never waits for the program: what there is no credit for is
- * kept, joined to few messages, and the oldest of it is dropped when it is more than {@link KEPT_BYTES}.
+ * A guest's output on its way to the typed API. The guest never waits for the program. Output without credit is queued
+ * and joined to few messages. Above {@link KEPT_BYTES} its oldest bytes are dropped.
  */
 export class ApiOutput {
   readonly #parts: ApiOutputParts;

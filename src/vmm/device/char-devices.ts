@@ -11,7 +11,7 @@ import { checkOutputs, inputsOf } from "../spec/outputs.ts";
 import type { CharSpec, MachineSpec } from "../spec/spec.ts";
 import { ApiOutput } from "./api-output.ts";
 
-/** What a virtio console tells the guest where nobody knows better. */
+/** The size that a virtio console gives the guest where the real one is unknown. */
 const UNKNOWN_SIZE = { columns: 0, rows: 0 } as const;
 
 /**

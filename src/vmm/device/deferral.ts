@@ -1,8 +1,8 @@
 import type { Waiter } from "./device-loop.ts";
 
 /**
- * Waits for descriptors as its waiter does, and then runs work that was put off to the next turn: what must not keep
- * the device thread now. It makes no system call of its own.
+ * Waits for descriptors as its waiter does. Then it runs work that was deferred to this turn, so that it would not
+ * block the device thread before. It makes no system call of its own.
  */
 export class Turns implements Waiter {
   readonly #waiter: Waiter;

@@ -1,7 +1,7 @@
 import type { AccessHandler, MailboxServer } from "../shared/mailbox.ts";
 import type { PollWindow } from "./polling.ts";
 
-/** What the loop needs of epoll: dispatches what is ready, waiting at most so long (-1 for ever). */
+/** What the loop needs of epoll: dispatches what is ready, waiting at most so long (-1: without a limit). */
 export interface Waiter {
   wait(timeoutMs: number): number;
 }

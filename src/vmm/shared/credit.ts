@@ -2,10 +2,10 @@
  * How much the device thread may send that the control thread has not dealt with yet: words that both share. So the
  * queue of messages between the two is as long as its credit, and no longer.
  *
- * The device thread takes credit for each message and the control thread gives it back. One that has none left either
- * waits for it (a trace that loses nothing) or keeps what it has and asks to be told of new credit (output). In the
- * second case it sets the word of the wish and then looks at the credit once more; the control thread gives credit and
- * then looks at the wish. Whichever comes first, one of the two sees what the other has done.
+ * The device thread takes credit for each message and the control thread gives it back. Without credit it either waits
+ * (a trace that loses nothing) or keeps its data and asks for a signal at new credit (output). In the second case it
+ * stores the wish, then loads the credit once more. The control thread adds credit, then loads the wish. In either
+ * order one of the two sees the other's store.
  */
 
 /** Messages that may still be sent. Negative when some were sent without credit. */

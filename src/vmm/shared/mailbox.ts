@@ -1,17 +1,17 @@
 import { allOnes, type Width } from "../../base/units.ts";
 
 /*
- * The one synchronous call of the program: a vCPU thread asks the device thread to do a port or MMIO access and waits
- * for the answer.
+ * The one synchronous call of the program: a vCPU thread sends the device thread a port or MMIO access and waits for
+ * the answer.
  *
- *   word      writer   meaning
- *   request   vCPU     sequence number of its latest access
- *   reply     device   sequence number of the latest answered access; equal to `request` when idle
- *   kind      vCPU     ACCESS.*
- *   width     vCPU     1, 2 or 4
- *   address   vCPU     two words, low first
- *   data      both     the value written, or, before `reply` is stored, the value read
- *   waits     vCPU     1 while it is in Atomics.wait, so that the device thread notifies only when somebody listens
+ * | word    | writer | meaning                                                                                       |
+ * | request | vCPU   | sequence number of its latest access                                                          |
+ * | reply   | device | sequence number of the latest answered access; equal to `request` when idle                   |
+ * | kind    | vCPU   | ACCESS.*                                                                                      |
+ * | width   | vCPU   | 1, 2 or 4                                                                                     |
+ * | address | vCPU   | two words, low first                                                                          |
+ * | data    | both   | the value written, or, before `reply` is stored, the value read                               |
+ * | waits   | vCPU   | 1 while it is in Atomics.wait: only then the device thread notifies                           |
  *
  * Payload is stored before its sequence number and loaded after it; Atomics orders the two. Each vCPU has a line of its
  * own, so that two vCPUs never share a cache line.
@@ -19,10 +19,11 @@ import { allOnes, type Width } from "../../base/units.ts";
  * Falling asleep is the one race. The device thread stores `sleeping = 1`, looks at every mailbox once more, then
  * blocks in epoll_wait. A vCPU stores `request`, then loads `sleeping`. Both are sequentially consistent, so in either
  * order nothing is lost:
- *   vCPU first:   the device thread's last look sees the request, and it does not sleep. device first: the vCPU sees
- *   `sleeping = 1` and rings the doorbell; epoll keeps the ring, so epoll_wait returns at once even if it
- *                 is entered only afterwards.
- * Both at once: both happen, and the spare ring costs one empty pass.
+ *
+ * - vCPU first: the device thread's last look sees the request, and it does not sleep.
+ * - Device first: the vCPU sees `sleeping = 1` and signals the doorbell. The eventfd keeps the signal, so epoll_wait
+ *   returns at once even if it is entered only afterwards.
+ * - Both at once: both happen, and the spare signal costs one empty pass.
  */
 
 /**
@@ -64,9 +65,9 @@ const LEAST_SPINS = 100;
 const PROBE_INTERVAL = 256;
 
 /**
- * How often a waiting vCPU looks for its answer before it sleeps: as often as allowed while that finds answers, hardly
- * at all where it does not, because the device thread is not running. On a busy host it cannot run for as long as this
- * thread keeps looking.
+ * How often a waiting vCPU looks for its answer before it sleeps. It is the maximum while looks find answers. It is
+ * hardly at all where they do not, because the device thread is not running. On a busy host it cannot run for as long
+ * as this thread keeps looking.
  */
 class SpinBudget {
   readonly #maximum: number;
@@ -159,8 +160,8 @@ export class MailboxClient {
     budget.missed();
     Atomics.store(words, base + WAITS, 1);
     for (let seconds = 1; ; seconds++) {
-      // The condition is checked after `waits` was stored, and Atomics.wait checks it once more: an answer stored
-      // before either check is seen, one stored after them notifies.
+      // The condition is checked after `waits` was stored, and Atomics.wait checks it once more. An answer stored
+      // before either check is seen. One stored after both notifies.
       const reply = Atomics.load(words, base + REPLY);
       if (reply === sequence) break;
       const outcome = Atomics.wait(words, base + REPLY, reply, 1000);

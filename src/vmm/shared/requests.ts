@@ -11,7 +11,7 @@ import type { WhenBehind } from "./trace-credit.ts";
 
 /*
  * What the control thread asks of the device thread, each with its answer. A request carries a token, and its reply the
- * same: requests are answered in the order they were sent, one reply for each, unless the thread ends before. Plain
+ * same. Requests are answered in the order they were sent. Each gets one reply, unless the thread ends before. Plain
  * data only.
  */
 

@@ -60,8 +60,8 @@ export interface PassthroughSnapshot {
     /** Vectors that can arrive now; 1 for INTx. */
     readonly armed: number;
     /**
-     * Interrupts that the guest was given in case one was lost: a host before Linux 6.5 disarms a function's vectors
-     * for a moment when their number grows.
+     * Interrupts that were repeated in case one was lost. A host before Linux 6.5 disarms a function's vectors for a
+     * moment when their number grows.
      */
     readonly repeated: number;
   };

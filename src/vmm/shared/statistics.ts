@@ -1,6 +1,6 @@
 /** Counters of the device thread. */
 export interface DeviceStatistics {
-  /** Trapped accesses by the name of what answered; `(unclaimed)` for nobody. */
+  /** Trapped accesses by the name of what answered; `(unclaimed)` for none. */
   readonly accesses: Readonly<Record<string, number>>;
   readonly functions: readonly FunctionStatistics[];
 }

@@ -1,10 +1,10 @@
 /*
  * The words a vCPU thread shares with the control thread: one line of 64 bytes each.
  *
- *   word       writer    meaning
- *   stop       control   1: leave the run loop at the next exit
- *   tid        vCPU      its thread id, published once the kick signal is blocked; 0 before
- *   counters   vCPU      exits by kind, only ever growing
+ * | word     | writer  | meaning                                                        |
+ * | stop     | control | 1: leave the run loop at the next exit                         |
+ * | tid      | vCPU    | its thread id, published once the kick signal is blocked; 0 before |
+ * | counters | vCPU    | exits by kind, only ever growing                               |
  */
 
 /** Why KVM_RUN came back, as counted. */

@@ -90,8 +90,8 @@ function filesOf(spec: MachineSpec): readonly FileValue[] {
 }
 
 /**
- * Refuses outputs that would destroy an input or each other: by device and inode, whatever their names; by directory
- * and name where there is no file yet. Character devices may be shared: a terminal, /dev/null.
+ * Refuses outputs that would destroy an input or each other. Files are compared by device and inode. Paths without a
+ * file are compared by directory and name. Character devices may be shared: a terminal, /dev/null.
  *
  * @throws SameFileError for the first one; SpecError for an output that is a block device.
  */

@@ -30,8 +30,8 @@ import {
 } from "../shared/vcpu-control.ts";
 
 /*
- * Entry file of a vCPU thread. Between power cycles it waits for messages on its event loop; within one it is in
- * `runLoop`, which returns only when the machine stops, the guest triple-faults or KVM gives up.
+ * Entry file of a vCPU thread. Between power cycles it waits for messages on its event loop. Within one it is in
+ * `runLoop`. That returns only when the machine stops, the guest triple-faults or KVM fails.
  */
 
 // Casts: the control thread makes this worker with exactly these data, and a worker has a parent port.

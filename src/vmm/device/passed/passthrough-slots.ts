@@ -21,10 +21,10 @@ export interface SlotGroup {
 }
 
 /**
- * Keeps functions of one host slot together in one guest slot, under their own numbers: drivers of such devices (a
- * graphics card and its sound, a bridge of two ports) look for each other there. A wish for function 0 moves them all;
- * one for another function takes that one out, as function 0 of the slot it asked for. Where the host's function 0 is
- * not passed, the lowest takes its number: without one a guest would look no further.
+ * Keeps functions of one host slot together in one guest slot, under their own numbers. Drivers of such devices (a
+ * graphics card and its sound, a bridge of two ports) search there for each other. A wish for function 0 moves them
+ * all; one for another function takes that one out, as function 0 of the slot it asked for. Where the host's function 0
+ * is not passed, the lowest takes its number: without one a guest would look no further.
  */
 export function groupBySlot(wishes: readonly SlotWish[]): readonly SlotGroup[] {
   const together = new Map<string, { index: number; wish: SlotWish }[]>();

@@ -21,17 +21,16 @@ export type ErrorPolicy = "report" | "pull" | "stop";
 /**
  * Takes passed-through functions away from a running guest, for three reasons:
  *
- * - The host wants one back (REQ: its driver is unbound, and the kernel waits): the guest is asked to let go of the
- *   slot, by ACPI. When it does, all functions of the slot go back. The host asks again and again, and so does this,
- *   since a guest that boots may not listen yet. RemovalWatch on the control thread tells of the wait; it receives
- *   `deviceWanted` and `deviceReleased`. A function that does not answer is taken at once: it was pulled, and the host
- *   only tidies up.
- * - The host reports an error (ERR): the function is looked at. The kernel signals ERR for non-fatal errors, and for
- *   those of a sibling below the same port too (Linux drivers/pci/pcie/err.c), so that one that answers stays. One that
- *   does not is pulled: reads give all ones, its DMA and interrupts end with its release, and the guest is asked to
- *   tidy up. Since the kernel may reset the link only after ERR, RemovalWatch asks for a second look. A device of
+ * - The host wants one back (REQ: its driver is unbound, and the kernel waits). The guest gets an ACPI eject request
+ *   for the slot. When it ejects, all functions of the slot go back. Each REQ repeats the request, since a guest that
+ *   boots may not have read it. RemovalWatch on the control thread reports the wait; it receives `deviceWanted` and
+ *   `deviceReleased`. A function that does not answer is removed at once: it was pulled, and the host only tidies up.
+ * - The host reports an error (ERR), and the function is examined. The kernel signals ERR for non-fatal errors and for
+ *   errors of a sibling below the same port (Linux drivers/pci/pcie/err.c). So a function that answers stays. One that
+ *   does not answer is pulled: reads give all ones, and its DMA and interrupts end with its release. The guest gets an
+ *   eject request. The kernel may reset the link only after ERR, so RemovalWatch requests a second look. A device of
  *   another process whose server is lost is pulled too.
- * - The guest lets go of a slot of its own accord.
+ * - The guest ejects a slot by itself.
  *
  * Device thread only.
  */

@@ -17,7 +17,7 @@ export interface UserDeviceParts {
   readonly watcher: FdWatcher & TurnCounter;
   /** A time of `performance.now()` after which no server is waited for. */
   readonly cutOff: () => number;
-  /** A device's server is of no use any more; by the device's id. May be called during a guest's access to it. */
+  /** A device's server was lost; by the device's id. May be called during a guest's access to it. */
   readonly onLost: (id: string, reason: string) => void;
 }
 

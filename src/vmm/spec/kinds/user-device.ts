@@ -15,9 +15,9 @@ const FIELDS = {
   },
   id: { type: "id", prefix: "_user", key: "id", value: "NAME", help: "name in messages" },
   /**
-   * How long the machine waits for the server, in seconds, before the device counts as lost: for all that one access of
-   * the guest makes it wait, and for slow accesses within a minute. 5 when absent; `off` for as long as the server
-   * likes, as when it is debugged. A day at most: `off` is for longer.
+   * How long the machine waits for the server, in seconds, before the device counts as lost. It is the sum for one
+   * access of the guest, and for slow accesses within a minute. 5 when absent; `off` for no limit, as under a debugger.
+   * A day at most: `off` is for longer.
    */
   timeoutSeconds: {
     type: "integer",
