@@ -12,7 +12,7 @@ import { type Batch, runBatches } from "./batches.ts";
 
 interface Tier {
   readonly name: string;
-  /** What it shows, for people. */
+  /** What it shows, as text. */
   readonly about: string;
   readonly folders: readonly string[];
   readonly needs: readonly Prerequisite[];

@@ -13,7 +13,7 @@ import { projectRoot } from "./cache.ts";
 
 const WORDS = 25;
 const BANNED =
-  /\b(whoever|nobody|for ever|affair|leave it away|left away|unless told|no use any more|bad intentions|manners)\b/i;
+  /\b(whoever|nobody|for ever|affair|leave it away|left away|unless told|no use any more|bad intentions|manners|for people)\b/i;
 
 /** A sentence ends at one of these before a space and a capital, code, a bracket or emphasis. */
 const SENTENCE_END = /(?<=[.!?:;])\s+(?=[A-Z`{[(*])/;

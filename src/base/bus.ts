@@ -10,7 +10,10 @@ export interface BusDevice {
   readonly name: string;
   read(offset: number, width: Width): number;
   write(offset: number, width: Width, value: number): void;
-  /** What is at an offset, in the words of the specification: `LSR`. For people; `undefined` where it has no name. */
+  /**
+   * What is at an offset, in the words of the specification: `LSR`. Text for logs and traces; `undefined` where it has
+   * no name.
+   */
   describe?(offset: number): string | undefined;
 }
 
@@ -101,7 +104,7 @@ export class Bus {
     return sum;
   }
 
-  /** What is at an address, for people: `COM1 LSR`, `nvme0 BAR 0 +0x1c`, `no device`. */
+  /** What is at an address, as text: `COM1 LSR`, `nvme0 BAR 0 +0x1c`, `no device`. */
   describe(address: number): string {
     const range = this.#find(address);
     if (range === undefined) return "no device";

@@ -21,7 +21,7 @@ export interface FileSegment {
 
 /** What to put where, and how the boot processor starts: the whole answer of a boot protocol, done by the caller. */
 export interface LoadPlan {
-  /** "PVH", "Linux boot protocol 2.15", "multiboot": for people. */
+  /** Text such as "PVH", "Linux boot protocol 2.15", "multiboot". */
   readonly protocol: string;
   readonly segments: readonly FileSegment[];
   readonly writes: readonly { readonly name: string; readonly address: Gpa; readonly bytes: Uint8Array }[];

@@ -51,7 +51,7 @@ export class RegisterBank<Name extends string> {
     this.#rowAt = rowAt;
   }
 
-  /** The register at an offset, for people: `LSR`, `BAR 0 byte 1`; `undefined` in a hole. */
+  /** The register at an offset, as text: `LSR`, `BAR 0 byte 1`; `undefined` in a hole. */
   nameAt(offset: number): string | undefined {
     const row = this.#rowAt[offset];
     return row === undefined || row[0] === offset ? row?.[2] : `${row[2]} byte ${offset - row[0]}`;

@@ -67,7 +67,7 @@ export const isPowerOfTwo = (value: number): boolean =>
 /** Lower-case hexadecimal with `0x`, as every message of ours shows addresses. */
 export const hex = (value: number | bigint): string => `0x${value.toString(16)}`;
 
-/** A size for people, in the largest unit that divides it: `256 GiB`, `100 bytes`. */
+/** A size as text, in the largest unit that divides it: `256 GiB`, `100 bytes`. */
 export function sizeText(sizeBytes: number): string {
   for (const [name, unit] of [
     ["TiB", 1024 * GIB],

@@ -27,7 +27,7 @@ export function cString(text: string): Uint8Array {
 /**
  * Reads a piece of the kernel image, all of it.
  *
- * @param what Names the piece for people: "program header table".
+ * @param what Names the piece in messages: "program header table".
  * @throws SpecError when the file ends before the piece does.
  */
 export function readImage(file: ImageFile, offset: number, sizeBytes: number, what: string): DataView {

@@ -2,7 +2,7 @@ import { SpecError } from "../base/errors.ts";
 import type { ImageFile } from "../base/load-plan.ts";
 import { readStart } from "./bytes.ts";
 
-/** A file type that people try to boot: bytes at an offset, and what to tell them. */
+/** A file type that users try to boot: bytes at an offset, and the advice. */
 interface Signature {
   readonly offset: number;
   readonly bytes: string; // hexadecimal

@@ -7,7 +7,7 @@ export interface Example {
   readonly lines: readonly string[];
 }
 
-/** Examples first: most people look for a line to start from. */
+/** Examples first: most readers look for a line to start from. */
 export const RUN_EXAMPLES: readonly Example[] = [
   {
     text: "Boot a kernel with an initial RAM disk; Ctrl-A x quits",

@@ -33,7 +33,7 @@ function formatFunction(pciFunction: PlanFunction, style: Style): string {
   return head + formatTable(bars.flatMap(barRows), "    ");
 }
 
-/** A machine's description for people: what a dry run prints. */
+/** A machine's description as text: what a dry run prints. */
 export function formatPlan(plan: MachinePlan, style: Style): string {
   const summary = [
     ["Kernel", plan.bootProtocol === undefined ? plan.kernel : `${plan.kernel} (${plan.bootProtocol})`],

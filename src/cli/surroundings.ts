@@ -9,7 +9,7 @@ export interface Surroundings {
   /** For remarks, which programs that read the results do not want: standard error. */
   remark(text: string): void;
   readonly style: Style;
-  /** Columns that a line of a table for people may have. */
+  /** Columns that a line of a table on a terminal may have. */
   readonly columns: number;
   readonly root: HostRoot;
   readonly names: () => PciNames;

@@ -72,7 +72,7 @@ export function decodeExit(page: RunPage): VcpuExit {
   }
 }
 
-/** One line for people: what the guest did, or what KVM says went wrong. */
+/** An exit as one line of text: what the guest did, or KVM's error. */
 export function describeExit(page: RunPage): string {
   const exit = decodeExit(page);
   switch (exit.kind) {

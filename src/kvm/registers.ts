@@ -102,7 +102,7 @@ export function decodeRegisters(regs: Uint8Array, sregs: Uint8Array): VcpuRegist
   };
 }
 
-/** Several lines for people: where it stood first, then everything else. */
+/** Registers as lines of text: the instruction pointer first, then everything else. */
 export function describeRegisters({ general, control, cs }: VcpuRegisters): string {
   const cell = (name: string, value: bigint): string => `${name.padStart(6)} ${value.toString(16).padStart(16, "0")}`;
   const lines = [

@@ -171,7 +171,7 @@ export class Vcpu extends RunPage implements Disposable {
     return decodeRegisters(regs, sregs);
   }
 
-  /** {@link readRegisters} as lines for people; also when even that fails. */
+  /** {@link readRegisters} as lines of text, or why that failed. */
   describeRegisters(): string {
     try {
       return describeRegisters(this.readRegisters());

@@ -120,8 +120,8 @@ export interface SourceFunction {
  */
 export interface DeviceSource extends DmaMapper, Disposable {
   /**
-   * DMA addresses that devices can be given, in order; all of them when the host does not tell, or tells only when a
-   * device is open.
+   * DMA addresses that devices can use, in order. It is all of them if the host does not report them, or reports them
+   * only for an open device.
    */
   readonly iovaRanges: readonly IovaRange[];
   /** Opens a function, which resets it where the kernel can. The backend is the caller's to close. */

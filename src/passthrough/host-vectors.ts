@@ -6,7 +6,7 @@ const NONE: Fd = fd(-1);
 /**
  * The host's vectors of one kind: makes them agree with the eventfds that the guest's vectors have. Pure state machine.
  *
- * The host is asked for as many vectors as the guest uses, not for as many as the device has. A kernel that can grow
+ * Only the vectors that the guest uses are requested from the host. A kernel that can grow
  * the set (6.5 or newer) gets new vectors one by one. Otherwise all are disabled and armed again with twice the
  * capacity. So a driver that takes its vectors one by one causes few gaps.
  */

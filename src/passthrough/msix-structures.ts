@@ -39,7 +39,7 @@ export class MsixStructures {
     return this.#structures.filter((structure) => structure.bar === index);
   }
 
-  /** What is there, for people; `undefined` beside both structures. */
+  /** What is there, as text; `undefined` beside both structures. */
   describe(index: BarIndex, offset: number): string | undefined {
     const structure = this.#overlapping(index, offset, 1);
     if (structure?.reason !== "MSI-X table") return structure?.reason;

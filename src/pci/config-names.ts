@@ -45,7 +45,7 @@ const CAPABILITIES: ReadonlyMap<number, string> = new Map([
 ]);
 
 /**
- * What is at an offset of a function's configuration space, for people: `command`, `BAR 0`, `MSI-X +0x2`,
+ * What is at an offset of a function's configuration space, as text: `command`, `BAR 0`, `MSI-X +0x2`,
  * `extended capability 0x1 +0x4`.
  *
  * @param offset 0 to 4095, whatever the size of the space.

@@ -29,7 +29,7 @@ export interface PciFunction {
   readBar(index: BarIndex, offset: number, width: Width): number;
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void;
 
-  /** What is at an offset of a BAR, where the function knows: `MSI-X entry 3 data`. For people. */
+  /** What is at an offset of a BAR, where the function knows: text such as `MSI-X entry 3 data`. */
   describeBar?(index: BarIndex, offset: number): string | undefined;
 
   /** How its message-signalled interrupts are set up, where it has any; plain data, without any effect. */

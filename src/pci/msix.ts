@@ -40,7 +40,7 @@ export interface MsixOptions {
   readonly controlChanged?: (old: number, now: number) => void;
 }
 
-/** What is at an offset of the table, for people. PCI Local Bus 3.0 §6.8.2.6 to .9 */
+/** What is at an offset of the table, as text. PCI Local Bus 3.0 §6.8.2.6 to .9 */
 export function nameTableEntry(offset: number): string {
   const fields = ["address", "upper address", "data", "vector control"];
   const field = fields[(offset % PCI_MSIX_ENTRY_SIZE) >>> 2];

@@ -161,7 +161,7 @@ export class PciRoot implements Disposable {
     this.#find(bus, device, functionNumber)?.config.write(offset, width, value);
   }
 
-  /** What a configuration access is about, for people: `00:02.0 disk0 BAR 0`, `00:05.0 empty`. */
+  /** What a configuration access is about, as text: `00:02.0 disk0 BAR 0`, `00:05.0 empty`. */
   describe(bus: number, device: number, functionNumber: number, offset: number): string {
     const bdf = formatBdf({ segment: 0, bus, device, function: functionNumber }).replace("0000:", "");
     const found = this.#find(bus, device, functionNumber);

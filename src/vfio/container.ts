@@ -99,7 +99,7 @@ export class VfioContainer implements DmaMapper, Disposable {
   }
 
   /**
-   * False while the kernel answers that all of 2^64 addresses can be had, which no IOMMU translates: iommufd asks the
+   * False while the kernel answers that all of 2^64 addresses are usable, which no IOMMU translates. iommufd asks the
    * IOMMU when a device is opened. Linux drivers/iommu/iommufd/vfio_compat.c, iommufd_fill_cap_iova()
    */
   get knowsAddresses(): boolean {
@@ -160,8 +160,8 @@ export class VfioContainer implements DmaMapper, Disposable {
    * Opens a device of an attached group. The kernel resets it if it can, and allows no other process to open it.
    *
    * @param bdf `0000:01:00.0`.
-   * @param vfToken UUID that a virtual function of a physical one with a VFIO driver is opened with, or that such a
-   *   physical function sets for its virtual ones. Linux drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token()
+   * @param vfToken UUID that opens a virtual function of a physical one with a VFIO driver. Such a physical function
+   *   sets it for its virtual ones. Linux drivers/vfio/pci/vfio_pci_core.c, vfio_pci_validate_vf_token()
    * @returns The device's descriptor, the caller's to close.
    */
   openDevice(group: number, bdf: string, vfToken?: string): Fd {

@@ -9,7 +9,7 @@ export interface MachineExit {
    */
   readonly status: number;
   readonly reason: "powerOff" | "reset" | "debugExit" | "stopped" | "quit" | "failed";
-  /** One sentence for people. */
+  /** One sentence that says why. */
   readonly text: string;
   /** Set when `reason` is `failed`. */
   readonly error?: Error;

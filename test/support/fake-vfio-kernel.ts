@@ -73,8 +73,8 @@ export class FakeVfioKernel implements VfioLibc {
   /** Bytes behind the devices' files, by file offset. */
   readonly bytes: Map<number, number> = new Map();
   /**
-   * iommufd serves /dev/vfio/vfio. It knows the IOMMU only when a device is opened: until then all of 2^64 addresses
-   * can be had, and what a group's way into the container would be refused for (EPERM, EINVAL) is refused then.
+   * iommufd serves /dev/vfio/vfio. It knows the IOMMU only when a device is opened. Until then all of 2^64 addresses
+   * are usable. Refusals of a group's attachment (EPERM, EINVAL) come then too.
    */
   isIommufd = false;
   /** Errno of the first open of a device, which iommufd puts into the address space. */

@@ -11,8 +11,8 @@ import type { EndingThread } from "./thread-ends.ts";
 import { type Deferred, defer, WorkerLink, withDeadline } from "./worker-link.ts";
 
 /**
- * The boot processor has the host for itself for so long, in milliseconds, before the others' threads are made. Linux
- * needs ten times as long until it sends them SIPI, and a guest that ends sooner never pays for them.
+ * Delay in milliseconds before the threads of the application processors are made. Linux sends SIPI about ten times
+ * later. A guest that ends earlier never pays for them.
  */
 const HEAD_START = 10;
 

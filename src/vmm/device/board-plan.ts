@@ -19,7 +19,7 @@ export interface BoardDescription {
   readonly dma: PlanDma | undefined;
 }
 
-/** Describes a board for people; the control thread adds the boot protocol, since it loads the kernel. */
+/** Describes a board for a dry run; the control thread adds the boot protocol, since it loads the kernel. */
 export function describeBoard(board: BoardDescription): MachinePlan {
   const { spec, layout, ports, mmio, root, dma } = board;
   const ranges = (bus: Bus): PlanRange[] =>

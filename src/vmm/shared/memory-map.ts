@@ -5,19 +5,20 @@ import { type Gpa, type Gsi, gpa, gsi, MIB } from "../../base/units.ts";
 /*
  * THE table of addresses, ports and interrupts. Nothing else in the program chooses one.
  *
- *   0000_0000_0000  RAM; boot structures below 0x2_0000, see boot/          } slot 0
- *   0000_000a_0000  RAM the guest is not told of (VGA and ROM area of a PC) }
- *   0000_000e_0000  ACPI tables, and the reset vector at the end, reserved  }
- *   0000_0010_0000  RAM: the kernel                                         }
- *   0000_c000_0000  end of low RAM at most; 32-bit PCI window, 640 MiB
- *   0000_e800_0000  ECAM, 1 MiB a bus, one bus
- *   0000_f800_0000  KVM's TSS (3 pages) and identity map (1 page); Intel hosts only, never seen by the guest
- *   0000_fec0_0000  I/O APIC (in KVM)
- *   0000_fee0_0000  local APICs (in KVM), MSI doorbell
- *   0000_ff00_0000  memory of the test device, 64 KiB; only with that option
- *   0001_0000_0000  RAM above 4 GiB
- *   next 4 GiB line 64-bit PCI windows, as far as the CPU's physical addresses go
- *   00fd_0000_0000  12 GiB that AMD processors keep for HyperTransport: neither RAM nor window, on AMD hosts
+ * | address         | what is there                                                                            |
+ * | 0000_0000_0000  | RAM; boot structures below 0x2_0000, see boot/; slot 0                                   |
+ * | 0000_000a_0000  | RAM the guest is not told of (VGA and ROM area of a PC); slot 0                          |
+ * | 0000_000e_0000  | ACPI tables, and the reset vector at the end, reserved; slot 0                           |
+ * | 0000_0010_0000  | RAM: the kernel; slot 0                                                                  |
+ * | 0000_c000_0000  | end of low RAM at most; 32-bit PCI window, 640 MiB                                       |
+ * | 0000_e800_0000  | ECAM, 1 MiB a bus, one bus                                                               |
+ * | 0000_f800_0000  | KVM's TSS (3 pages) and identity map (1 page); Intel hosts only, never seen by the guest |
+ * | 0000_fec0_0000  | I/O APIC (in KVM)                                                                        |
+ * | 0000_fee0_0000  | local APICs (in KVM), MSI doorbell                                                       |
+ * | 0000_ff00_0000  | memory of the test device, 64 KiB; only with that option                                 |
+ * | 0001_0000_0000  | RAM above 4 GiB                                                                          |
+ * | next 4 GiB line | 64-bit PCI windows, as far as the CPU's physical addresses go                            |
+ * | 00fd_0000_0000  | 12 GiB that AMD processors keep for HyperTransport: neither RAM nor window, on AMD hosts |
  *
  * With passed-through devices RAM is cut to what their IOMMU translates, and BARs are placed there first.
  */

@@ -52,7 +52,9 @@ export interface PlanInterrupt {
   readonly name: string;
 }
 
-/** What a machine is made of, for people and for programs; plain data. Lists are in the order of their addresses. */
+/**
+ * What a machine is made of, as plain data, for display and for programs. Lists are in the order of their addresses.
+ */
 export interface MachinePlan {
   readonly cpuCount: number;
   readonly memoryBytes: number;

@@ -54,7 +54,7 @@ export type TraceEvent =
   /** Events that were dropped here, because the listener was behind. */
   | { readonly kind: "lost"; readonly count: number };
 
-/** A trace event as a line for people: `cpu0 port read 0x3fd/1 = 0x60: COM1 LSR`. */
+/** A trace event as a line of text: `cpu0 port read 0x3fd/1 = 0x60: COM1 LSR`. */
 export function formatTrace(event: TraceEvent): string {
   switch (event.kind) {
     case "access": {

@@ -12,7 +12,7 @@ import type { MachineSpec } from "./spec.ts";
 export interface NamedFile {
   readonly where: string;
   readonly path: string;
-  /** What people are told instead of the path. */
+  /** The text for messages instead of the path. */
   readonly shown?: string;
 }
 

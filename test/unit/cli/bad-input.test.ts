@@ -22,7 +22,7 @@ import { deadSocket } from "../../support/socket-pair.ts";
  * ones into the program that is installed.
  */
 
-/** One line of characters that print, of a length people read, without a stack. */
+/** One line of characters that print, of a readable length, without a stack. */
 function isClearLine(text: string): boolean {
   const isOurs = text.startsWith("tsvmm: ") && !text.includes("internal error");
   return isOurs && text.length < 700 && !/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/u.test(text);

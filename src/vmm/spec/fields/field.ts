@@ -53,7 +53,7 @@ export interface IntegerField extends AnyField {
   readonly word?: string;
   /** What is counted, in the plural: `seconds`. */
   readonly unit?: string;
-  /** Why a number is refused that people try: by the number. */
+  /** Why a number is refused that users try: by the number. */
   readonly refusals?: Readonly<Record<string, string>>;
 }
 

@@ -5,7 +5,7 @@ import { formatBdf, parseBdf } from "../../../pci/bdf.ts";
 
 const PCI_DEVICES = "/sys/bus/pci/devices";
 
-/** What stands in the way of looking at a path, for people. */
+/** Why a path cannot be examined, as text. */
 function fileProblem(path: string, error: unknown): string {
   // Cast: node's fs throws errors with a code.
   const { code } = error as NodeJS.ErrnoException;

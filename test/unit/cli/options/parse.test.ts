@@ -223,7 +223,7 @@ t.test("parseRun() refuses options it does not know or cannot use", async (t) =>
   t.equal(refused("-v", "-q"), "--quiet: contradicts --verbose");
 });
 
-t.test("parseRun() says what does the job of options and keys that people bring from other VMMs", async (t) => {
+t.test("parseRun() says what does the job of options and keys of other VMMs", async (t) => {
   t.equal(
     refused("--net", "tap=tap0,mac=12:34:56:78:90:ab"),
     "unknown option '--net': there is no virtual network card; pass one of the host's through with --device",

@@ -9,7 +9,7 @@ import { finish, openTestDisk } from "../../../support/test-disk.ts";
 
 /*
  * The guest's blocks are the image's: 512 bytes, or a block device's own, however the host reads them. Loop devices of
- * 4 KiB blocks take direct I/O in whole blocks alone, as 4Kn drives do, and so do files of an ext4 on one.
+ * 4 KiB blocks take direct I/O in whole blocks alone, as 4Kn drives do. So do files of an ext4 on one.
  */
 
 const MIB = 2 ** 20;
@@ -34,7 +34,7 @@ function ext4On4Kn(t: Test, bench: HostBench): string {
 for (const isDirect of [false, true]) {
   const how = isDirect ? "direct I/O" : "the page cache";
 
-  t.test(`DiskFile has a block device's own blocks through ${how}, unless told otherwise`, { skip }, async (t) => {
+  t.test(`DiskFile has a block device's own blocks through ${how} by default`, { skip }, async (t) => {
     for (const blockBytes of [512, 4096]) {
       const bench = new HostBench(t);
       const path = loopDevice(t, bench, MIB, blockBytes);
