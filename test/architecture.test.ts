@@ -75,6 +75,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "src/base",
     "src/boot",
     "src/host",
+    "src/host/char/terminal.ts",
     "src/host/disk",
     "src/host/memory",
     "src/kvm",

@@ -35,9 +35,9 @@ export async function run(argv: readonly string[], commands: readonly (readonly 
 async function runMachine({ spec, log, isDryRun, isVerbose, summary }: RunRequest): Promise<number> {
   const { stdout, stderr, env } = process;
   // Only now: the machine's code loads the FFI, and a wrong command line should not wait for that.
-  const { Machine } = await import("../vmm/machine.ts");
+  const { describeCompleted, startCompleted } = await import("../vmm/machine.ts");
   if (isDryRun) {
-    const plan = await Machine.describe(spec, { log });
+    const plan = await describeCompleted(spec, { log });
     stdout.write(formatPlan(plan, styleFor(stdout, env)));
     // lspci -F skips what stands above: nothing there begins with an address.
     if (isVerbose) stdout.write(`\nConfiguration spaces, as lspci -F reads them\n\n${plan.configDump}`);
@@ -48,7 +48,7 @@ async function runMachine({ spec, log, isDryRun, isVerbose, summary }: RunReques
   const requests = new StopRequests(process, report);
   try {
     const started = performance.now();
-    const machine = await Machine.start(spec, { log, signal: requests.signal });
+    const machine = await startCompleted(spec, { log, signal: requests.signal });
     requests.attach(machine);
     const exit = await machine.exited;
     if (summary !== undefined) await writeSummary(summary, machine, exit, started);
