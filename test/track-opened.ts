@@ -9,8 +9,8 @@ import { Opened } from "./opened.ts";
 
 /*
  * Loaded before the program in every thread of a batch of tests (`--import`). Remembers what the C library and node:fs
- * have opened for src, and at the thread's end writes what is still open to the file that TSVMM_OPENED_REPORT names.
- * The one who opens closes: no thread of tsvmm closes what another one has opened.
+ * have opened for src. At the thread's end it writes what is still open to the file that TSVMM_OPENED_REPORT names. The
+ * one who opens closes: no thread of tsvmm closes what another one has opened.
  *
  * A thread that is terminated, or a process that ends by a signal, says nothing.
  */

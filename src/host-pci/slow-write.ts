@@ -26,7 +26,7 @@ const TELL_MS = 10_000;
 
 /**
  * Writes to a file of sysfs in a process of its own, and waits for it. A write to a driver's `unbind` returns when the
- * driver has let go of the device, which may be never, and its process cannot be ended meanwhile; this one can.
+ * driver has released the device, which may be never. The writing process cannot be ended meanwhile; this one can.
  *
  * @param onWait Called every `tellMs`, with the seconds waited.
  * @throws an error with the errno's name as its `code`, as node's fs does; HostError when the writer was ended.

@@ -6,8 +6,8 @@ export interface SlottedFunction {
   /** True while the guest reaches any of its memory without an exit. */
   readonly hasSlots: boolean;
   /**
-   * Whether its memory can answer. False once it was pulled or its link is down, and where it decodes nothing although
-   * the guest switched that on: it was reset without the guest.
+   * Whether its memory can answer. False once it was pulled or its link is down. False too if it decodes nothing
+   * although the guest enabled decode: it was reset without the guest.
    */
   isReachable(): boolean;
   /** Takes the slots away until the guest places the BARs anew: its accesses exit from now on. */

@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 
 /*
- * How far a thread is that is at its end, in words that it shares with the control thread: giving a device back may
- * take the kernel a minute, and the pages of a terabyte to unpin as long. The control thread waits while there is
- * progress, also where it can take no message (when the process exits).
+ * The progress of a thread that ends, in words that it shares with the control thread. The kernel may take a minute to
+ * release a device, and as long to unpin a terabyte. The control thread waits while there is progress, also where it
+ * can take no message (when the process exits).
  */
 
 /** Words of {@link LoadingWorker.stage}, by their places; the first is the stage itself. */
