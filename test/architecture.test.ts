@@ -141,7 +141,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   ],
   src: ["src/base", "src/vmm", "src/vmm/spec", "src/vmm/shared", "src/cli"],
   guests: ["src/base"],
-  tools: ["src/base", "src/host"],
+  tools: ["src/base", "src/cli", "src/host", "src/vmm/spec", "src/vmm/spec/fields", "src/vmm/spec/kinds"],
   examples: ["src"],
   "guest-images": ["src/base", "tools"],
   lab: ["src/base", "tools", "guest-images"],
