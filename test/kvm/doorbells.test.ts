@@ -46,8 +46,8 @@ t.test("IoEventFds tells doorbells apart by address and width; width 0 takes any
   const guest = new KvmGuest(code);
   t.teardown(() => guest.close());
   const rings: string[] = [];
-  guest.doorbells.register(gpa(DOORBELL), 4, () => rings.push("four bytes"));
-  guest.doorbells.register(gpa(DOORBELL + 4), 0, () => rings.push("any width"));
+  guest.doorbell(gpa(DOORBELL), 4, () => rings.push("four bytes"));
+  guest.doorbell(gpa(DOORBELL + 4), 0, () => rings.push("any width"));
   t.same(guest.run(), { kind: "mmioWrite", address: DOORBELL, length: 2, low: 7, high: 0 }, "two bytes are not four");
   guest.loop.wait(1000);
   t.same(rings.sort(), ["any width", "four bytes"]);
@@ -57,7 +57,7 @@ t.test("IoEventFds tells doorbells apart by address and width; width 0 takes any
 t.test("IoEventFds.register() throws SyscallError where a doorbell is already", { skip }, (t) => {
   const guest = new KvmGuest(new Assembler(CODE).hlt());
   t.teardown(() => guest.close());
-  guest.doorbells.register(gpa(DOORBELL), 2, () => {});
+  guest.doorbell(gpa(DOORBELL), 2, () => {});
   t.throws(() => guest.doorbells.register(gpa(DOORBELL), 2, () => {}), {
     name: "SyscallError",
     message: /a doorbell at 0xd0000000: KVM_IOEVENTFD failed with EEXIST \(another doorbell is there\)/,

@@ -46,7 +46,7 @@ function waitingGuest(t: { teardown(done: () => void): void }, before: (code: As
 
 t.test("MsiRoute.signal() becomes an interrupt with the message's vector", { skip }, (t) => {
   const guest = waitingGuest(t);
-  const route = guest.routing.allocate("test vector");
+  const route = guest.route("test vector");
   route.setMessage(message(0x40));
   route.unmask();
   t.same(guest.runToOut()[0], READY);
@@ -87,8 +87,8 @@ t.test("Vm.create() leaves the PICs with a BIOS's vectors, as multiboot kernels 
 
 t.test("MsiRoute holds a signal while masked and delivers it once at unmask()", { skip }, (t) => {
   const guest = waitingGuest(t);
-  const route = guest.routing.allocate("masked vector");
-  const sentinel = guest.routing.allocate("sentinel");
+  const route = guest.route("masked vector");
+  const sentinel = guest.route("sentinel");
   route.setMessage(message(0x41)); // of higher priority than the sentinel's: it would come first
   sentinel.setMessage(message(0x40));
   sentinel.unmask();
@@ -116,8 +116,8 @@ t.test("MsiRoute holds a signal while masked and delivers it once at unmask()", 
 
 t.test("MsiRoute.inject() needs no eventfd that works: its other holder filled it and made it block", { skip }, (t) => {
   const guest = waitingGuest(t);
-  const route = guest.routing.allocate("shared vector");
-  const sentinel = guest.routing.allocate("sentinel");
+  const route = guest.route("shared vector");
+  const sentinel = guest.route("sentinel");
   route.setMessage(message(0x41));
   sentinel.setMessage(message(0x40));
   sentinel.unmask();
@@ -140,7 +140,7 @@ t.test("MsiRoute.inject() needs no eventfd that works: its other holder filled i
 
 t.test("IrqRouting.batch() pushes the table once for many routes and connects them all", { skip }, (t) => {
   const guest = waitingGuest(t);
-  const routes = [0x40, 0x41].map((vector) => ({ vector, route: guest.routing.allocate(`vector ${vector}`) }));
+  const routes = [0x40, 0x41].map((vector) => ({ vector, route: guest.route(`vector ${vector}`) }));
   guest.routing.batch(() => {
     for (const { vector, route } of routes) {
       route.setMessage(message(vector));
@@ -158,11 +158,11 @@ t.test("IrqRouting.batch() pushes the table once for many routes and connects th
 
 t.test("A released route's GSI serves the next one with its own message", { skip }, (t) => {
   const guest = waitingGuest(t);
-  const first = guest.routing.allocate("first");
+  const first = guest.route("first");
   first.setMessage(message(0x40));
   first.unmask();
   first.release();
-  const second = guest.routing.allocate("second");
+  const second = guest.route("second");
   second.setMessage(message(0x41));
   second.unmask();
   guest.runToOut();
@@ -188,7 +188,7 @@ function enablePin(code: Assembler, pin: number, vector: number): void {
 
 t.test("InterruptLine.setLevel() interrupts through the I/O APIC again and again until it is low", { skip }, (t) => {
   const guest = waitingGuest(t, (code) => enablePin(code, 10, 0x40));
-  const sentinel = guest.routing.allocate("sentinel");
+  const sentinel = guest.route("sentinel");
   sentinel.setMessage(message(0x41));
   sentinel.unmask();
   const line = guest.lines.line(gsi(10), "test line");
@@ -207,7 +207,7 @@ t.test("InterruptLine.setLevel() interrupts through the I/O APIC again and again
 
 t.test("The interrupt controllers' own routes survive IrqRouting's table", { skip }, (t) => {
   const guest = waitingGuest(t, (code) => enablePin(code, 23, 0x40));
-  const route = guest.routing.allocate("test vector");
+  const route = guest.route("test vector");
   route.setMessage(message(0x41));
   route.unmask();
   t.equal(guest.routing.pushes, 2);
@@ -231,7 +231,7 @@ t.test("The timer's GSI 0 is the I/O APIC's pin 2, as on a PC", { skip }, (t) =>
 
 t.test("ResampledIrqLines raises a pin by eventfd and tells when the guest has handled it", { skip }, (t) => {
   const guest = waitingGuest(t, (code) => enablePin(code, 11, 0x41));
-  const sentinel = guest.routing.allocate("sentinel");
+  const sentinel = guest.route("sentinel");
   sentinel.setMessage(message(0x40));
   sentinel.unmask();
   const trigger = EventFd.create();

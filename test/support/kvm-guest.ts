@@ -1,6 +1,9 @@
 import { existsSync } from "node:fs";
 import type { Assembler } from "../../guests/assembler.ts";
 import type { CpuStart, SegmentState } from "../../src/base/cpu-state.ts";
+import type { MsiRoute } from "../../src/base/signals.ts";
+import { UndoStack } from "../../src/base/undo-stack.ts";
+import type { Gpa, Width } from "../../src/base/units.ts";
 import { type Fd, fd, gpa, hva } from "../../src/base/units.ts";
 import { EpollLoop } from "../../src/host/epoll.ts";
 import { libc } from "../../src/host/libc.ts";
@@ -91,6 +94,7 @@ export class KvmGuest {
   readonly reports: string[] = [];
   readonly vcpus: readonly Vcpu[];
   readonly #vcpuFds: readonly Fd[];
+  readonly #undo = new UndoStack();
 
   /** @param mode Of the boot processor; it starts at {@link CODE}. */
   constructor(code: Assembler, { mode = 32, vcpus = 1 }: { mode?: 32 | 64; vcpus?: number } = {}) {
@@ -181,7 +185,21 @@ export class KvmGuest {
     return [exit.port, value];
   }
 
+  /** A route that {@link close} releases, unless the test has. */
+  route(name: string): MsiRoute {
+    const route = this.routing.allocate(name);
+    this.#undo.add(() => route.release());
+    return route;
+  }
+
+  /** A doorbell that {@link close} unregisters, unless the test has. */
+  doorbell(address: Gpa, width: Width | 0, onRing: () => void): void {
+    const doorbell = this.doorbells.register(address, width, onRing);
+    this.#undo.add(() => doorbell.unregister());
+  }
+
   close(): void {
+    this.#undo.undo();
     for (const vcpu of this.vcpus) vcpu.close();
     for (const file of this.#vcpuFds) libc.close(file);
     this.vm.close();
