@@ -79,6 +79,7 @@ async function runBatch(batch: Batch, rules: BatchRules): Promise<BatchRun> {
         TAP_TIMEOUT: String(timeoutSeconds),
         TSVMM_TEST_FILES: JSON.stringify(batch.files),
         TSVMM_OPENED_REPORT: report,
+        TSVMM_OPENED_PARENT: String(process.pid),
       },
     });
     const kill = (): void => {

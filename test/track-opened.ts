@@ -12,7 +12,8 @@ import { Opened } from "./opened.ts";
  * have opened for src. At the thread's end it writes what is still open to the file that TSVMM_OPENED_REPORT names. The
  * one who opens closes: no thread of tsvmm closes what another one has opened.
  *
- * A thread that is terminated, or a process that ends by a signal, says nothing.
+ * A thread that is terminated, or a process that ends by a signal, says nothing. Nor does a program that a test starts:
+ * some end on purpose with a machine that runs.
  */
 
 const opened = new Opened();
@@ -110,7 +111,7 @@ syncBuiltinESMExports();
 
 process.on("exit", () => {
   const report = process.env["TSVMM_OPENED_REPORT"];
-  if (report === undefined) return;
+  if (report === undefined || process.env["TSVMM_OPENED_PARENT"] !== String(process.ppid)) return;
   const thread = isMainThread ? "" : "in a worker: ";
   const lines = opened.left((fd) => existsSync(`/proc/self/fd/${fd}`));
   for (const line of lines) fs.appendFileSync(report, `${thread}${line}\n`);
