@@ -13,14 +13,16 @@ export interface LifeParts extends Omit<PowerParts, "onGuestEvent" | "onFailure"
   readonly tell: Report;
   /** The guest was reset and starts anew. */
   readonly onReset: () => void;
-  /** @param isReleased Whether everything was given back; otherwise `onLate` follows when it was after all, or never. */
+  /**
+   * @param isReleased Whether everything was given back; otherwise `onLate` follows when it was after all, or never.
+   */
   readonly onEnd: (exit: MachineExit, isReleased: boolean) => void;
   readonly onLate: () => void;
 }
 
 /**
- * When a machine is switched on, off and anew: starts, resets and the end happen one after another, and of several
- * reasons to end the first one wins. Control thread.
+ * When a machine starts, resets and ends. These happen one after another. Of several reasons to end, the first one
+ * wins. Control thread.
  */
 export class MachineLife {
   readonly power: Power;

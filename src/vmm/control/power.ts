@@ -92,7 +92,9 @@ export class Power {
     return this.#plan;
   }
 
-  /** Makes everything up to the first instruction. @throws SpecError, HostError; {@link off} takes apart what is left */
+  /**
+   * Makes everything up to the first instruction. @throws SpecError, HostError; {@link off} takes apart what is left
+   */
   async assemble(): Promise<AssembledMachine> {
     // Threads first: they need some 40 ms until their code runs, and the VM is made meanwhile.
     this.devices.launch();
