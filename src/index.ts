@@ -23,6 +23,7 @@ export type {
   TraceOptions,
 } from "./vmm/machine-api.ts";
 export type { MachineExit } from "./vmm/machine-exit.ts";
+export type { Pattern, WaitMatch } from "./vmm/pattern-search.ts";
 export type { Channel, LogLevel } from "./vmm/shared/messages.ts";
 export type {
   MachinePlan,
@@ -75,4 +76,4 @@ export type {
   UserDeviceInput,
   UserDeviceSpec,
 } from "./vmm/spec/spec.ts";
-export { type TextChannel, WaitError, type WaitOptions } from "./vmm/text-channel.ts";
+export { type TextChannel, type TextChannelOptions, WaitError, type WaitOptions } from "./vmm/text-channel.ts";

@@ -27,6 +27,8 @@ export interface MachineOptions {
    * behind, and guest RAM stays in use with it.
    */
   readonly endTimeoutMs?: number;
+  /** Default time of a `waitFor` on the machine's channels, in milliseconds; 60,000 when absent. */
+  readonly waitTimeoutMs?: number;
 }
 
 /** What a machine tells its listeners, and the arguments. */

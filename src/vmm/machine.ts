@@ -6,13 +6,13 @@ import { createLogger, type Logger, logFiles } from "./log.ts";
 import type { MachineEvents, MachineOptions, MachineStatistics } from "./machine-api.ts";
 import type { MachineExit } from "./machine-exit.ts";
 import { MachineLife } from "./machine-life.ts";
-import type { LogLevel, ToDeviceThread } from "./shared/messages.ts";
+import type { Channel, LogLevel, ToDeviceThread } from "./shared/messages.ts";
 import type { MachinePlan } from "./shared/plan.ts";
 import type { MachineSnapshot } from "./shared/snapshot.ts";
 import { formatTrace, type TraceEvent } from "./shared/trace-event.ts";
 import type { MachineInput, MachineSpec } from "./spec/spec.ts";
 import { completeSpec } from "./spec/spec-check.ts";
-import { TextChannel } from "./text-channel.ts";
+import { type TextChannel, textChannel } from "./text-channel.ts";
 
 /** How long devices may take to end without progress, then all threads, in milliseconds. */
 const END_TIMEOUT = 30_000;
@@ -52,8 +52,10 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
     super();
     this.spec = spec;
     this.#logger = createLogger(options.log ?? { level: "silent", format: "auto" });
-    this.serial = new TextChannel((bytes) => this.#send({ kind: "input", channel: "serial", bytes }));
-    this.console = new TextChannel((bytes) => this.#send({ kind: "input", channel: "console", bytes }));
+    const channel = (name: Channel): TextChannel =>
+      textChannel(name, spec[name], (bytes) => this.#send({ kind: "input", channel: name, bytes }), options);
+    this.serial = channel("serial");
+    this.console = channel("console");
     try {
       this.#life = this.#makeLife(options.endTimeoutMs ?? END_TIMEOUT);
     } catch (error) {
@@ -181,7 +183,11 @@ export class Machine extends EventEmitter<MachineEvents> implements AsyncDisposa
       onOutput: (channel, bytes, dropped) =>
         (channel === "serial" ? this.serial : this.console).receive(bytes, dropped),
       onSlowEnd: (seconds, step) => this.#log("warn", `the devices take ${seconds} s: ${step ?? "not told why"}`),
-      onReset: () => this.emit("reset"),
+      onReset: () => {
+        this.serial.reset();
+        this.console.reset();
+        this.emit("reset");
+      },
       onEnd: (exit, isReleased) => this.#ended(exit, isReleased),
       onLate: () => this.#logger.close(),
     });

@@ -1,6 +1,14 @@
 import { types } from "node:util";
 import type { TextHistory } from "./text-history.ts";
 
+/** What a wait can look for: an expression, or a text that means itself. */
+export type Pattern = RegExp | string;
+
+/** A match, and which of several patterns it is of, from 0. */
+export interface WaitMatch extends RegExpMatchArray {
+  readonly patternIndex: number;
+}
+
 /**
  * A match of this many characters is found with its last character; a longer one by {@link
  * PatternSearch.findAnywhere}.
@@ -71,5 +79,41 @@ export class PatternSearch {
     // begins.
     this.#expression.lastIndex = position === this.start ? 0 : 1;
     return this.#expression.exec(this.#history.since(position)) ?? undefined;
+  }
+}
+
+/** The search for the first match of any of several patterns in a text that grows. */
+export class FirstOfPatterns {
+  readonly #searches: readonly PatternSearch[];
+
+  /** @throws TypeError when a pattern is none, or when there is none */
+  constructor(history: TextHistory, patterns: readonly Pattern[], start: number) {
+    if (patterns.length === 0) throw new TypeError("Cannot wait for none of no patterns: give one or more");
+    this.#searches = patterns.map((pattern) => new PatternSearch(history, pattern, start));
+  }
+
+  get isBehind(): boolean {
+    return this.#searches.some(({ isBehind }) => isBehind);
+  }
+
+  /** As {@link PatternSearch.find}. */
+  find(): WaitMatch | undefined {
+    return this.#first((search) => search.find());
+  }
+
+  /** As {@link PatternSearch.findAnywhere}. */
+  findAnywhere(): WaitMatch | undefined {
+    return this.#first((search) => search.findAnywhere());
+  }
+
+  /** The match that begins first; of those, the first in the list. All searches have the same start. */
+  #first(look: (search: PatternSearch) => RegExpMatchArray | undefined): WaitMatch | undefined {
+    let first: WaitMatch | undefined;
+    this.#searches.forEach((search, patternIndex) => {
+      const match = look(search);
+      if (match === undefined || (first !== undefined && (first.index ?? 0) <= (match.index ?? 0))) return;
+      first = Object.assign(match, { patternIndex });
+    });
+    return first;
   }
 }

@@ -1,4 +1,6 @@
-import { PatternSearch } from "./pattern-search.ts";
+import { HostError, SpecError } from "../base/errors.ts";
+import { FirstOfPatterns, type Pattern, type WaitMatch } from "./pattern-search.ts";
+import type { CharSpec } from "./spec/spec.ts";
 import { TextHistory } from "./text-history.ts";
 
 /**
@@ -17,12 +19,43 @@ export class WaitError extends Error {
 }
 
 export interface WaitOptions {
-  /** Milliseconds; default: 60,000. `Infinity` waits until the machine ends; 0 only looks at what is there. */
+  /**
+   * Milliseconds; default: the machine's `waitTimeoutMs`, else 60,000. `Infinity` waits until the machine ends; 0 only
+   * looks at what is there.
+   */
   readonly timeoutMs?: number;
+  /** Ends the wait with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** True: a reset of the guest ends the wait with a {@link WaitError}. Default: false, the wait goes on. */
+  readonly failOnReset?: boolean;
+}
+
+/** How a {@link TextChannel} is set up. */
+export interface TextChannelOptions {
+  /** Default for {@link WaitOptions.timeoutMs}. */
+  readonly timeoutMs?: number;
+  /** The channel's place in the spec, and where it goes instead of here: "goes to a file". */
+  readonly elsewhere?: { readonly path: string; readonly text: string } | undefined;
+}
+
+/** The channel of a machine: it refuses to be used where the spec leads it elsewhere than to this program. */
+export function textChannel(
+  path: string,
+  { kind }: Pick<CharSpec, "kind">,
+  send: (bytes: Uint8Array) => void,
+  options: { readonly waitTimeoutMs?: number } = {},
+): TextChannel {
+  const text = kind === "off" || kind === "null" ? `is "${kind}"` : `goes to a ${kind}`;
+  return new TextChannel(send, {
+    ...(kind === "api" ? {} : { elsewhere: { path, text } }),
+    ...(options.waitTimeoutMs === undefined ? {} : { timeoutMs: options.waitTimeoutMs }),
+  });
 }
 
 /** How much output is kept for waiting and for {@link TextChannel.text}, in characters. */
 const HISTORY = 4 << 20;
+/** Of a wait, in milliseconds. */
+const DEFAULT_TIMEOUT = 60_000;
 /** Longest time a timer can measure, in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 /** Milliseconds until everything is looked at again after output that was only looked at in part. */
@@ -31,15 +64,19 @@ const FULL_LOOK_DELAY = 100;
 const FULL_LOOK_SHARE = 20;
 
 interface Waiter {
-  readonly pattern: RegExp | string;
-  readonly search: PatternSearch;
-  /** `undefined`: it waits until the machine ends. */
-  readonly timer: NodeJS.Timeout | undefined;
+  /** The patterns as text. */
+  readonly wanted: string;
+  readonly search: FirstOfPatterns;
+  readonly failOnReset: boolean;
   /** {@link TextChannel.droppedBytes} when it began. */
   readonly droppedBefore: number;
-  resolve(match: RegExpMatchArray): void;
+  resolve(match: WaitMatch): void;
   /** Rejects with a {@link WaitError} whose stack leads to the call of `waitFor`. */
   reject(text: string): void;
+  /** Rejects with the reason of an aborted signal. */
+  abort(reason: unknown): void;
+  /** Lets go of timer and signal. */
+  release(): void;
 }
 
 /**
@@ -54,15 +91,20 @@ export class TextChannel {
   readonly #listeners = new Set<(text: string) => void>();
   readonly #history = new TextHistory(HISTORY);
   readonly #waiters = new Set<Waiter>();
+  readonly #timeoutMs: number;
+  readonly #elsewhere: TextChannelOptions["elsewhere"];
   /** Where the next `waitFor` begins to look: just behind the last match. */
   #cursor = 0;
   #droppedBytes = 0;
   #fullLook: NodeJS.Timeout | undefined;
   #fullLookDelay = FULL_LOOK_DELAY;
   #ended: string | undefined;
+  #resetsSinceMatch = 0;
 
-  constructor(send: (bytes: Uint8Array) => void) {
+  constructor(send: (bytes: Uint8Array) => void, options: TextChannelOptions = {}) {
     this.#send = send;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT;
+    this.#elsewhere = options.elsewhere;
   }
 
   /** Everything the guest has written, at most the last 4 Mi characters. */
@@ -75,8 +117,14 @@ export class TextChannel {
     return this.#droppedBytes;
   }
 
-  /** Types text (or bytes) at the guest. */
+  /**
+   * Types text (or bytes) at the guest.
+   *
+   * @throws HostError when the machine has ended, with how it did; SpecError when the channel goes elsewhere.
+   */
   write(text: string | Uint8Array): void {
+    this.#mustBeHere("cannot be written to");
+    if (this.#ended !== undefined) throw new HostError(`Cannot write to the guest: ${this.#ended}`);
     this.#send(typeof text === "string" ? new TextEncoder().encode(text) : text);
   }
 
@@ -84,9 +132,15 @@ export class TextChannel {
    * Waits until the output since the last match matches `pattern`, and consumes it: the next `waitFor` begins behind
    * the match.
    *
+   * Of several patterns, the one whose match begins first is answered. Its place in the list is `patternIndex`:
+   *
+   * ```ts
+   * const { patternIndex } = await machine.serial.waitFor([/login:/, /Kernel panic/]);
+   * ```
+   *
    * Calls that wait at the same time are independent. Each searches all output since the last match before the call.
    * That holds for earlier output and for calls in the same turn too. The match that ends last decides where the next
-   * call begins. So "prompt or panic" is a race of two calls.
+   * call begins.
    *
    * A match may span pieces of output and lines, and `^` is the place where the call began to look. Flags `g` and `y`
    * change nothing. What comes next may be there already, so a pattern that ends in `$` or `.*` can match less than it
@@ -95,25 +149,40 @@ export class TextChannel {
    * square, unless that of the pattern itself does.
    *
    * @returns The match.
-   * @throws WaitError after `timeoutMs`, or when the machine ends first. RangeError when `timeoutMs` is negative or
-   *   no number.
+   * @throws WaitError after `timeoutMs`, or when the machine ends first; the reason of `signal`. RangeError when
+   *   `timeoutMs` is negative or no number; TypeError when a pattern is none. SpecError when the channel goes
+   *   elsewhere.
    */
-  waitFor(pattern: RegExp | string, options: WaitOptions = {}): Promise<RegExpMatchArray> {
-    const timeoutMs = options.timeoutMs ?? 60_000;
+  waitFor(pattern: Pattern | readonly Pattern[], options: WaitOptions = {}): Promise<WaitMatch> {
+    const { timeoutMs = this.#timeoutMs, signal, failOnReset = false } = options;
     // Here, not when it fails: a timer's stack says nothing about the test that waits.
     const call: { stack?: string } = {};
     Error.captureStackTrace(call, TextChannel.prototype.waitFor);
     return new Promise((resolve, reject) => {
+      this.#mustBeHere("cannot be waited for");
       if (!(timeoutMs >= 0)) throw new RangeError(`Cannot wait for ${timeoutMs} ms: give 0 or more`);
-      const expire = (): void => this.#expire(waiter, timeoutMs);
+      signal?.throwIfAborted();
+      const patterns = Array.isArray(pattern) ? pattern : [pattern];
+      const search = new FirstOfPatterns(this.#history, patterns, this.#cursor);
+      const timer =
+        timeoutMs > LONGEST_TIMER ? undefined : setTimeout(() => this.#expire(waiter, timeoutMs), timeoutMs);
+      const onAbort = (): void => {
+        if (this.#remove(waiter)) waiter.abort(signal?.reason);
+      };
       const waiter: Waiter = {
-        pattern,
-        search: new PatternSearch(this.#history, pattern, this.#cursor),
-        timer: timeoutMs > LONGEST_TIMER ? undefined : setTimeout(expire, timeoutMs),
+        wanted: patterns.map(String).join(" or "),
+        search,
+        failOnReset,
         droppedBefore: this.#droppedBytes,
         resolve,
         reject: (text) => reject(this.#waitError(text, waiter, call.stack ?? "")),
+        abort: reject,
+        release: () => {
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", onAbort);
+        },
       };
+      signal?.addEventListener("abort", onAbort);
       this.#waiters.add(waiter);
       const match = waiter.search.findAnywhere();
       if (match !== undefined) {
@@ -144,6 +213,17 @@ export class TextChannel {
       piece = `${this.#decoder.decode()}\n[tsvmm: ${droppedBytes} bytes of output were dropped here]\n`;
     }
     this.#append(piece + this.#decoder.decode(bytes, { stream: true }));
+  }
+
+  /** Says that the guest was reset; the machine calls it. */
+  reset(): void {
+    this.#resetsSinceMatch++;
+    for (const waiter of this.#waiters) {
+      if (!waiter.failOnReset) continue;
+      this.#look(waiter, waiter.search.findAnywhere());
+      if (this.#remove(waiter))
+        waiter.reject(`Cannot find ${waiter.wanted} in the guest's output: the guest was reset`);
+    }
   }
 
   /** Says that no more output comes; the machine calls it. */
@@ -185,31 +265,37 @@ export class TextChannel {
 
   #expire(waiter: Waiter, timeoutMs: number): void {
     this.#look(waiter, waiter.search.findAnywhere());
-    if (!this.#waiters.delete(waiter)) return;
-    waiter.reject(`Cannot find ${waiter.pattern} in the guest's output within ${timeoutMs} ms`);
+    if (!this.#remove(waiter)) return;
+    waiter.reject(`Cannot find ${waiter.wanted} in the guest's output within ${timeoutMs} ms`);
   }
 
-  #look(waiter: Waiter, match: RegExpMatchArray | undefined): void {
+  /** False when the waiter has its answer already. */
+  #remove(waiter: Waiter): boolean {
+    waiter.release();
+    return this.#waiters.delete(waiter);
+  }
+
+  #look(waiter: Waiter, match: WaitMatch | undefined): void {
     if (match !== undefined) this.#consume(this.#endOf(match));
     this.#settle(waiter, match);
   }
 
   /** Position behind a match that was just found: what was looked at reaches to the end of the text. */
-  #endOf(match: RegExpMatchArray): number {
+  #endOf(match: WaitMatch): number {
     return this.#history.end - (match.input ?? "").length + (match.index ?? 0) + match[0].length;
   }
 
   #consume(end: number): void {
     this.#cursor = Math.max(this.#cursor, end);
+    this.#resetsSinceMatch = 0;
   }
 
   /** Ends a waiter that has its match, or that can have none any more. */
-  #settle(waiter: Waiter, match: RegExpMatchArray | undefined): void {
+  #settle(waiter: Waiter, match: WaitMatch | undefined): void {
     if (match === undefined && this.#ended === undefined) return;
-    clearTimeout(waiter.timer);
-    this.#waiters.delete(waiter);
+    this.#remove(waiter);
     if (match === undefined) {
-      waiter.reject(`Cannot find ${waiter.pattern} in the guest's output: ${this.#ended}`);
+      waiter.reject(`Cannot find ${waiter.wanted} in the guest's output: ${this.#ended}`);
       return;
     }
     waiter.resolve(match);
@@ -217,13 +303,24 @@ export class TextChannel {
 
   #waitError(text: string, waiter: Waiter, stack: string): WaitError {
     const lost = this.#droppedBytes - waiter.droppedBefore;
-    const error = new WaitError(
-      lost === 0 ? text : `${text}; ${lost} bytes of output were dropped meanwhile`,
-      this.#history.since(this.#history.end - 4096),
-    );
+    const resets = this.#resetsSinceMatch;
+    const more = [
+      ...(resets === 0
+        ? []
+        : [`the guest was reset ${resets === 1 ? "once" : `${resets} times`} since the last match`]),
+      ...(lost === 0 ? [] : [`${lost} bytes of output were dropped meanwhile`]),
+    ];
+    const error = new WaitError([text, ...more].join("; "), this.#history.since(this.#history.end - 4096));
     const frames = stack.indexOf("\n    at ");
     if (frames >= 0) error.stack = `${error.name}: ${error.message}${stack.slice(frames)}`;
     return error;
+  }
+
+  /** @throws SpecError */
+  #mustBeHere(what: string): void {
+    if (this.#elsewhere === undefined) return;
+    const { path, text } = this.#elsewhere;
+    throw new SpecError(path, `${what} by this program: it ${text} (give it the kind "api")`);
   }
 }
 

@@ -1,5 +1,7 @@
+import { getEventListeners } from "node:events";
 import t from "tap";
-import { TextChannel, WaitError } from "../../../src/vmm/text-channel.ts";
+import { HostError } from "../../../src/base/errors.ts";
+import { TextChannel, textChannel, WaitError } from "../../../src/vmm/text-channel.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -94,8 +96,9 @@ t.test("TextChannel.waitFor() fails with the last output, and with the line of t
 
 t.test("TextChannel.waitFor() refuses a time that is none and a pattern that is none", async (t) => {
   const channel = new TextChannel(() => undefined);
-  // Cast: what a program in JavaScript can pass.
-  await t.rejects(channel.waitFor([/login:/, /panic/] as unknown as RegExp), { name: "TypeError" });
+  // Casts: what a program in JavaScript can pass.
+  await t.rejects(channel.waitFor({ login: /login:/ } as unknown as RegExp), { name: "TypeError" });
+  await t.rejects(channel.waitFor([/login:/, undefined] as unknown as RegExp[]), { name: "TypeError" });
   for (const timeoutMs of [-1, Number.NaN]) {
     await t.rejects(channel.waitFor("x", { timeoutMs }), { name: "RangeError", message: /give 0 or more/ });
   }
@@ -139,4 +142,61 @@ t.test("TextChannel.onOutput() listeners that throw do not keep the output from 
   t.match(await thrown, { message: "an assertion of the test" });
   t.same(seen, ["output"]);
   await found;
+});
+
+t.test("TextChannel.waitFor() takes several patterns and says which one came first", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const waiting = channel.waitFor([/(\w+) login:/, /Kernel (panic)/, "panic"]);
+  channel.receive(bytes("Kernel panic - not syncing, no login:"));
+  const found = await waiting;
+  t.same([found.patternIndex, ...found], [1, "Kernel panic", "panic"], "its match begins first");
+  const rest = await channel.waitFor(["sync", /login:/]);
+  t.same([rest.patternIndex, rest[0]], [0, "sync"], "the search goes on behind the match");
+  t.equal((await channel.waitFor("login:")).patternIndex, 0, "one pattern is the first");
+  await t.rejects(channel.waitFor([]), TypeError);
+  await t.rejects(channel.waitFor([/never/, "ever"], { timeoutMs: 0 }), /Cannot find \/never\/ or ever in/);
+});
+
+t.test("TextChannel.waitFor() ends with the reason of an aborted signal, and keeps no hold on it", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const abort = new AbortController();
+  const { signal } = abort;
+  const waiting = channel.waitFor(/never/, { signal, timeoutMs: Infinity });
+  const found = channel.waitFor(/came/, { signal });
+  channel.receive(bytes("it came"));
+  t.equal((await found)[0], "came");
+  t.equal(getEventListeners(signal, "abort").length, 1, "a wait that is over listens no more");
+  const reason = new Error("the test is over");
+  abort.abort(reason);
+  await t.rejects(waiting, reason);
+  await t.rejects(channel.waitFor(/came/, { signal }), reason, "also when it was aborted before");
+  t.equal(getEventListeners(signal, "abort").length, 0);
+});
+
+t.test("TextChannel.waitFor() tells of resets since the last match, and can end at one", async (t) => {
+  const channel = new TextChannel(() => undefined);
+  const strict = channel.waitFor(/login:/, { failOnReset: true });
+  const patient = channel.waitFor(/login:/);
+  channel.receive(bytes("booting\n"));
+  channel.reset();
+  await t.rejects(strict, /the guest was reset; the guest was reset once since the last match[\s\S]*booting/);
+  channel.reset();
+  await t.rejects(channel.waitFor(/never/, { timeoutMs: 0 }), /the guest was reset 2 times since the last match/);
+  channel.receive(bytes("login:"));
+  t.equal((await patient)[0], "login:");
+  const late = await channel.waitFor(/never/, { timeoutMs: 0 }).catch((error: unknown) => String(error));
+  t.notMatch(late, /reset/, "the match begins the count anew");
+});
+
+t.test("TextChannel says how the machine ended to a program that writes, and where output goes instead", async (t) => {
+  const channel = new TextChannel(() => t.fail("nothing is sent"), { timeoutMs: 1 });
+  await t.rejects(channel.waitFor(/never/), /within 1 ms/, "the machine's own default");
+  channel.end("the guest powered off");
+  t.throws(() => channel.write("x"), new HostError("Cannot write to the guest: the guest powered off"));
+  const file = textChannel("serial", { kind: "file" }, () => t.fail("nothing is sent"));
+  const refusal = { name: "SpecError", path: "serial", message: /by this program: it goes to a file \(give it the/ };
+  t.throws(() => file.write("x"), refusal);
+  await t.rejects(file.waitFor(/never/), refusal, "at once, not after a minute");
+  t.throws(() => textChannel("console", { kind: "off" }, () => undefined).write("x"), /console: .* it is "off"/);
+  textChannel("console", { kind: "api" }, (sent) => t.equal(sent.length, 1)).write("x");
 });

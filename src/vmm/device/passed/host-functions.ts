@@ -10,8 +10,8 @@ import { DEVICE_STEP_SECONDS } from "../../shared/thread-progress.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
-import type { ErrorPolicy } from "./removals.ts";
 import { type DmaMemory, mapRamForDma } from "./ram-dma.ts";
+import type { ErrorPolicy } from "./removals.ts";
 import { readRom } from "./rom-file.ts";
 
 /** Told of a step of closing before it is made, with the seconds that the kernel may sleep in it. */

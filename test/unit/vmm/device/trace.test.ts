@@ -4,8 +4,8 @@ import { fd, gpa, gsi, hva } from "../../../../src/base/units.ts";
 import {
   type TraceSink,
   traceAccesses,
-  traceDoorbells,
   traceCoalescedWrite,
+  traceDoorbells,
   traceLine,
   traceResampledLines,
   traceRouter,

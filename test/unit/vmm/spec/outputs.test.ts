@@ -3,9 +3,8 @@ import { closeSync, existsSync, linkSync, mkdirSync, openSync, symlinkSync } fro
 import t, { type Test } from "tap";
 import { parseRun } from "../../../../src/cli/options/parse.ts";
 import { checkOutputs, type NamedFile } from "../../../../src/vmm/spec/outputs.ts";
-import type { CharSpec } from "../../../../src/vmm/spec/spec.ts";
+import type { CharSpec, MachineInput } from "../../../../src/vmm/spec/spec.ts";
 import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
-import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
 const directory = t.testdir({

@@ -1,8 +1,8 @@
 import { symlinkSync } from "node:fs";
 import t from "tap";
-import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
-import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
 import { resolvePciFunction } from "../../../../src/vmm/spec/fields/spec-paths.ts";
+import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
+import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
 const directory = t.testdir({
