@@ -1,3 +1,4 @@
+import type { HostError } from "./errors.ts";
 import type { Fd, Gpa, Hva, Iova } from "./units.ts";
 
 /** Undoes one mapping; calling it twice is harmless. */
@@ -25,6 +26,31 @@ export interface IovaRange {
 export interface DmaMapper {
   /** @throws SyscallError with advice on the memory lock limit, the IOVA width or whatever else stands in the way. */
   mapDma(name: string, address: Iova, host: Hva, sizeBytes: number): Mapping;
+}
+
+/** A range that peers reach, now or soon. */
+export interface PeerMapping extends Mapping {
+  /** As {@link unmap}, done when it returns, however long it takes. */
+  unmapNow(): void;
+  /** Nothing of it is left. */
+  readonly isGone: boolean;
+}
+
+/** Lets the machine's other devices reach a function's BARs by DMA. */
+export interface PeerMapper {
+  /**
+   * Neither this nor `unmap` takes longer than some milliseconds: what is left is done in later turns of the device
+   * thread, in order.
+   *
+   * @param onFailure Called, now or later, when the range cannot be mapped; no part of it stays mapped.
+   */
+  mapPeer(
+    name: string,
+    address: Iova,
+    host: Hva,
+    sizeBytes: number,
+    onFailure: (error: HostError) => void,
+  ): PeerMapping;
 }
 
 /** Tells KVM which VFIO files a machine holds (the KVM VFIO device), so that it treats their DMA coherence right. */

@@ -1,16 +1,16 @@
 import type { Report } from "../base/backends.ts";
 import type { BusRange } from "../base/bus.ts";
 import { HostError } from "../base/errors.ts";
-import type { DmaMapper, Mapping, SlotMapper } from "../base/mappings.ts";
-import { type Gpa, gpa, hex, hva, iova, PAGE_SIZE } from "../base/units.ts";
+import type { Mapping, PeerMapper, PeerMapping, SlotMapper } from "../base/mappings.ts";
+import { type Gpa, gpa, type Hva, hex, hva, iova, PAGE_SIZE } from "../base/units.ts";
 import type { DeviceBackend, MappedRegion, RegionArea } from "./backend.ts";
 import type { BarPlan } from "./bar-areas.ts";
 
 /** What a BAR needs to become memory of the guest. */
 export interface BarMappers {
   readonly slots: SlotMapper;
-  /** Lets the machine's other devices reach the BAR; absent when there are none. */
-  readonly peerDma?: DmaMapper;
+  /** Lets the machine's other devices reach the BAR; absent when none should. */
+  readonly peerDma?: PeerMapper;
   /** The machine's MMIO bus: a BAR shorter than a page may not cover what shares its page. */
   readonly mmio?: { readonly ranges: readonly BusRange[] };
 }
@@ -26,6 +26,8 @@ export class MappedBar implements Disposable {
   readonly #barBytes: number;
   readonly #areas: readonly { readonly area: RegionArea; readonly region: MappedRegion }[];
   readonly #shown: Mapping[] = []; // in order of making
+  /** Those of peers, until they are gone: that may take longer than {@link hide}. */
+  #peers: readonly PeerMapping[] = [];
   readonly #reported: Set<string> = new Set();
   readonly #shownAreas: RegionArea[] = [];
   #slotBytes = 0;
@@ -77,14 +79,11 @@ export class MappedBar implements Disposable {
       this.#shown.push(slot);
       this.#slotBytes += region.sizeBytes;
       this.#shownAreas.push({ offset: area.offset, sizeBytes: region.sizeBytes });
-      const { peerDma } = this.#mappers;
-      if (peerDma === undefined) continue;
-      const peer = this.#try("peer", () => peerDma.mapDma(this.#name, iova(at), host, region.sizeBytes));
-      if (peer !== undefined) this.#shown.push(peer);
+      this.#showToPeers(at, host, region.sizeBytes);
     }
   }
 
-  /** Takes the areas away from peers and guest. The device still decodes its BAR. */
+  /** Takes the areas away from peers, as far as that is quick, and from the guest. The device still decodes its BAR. */
   hide(): void {
     // Last first: an area's peers lose it before its slot goes.
     for (let mapping = this.#shown.pop(); mapping !== undefined; mapping = this.#shown.pop()) mapping.unmap();
@@ -95,7 +94,17 @@ export class MappedBar implements Disposable {
   /** Gives the mappings of the device's memory back. */
   close(): void {
     this.hide();
+    for (const peer of this.#peers) peer.unmapNow();
     for (const { region } of this.#areas) region.unmap();
+  }
+
+  #showToPeers(at: Gpa, host: Hva, sizeBytes: number): void {
+    const peer = this.#mappers.peerDma?.mapPeer(this.#name, iova(at), host, sizeBytes, (error) =>
+      this.#once("peer", "warn", `${error.message}: other devices cannot reach it by DMA`),
+    );
+    if (peer === undefined) return;
+    this.#shown.push(peer);
+    this.#peers = [...this.#peers.filter(({ isGone }) => !isGone), peer];
   }
 
   [Symbol.dispose](): void {
@@ -111,13 +120,12 @@ export class MappedBar implements Disposable {
     );
   }
 
-  #try<Result>(step: "map" | "slot" | "peer", work: () => Result): Result | undefined {
+  #try<Result>(step: "map" | "slot", work: () => Result): Result | undefined {
     try {
       return work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      const consequence = step === "peer" ? "other devices cannot reach it by DMA" : "it stays trapped";
-      this.#once(step, "warn", `${error.message}: ${consequence}`);
+      this.#once(step, "warn", `${error.message}: it stays trapped`);
       return undefined;
     }
   }

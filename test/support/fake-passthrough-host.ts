@@ -1,6 +1,6 @@
 import { Bus } from "../../src/base/bus.ts";
 import type { HostError } from "../../src/base/errors.ts";
-import type { DmaMapper, Mapping, SlotMapper } from "../../src/base/mappings.ts";
+import type { DmaMapper, Mapping, PeerMapper, SlotMapper } from "../../src/base/mappings.ts";
 import type {
   EventDescriptor,
   FdWatch,
@@ -12,6 +12,7 @@ import type {
 } from "../../src/base/signals.ts";
 import { type Fd, fd, gsi } from "../../src/base/units.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
+import { PeerDma } from "../../src/vmm/device/passed/peer-dma.ts";
 import { PciRoot } from "../../src/pci/root.ts";
 import { intxGsi } from "../../src/vmm/shared/memory-map.ts";
 import { type FakeDevice, FakeDeviceBackend } from "./fake-device-backend.ts";
@@ -76,7 +77,7 @@ export class FakePassthroughHost implements PassthroughHost {
   readonly failures: Map<"mapSlot" | "mapDma" | "connect", HostError> = new Map();
   readonly ports: Bus = new Bus("ports");
   readonly mmio: Bus = new Bus("mmio");
-  readonly peerDma: DmaMapper;
+  readonly peerDma: PeerMapper;
 
   readonly router: MsiRouter;
 
@@ -118,9 +119,11 @@ export class FakePassthroughHost implements PassthroughHost {
       },
       batch: (work) => work(),
     };
-    this.peerDma = {
+    const dma: DmaMapper = {
       mapDma: (name, address, _host, sizeBytes) => this.#mapping("mapDma", `dma ${name}`, address, sizeBytes),
     };
+    // No time passes: everything is done at once.
+    this.peerDma = new PeerDma(dma, { defer: () => undefined, nowMs: () => 0 });
   }
 
   readonly report = (level: string, text: string): void => {

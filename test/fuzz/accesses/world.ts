@@ -1,9 +1,10 @@
 import type { BlockBackend, BlockStatus, CharBackend } from "../../../src/base/backends.ts";
 import { Bus } from "../../../src/base/bus.ts";
 import type { HostSegment } from "../../../src/base/guest-memory.ts";
-import type { DmaMapper, Mapping, SlotMapper } from "../../../src/base/mappings.ts";
+import type { DmaMapper, Mapping, PeerMapper, SlotMapper } from "../../../src/base/mappings.ts";
 import { gsi } from "../../../src/base/units.ts";
 import { PassthroughFunction } from "../../../src/passthrough/function.ts";
+import { PeerDma } from "../../../src/vmm/device/passed/peer-dma.ts";
 import type { DeviceRecording } from "../../../src/passthrough/recording.ts";
 import type { PciWindows } from "../../../src/pci/bar-placement.ts";
 import type { PciFunction } from "../../../src/pci/function.ts";
@@ -287,8 +288,12 @@ export class FuzzedWorld {
     return { name, slot, functionNumber, pci, backend, line: undefined };
   }
 
-  #peers(): DmaMapper {
-    return { mapDma: (name, address, _host, sizeBytes) => this.#map(this.peerMappings, name, address, sizeBytes) };
+  /** All at once: what is decoded is what peers reach. */
+  #peers(): PeerMapper {
+    const dma: DmaMapper = {
+      mapDma: (name, address, _host, sizeBytes) => this.#map(this.peerMappings, name, address, sizeBytes),
+    };
+    return new PeerDma(dma, { defer: (work) => this.#turns.push(work), nowMs: () => 0 });
   }
 
   #mapper(into: Set<LiveMapping>): SlotMapper {

@@ -26,6 +26,7 @@ export const passedFunctions: DeviceKind<"devices"> = {
         source: GroupSource.open(libc, facts, report, files),
         memory,
         host: passthroughHost(board),
+        defer: board.defer,
         onError: (id, policy) => removals.hostReportsError(id, policy),
         onRequest: (id) => removals.hostWants(id),
         onStep: board.onStep,

@@ -9,6 +9,7 @@ import { type ResolvedDevice, sourceFunction } from "../../shared/resolved-machi
 import { DEVICE_STEP_SECONDS } from "../../shared/thread-progress.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
+import { PeerDma } from "./peer-dma.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
 import { type DmaMemory, mapRamForDma } from "./ram-dma.ts";
 import type { ErrorPolicy } from "./removals.ts";
@@ -24,6 +25,8 @@ export interface HostFunctionsParts {
   readonly source: DeviceSource;
   readonly memory: DmaMemory;
   readonly host: Omit<PassthroughHost, "peerDma">;
+  /** Runs work in the device thread's next turn. */
+  readonly defer: (work: () => void) => void;
   /** The host reports an error of a function; by its id. */
   readonly onError: (id: string, policy: ErrorPolicy) => void;
   /** The host wants a function back, and waits; by its id, again and again. */
@@ -57,7 +60,7 @@ export class HostFunctions implements Disposable {
 
   /**
    * Opens all functions; those that opening did not reset are reset with their bus. BARs are mapped for the other
-   * devices' DMA only where there are other devices.
+   * devices' DMA only where there are other devices: a graphics card and its sound are one.
    *
    * @throws HostError with advice; everything is given back then.
    */
@@ -75,7 +78,8 @@ export class HostFunctions implements Disposable {
       );
       // All are open and none is used yet: the only moment, but for the end, when a whole bus may be reset.
       source.resetBuses("warn");
-      const withPeers: PassthroughHost = devices.length > 1 ? { ...host, peerDma: source } : host;
+      const peerDma = new PeerDma(source, { defer: parts.defer, nowMs: () => performance.now() });
+      const withPeers: PassthroughHost = { ...host, peerDma };
       for (const [index, device] of devices.entries()) {
         const backend = backends[index];
         if (backend === undefined) continue; // there is one for each
@@ -84,7 +88,8 @@ export class HostFunctions implements Disposable {
           onRequest: () => parts.onRequest(device.id),
         };
         const shown = withRom(backend, readRom(backend.name, device.rom));
-        const fn = undo.own(new PassthroughFunction(shown, device, withPeers, handlers));
+        const wired = hasPeers(device, devices) ? withPeers : host;
+        const fn = undo.own(new PassthroughFunction(shown, device, wired, handlers));
         opened.push({ device, backend, function: fn });
       }
       this.dma = mapRamForDma(memory, source, host.report);
@@ -146,3 +151,11 @@ export class HostFunctions implements Disposable {
     this.#source.release(released.backend);
   }
 }
+
+/** Whether a machine has functions of another slot of the host; virtual functions are slots of their own. */
+function hasPeers({ host }: ResolvedDevice, devices: readonly ResolvedDevice[]): boolean {
+  return devices.some((other) => slotOf(other.host) !== slotOf(host));
+}
+
+const slotOf = ({ bdf, physicalFunction }: ResolvedDevice["host"]): string =>
+  physicalFunction === undefined ? bdf.slice(0, bdf.lastIndexOf(".")) : bdf;

@@ -14,6 +14,7 @@ const FUNCTIONS: readonly SysfsFunction[] = [
   { bdf: "0000:01:00.0", driver: "vfio-pci", group: 7 },
   { bdf: "0000:01:00.1", driver: "vfio-pci", group: 7 },
   { bdf: "0000:02:00.0", driver: "vfio-pci", group: 9 },
+  { bdf: "0000:01:00.4", driver: "vfio-pci", group: 11, physfn: "0000:01:00.0" },
 ];
 
 /** Trapped BAR, INTx and REQ: nothing of it needs a real descriptor. */
@@ -68,6 +69,7 @@ function setUp(
         source: GroupSource.open(kernel, functions, host.report, files),
         memory,
         host,
+        defer: () => undefined,
         onError: (id) => events.push(`error ${id}`),
         onRequest: (id) => events.push(`request ${id}`),
         onStep: (text, allowanceSeconds) => steps.push(`${text}: ${allowanceSeconds} s`),
@@ -88,7 +90,7 @@ t.test("HostFunctions attaches every group before it opens the first device", as
   t.ok(kernel.log.lastIndexOf("kvm add") < firstDevice);
 });
 
-t.test("HostFunctions lets devices reach each other's BARs by DMA, where there are several", async (t) => {
+t.test("HostFunctions lets devices of different slots reach each other's BARs by DMA", async (t) => {
   const file = libc.memfdCreate("BAR", 0);
   libc.ftruncate(file, 0x1000);
   t.teardown(() => libc.close(fd(file)));
@@ -99,16 +101,20 @@ t.test("HostFunctions lets devices reach each other's BARs by DMA, where there a
   });
   for (const [bdfs, count] of [
     [["0000:01:00.0"], 0],
+    [["0000:01:00.0", "0000:01:00.1"], 0], // a graphics card and its sound
     [["0000:01:00.0", "0000:02:00.0"], 1],
+    [["0000:01:00.0", "0000:01:00.1", "0000:02:00.0"], 1],
+    [["0000:01:00.0", "0000:01:00.4"], 1], // a virtual function: its slot is arithmetic
   ] as const) {
-    const { kernel, host, open } = setUp(t, bdfs, [mappable("0000:01:00.0", 7), device("0000:02:00.0", 9)]);
+    const others = [device("0000:01:00.1", 7), device("0000:02:00.0", 9), device("0000:01:00.4", 11)];
+    const { kernel, host, open } = setUp(t, bdfs, [mappable("0000:01:00.0", 7), ...others]);
     const opened = open();
     opened.passed[0]?.function.barPlaced(0, gpa(0xc000_0000));
     t.same(
       host.takeLog().filter((line) => line.startsWith("slot")),
       ["slot BAR 0 of 0000:01:00.0 at 0xc0000000+0x1000"],
     );
-    t.equal(kernel.mappings.size, count, `${bdfs.length} devices`);
+    t.equal(kernel.mappings.size, count, bdfs.join(" "));
     if (count > 0) t.equal(kernel.mappings.get(0xc000_0000)?.[1], 0x1000);
     opened.close();
     t.equal(kernel.mappings.size, 0);
