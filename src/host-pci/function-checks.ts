@@ -2,6 +2,7 @@ import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
 import { FIRMWARE_ADVICE, firmwareRanges } from "./attach-causes.ts";
+import { framebufferState } from "./boot-framebuffer.ts";
 import { type CheckOutcome, failed, type HostCheck } from "./check.ts";
 import { entries, type HostRoot, textFile } from "./files.ts";
 import {
@@ -81,6 +82,8 @@ export function functionChecks(
   if (firmware !== undefined) {
     checks.push(check("firmware's use", "the kernel may not give away what the firmware does DMA to", firmware));
   }
+  const screen = framebufferState(pciFunction, root.proc);
+  if (screen !== undefined) checks.push(check("BARs", "vfio-pci needs their whole range for itself", screen));
   return checks;
 }
 

@@ -8,6 +8,8 @@ export type TrapReason =
   | "MSI-X table"
   | "MSI-X pending bits"
   | "the host does not map it"
+  | "mapping it failed"
+  | "dead: it can neither be mapped nor read"
   | "not a whole page";
 
 /** A piece of a BAR whose accesses exit to us. */

@@ -251,7 +251,9 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
           address: this.#placed.get(index),
           slotBytes: this.#mapped.get(index)?.slotBytes ?? 0,
           slots: [...(this.#mapped.get(index)?.shownAreas ?? [])],
-          trapped: plan?.trapped ?? [],
+          trapped: [...(plan?.trapped ?? []), ...(this.#mapped.get(index)?.unmappedAreas ?? [])].sort(
+            (a, b) => a.offset - b.offset,
+          ),
           reads: this.#reads[index] ?? 0,
           writes: this.#writes[index] ?? 0,
         };
@@ -293,9 +295,22 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     const mapped = new Map<BarIndex, MappedBar>();
     for (const [index, plan] of this.#plans) {
       const sizeBytes = this.#backend.region(index)?.sizeBytes ?? 0;
-      mapped.set(index, new MappedBar(this.#backend, index, plan, sizeBytes, this.#host, this.#host.report));
+      const canRead = (offset: number): boolean => this.#answers(index, offset);
+      const parts = { backend: this.#backend, index, plan, sizeBytes, canRead };
+      mapped.set(index, new MappedBar(parts, this.#host, this.#host.report));
     }
     return mapped;
+  }
+
+  /** Whether a BAR can be read while the device decodes; before the guest has switched that on. */
+  #answers(index: BarIndex, offset: number): boolean {
+    const command = this.config.get16(PCI_COMMAND);
+    const tell = (value: number): boolean =>
+      this.#backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, 2, value);
+    tell(command | PCI_COMMAND_MEMORY);
+    const answer = this.#backend.readRegion(index, offset, 4);
+    tell(command);
+    return answer !== undefined;
   }
 
   #readDevice(index: BarIndex, offset: number, width: Width): number {

@@ -4,7 +4,9 @@ import { HostError } from "../base/errors.ts";
 import type { Mapping, PeerMapper, PeerMapping, SlotMapper } from "../base/mappings.ts";
 import { type Gpa, gpa, type Hva, hex, hva, iova, PAGE_SIZE } from "../base/units.ts";
 import type { DeviceBackend, MappedRegion, RegionArea } from "./backend.ts";
-import type { BarPlan } from "./bar-areas.ts";
+import type { BarPlan, TrappedArea } from "./bar-areas.ts";
+
+const DEAD = "dead: it can neither be mapped nor read";
 
 /** What a BAR needs to become memory of the guest. */
 export interface BarMappers {
@@ -15,9 +17,20 @@ export interface BarMappers {
   readonly mmio?: { readonly ranges: readonly BusRange[] };
 }
 
+/** The memory BAR of a device. */
+export interface MappedBarParts {
+  readonly backend: DeviceBackend;
+  readonly index: number;
+  readonly plan: BarPlan;
+  readonly sizeBytes: number;
+  /** Whether a read at an offset is answered while the device decodes. */
+  readonly canRead: (offset: number) => boolean;
+}
+
 /**
  * The areas of one memory BAR that the guest reaches without an exit. Where anything fails the area stays trapped,
- * which is slower and otherwise the same; it is reported once.
+ * which is slower and otherwise the same; it is reported once. Where the host can read it no more than map it, it is
+ * dead: vfio-pci needs the BAR's range for both, and something of the host may hold it.
  */
 export class MappedBar implements Disposable {
   readonly #name: string;
@@ -25,6 +38,7 @@ export class MappedBar implements Disposable {
   readonly #report: Report;
   readonly #barBytes: number;
   readonly #areas: readonly { readonly area: RegionArea; readonly region: MappedRegion }[];
+  readonly #unmapped: TrappedArea[] = [];
   readonly #shown: Mapping[] = []; // in order of making
   /** Those of peers, until they are gone: that may take longer than {@link hide}. */
   #peers: readonly PeerMapping[] = [];
@@ -32,22 +46,23 @@ export class MappedBar implements Disposable {
   readonly #shownAreas: RegionArea[] = [];
   #slotBytes = 0;
 
-  constructor(
-    backend: DeviceBackend,
-    index: number,
-    plan: BarPlan,
-    barBytes: number,
-    mappers: BarMappers,
-    report: Report,
-  ) {
+  constructor({ backend, index, plan, sizeBytes, canRead }: MappedBarParts, mappers: BarMappers, report: Report) {
     this.#name = `BAR ${index} of ${backend.name}`;
     this.#mappers = mappers;
     this.#report = report;
-    this.#barBytes = barBytes;
+    this.#barBytes = sizeBytes;
     this.#areas = plan.mapped.flatMap((area) => {
-      const region = this.#try("map", () => backend.mapRegion(index, area));
+      const region = this.#try(
+        () => backend.mapRegion(index, area),
+        (error) => this.#mappingFailed(area, error, canRead(area.offset)),
+      );
       return region === undefined ? [] : [{ area, region }];
     });
+  }
+
+  /** What was to be mapped and could not be, in order. */
+  get unmappedAreas(): readonly TrappedArea[] {
+    return this.#unmapped;
   }
 
   /** What the guest reaches without an exit now, from the BAR's start. */
@@ -74,7 +89,10 @@ export class MappedBar implements Disposable {
         continue;
       }
       const host = hva(region.address);
-      const slot = this.#try("slot", () => this.#mappers.slots.mapSlot(this.#name, at, host, region.sizeBytes, false));
+      const slot = this.#try(
+        () => this.#mappers.slots.mapSlot(this.#name, at, host, region.sizeBytes, false),
+        (error) => this.#once("slot", "warn", `${error.message}: it stays trapped`),
+      );
       if (slot === undefined) continue;
       this.#shown.push(slot);
       this.#slotBytes += region.sizeBytes;
@@ -120,17 +138,26 @@ export class MappedBar implements Disposable {
     );
   }
 
-  #try<Result>(step: "map" | "slot", work: () => Result): Result | undefined {
+  #mappingFailed(area: RegionArea, error: HostError, isReadable: boolean): void {
+    if (isReadable) this.#once("map", "warn", `${error.message}: it stays trapped`);
+    else {
+      const dead = "it is dead: the host cannot read it either, and the guest reads all ones";
+      this.#once("map", "error", `${error.message}: ${dead} (look for what holds its range in /proc/iomem)`);
+    }
+    this.#unmapped.push({ ...area, reason: isReadable ? "mapping it failed" : DEAD });
+  }
+
+  #try<Result>(work: () => Result, failed: (error: HostError) => void): Result | undefined {
     try {
       return work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      this.#once(step, "warn", `${error.message}: it stays trapped`);
+      failed(error);
       return undefined;
     }
   }
 
-  #once(what: string, level: "info" | "warn", text: string): void {
+  #once(what: string, level: "info" | "warn" | "error", text: string): void {
     if (this.#reported.has(what)) return;
     this.#reported.add(what);
     this.#report(level, text);

@@ -56,6 +56,11 @@ export class FakeDeviceBackend implements DeviceBackend {
   isIntxMasked = false;
   isClosed = false;
   /**
+   * A BAR whose range something else of the host holds: vfio-pci can neither map nor read it, as both need
+   * `pci_request_selected_regions` (vfio_pci_core_mmap, vfio_pci_core_setup_barmap in drivers/vfio/pci).
+   */
+  heldBar: number | undefined;
+  /**
    * Pulled, or its link is down: the bus answers all ones and takes no write. What vfio-pci keeps itself (`vconfig`)
    * still answers: see {@link vconfigMask}.
    */
@@ -143,6 +148,7 @@ export class FakeDeviceBackend implements DeviceBackend {
   mapRegion(index: number, area: RegionArea): MappedRegion {
     this.#alive("mapRegion");
     this.#fail("mapRegion");
+    if (index === this.heldBar) throw new HostError(`Cannot map BAR ${index} of ${this.name}: mmap failed with EBUSY`);
     const sizeBytes = Math.ceil(area.sizeBytes / 4096) * 4096;
     if (area.offset % 4096 !== 0) throw new Error(`region ${index} is mapped at the unaligned ${hexText(area.offset)}`);
     const isOffered = this.region(index)?.mappableAreas.some(
@@ -235,6 +241,7 @@ export class FakeDeviceBackend implements DeviceBackend {
     if (bytes === undefined || offset + width > bytes.byteLength) return undefined;
     const register = index < 6 ? this.config.getUint32(0x10 + 4 * index, true) : 0;
     const isPort = (register & 1) !== 0;
+    if (index === this.heldBar) return undefined;
     return isPort || this.isDecodingMemory ? bytes : undefined;
   }
 

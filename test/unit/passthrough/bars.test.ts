@@ -171,8 +171,25 @@ t.test("PassthroughFunction keeps a BAR trapped that cannot be mapped, and says 
   noMmap.write(0x04, 2, MEMORY);
   t.same(slotsOf(noMmap.host.log), []);
   t.same(noMmap.host.reports, ["warn: no mmap: it stays trapped"]);
+  t.match(noMmap.function.summary().bars[0]?.trapped, [{ offset: 0, reason: "mapping it failed" }]);
   noMmap.host.mmio.write(noMmap.barAddress(0), 4, 7);
   t.equal(noMmap.backend.memory.get(0)?.getUint32(0, true), 7);
+});
+
+t.test("PassthroughFunction calls a BAR dead that the host can neither map nor read", async (t) => {
+  const bench = new PassthroughBench(EDU, {}, (backend) => {
+    backend.heldBar = 0;
+  });
+  t.match(bench.host.reports, [
+    /^error: Cannot map BAR 0 of 0000:05:00\.0: mmap failed with EBUSY: it is dead: the host cannot read it either, .*iomem/,
+  ]);
+  t.match(bench.function.summary().bars[0]?.trapped, [
+    { offset: 0, sizeBytes: 0x10_0000, reason: "dead: it can neither be mapped nor read" },
+  ]);
+  t.equal(bench.backend.config.getUint16(0x04, true), 0, "decode is the guest's to switch on");
+  bench.write(0x04, 2, MEMORY);
+  t.equal(bench.host.mmio.read(bench.barAddress(0), 4), 0xffff_ffff);
+  t.equal(bench.host.reports.length, 1);
 });
 
 t.test("PassthroughFunction warns once, with the BAR's name, when other devices cannot reach it by DMA", async (t) => {
