@@ -18,8 +18,8 @@ const HOLDERS: readonly string[] = [
 ];
 
 /**
- * Looks whether the host's boot framebuffer lies in a BAR. Its range is busy then, and vfio-pci can neither map nor read
- * the BAR. A kernel from 6.1 on lets go of it when vfio-pci takes the function.
+ * Looks whether the host's boot framebuffer lies in a BAR. Its range is busy then, and vfio-pci can neither map nor
+ * read the BAR. A kernel from 6.1 on lets go of it when vfio-pci takes the function.
  *
  * @returns `undefined` where there is none, or where this user is shown no addresses.
  */

@@ -50,9 +50,9 @@ export interface AcpiDevices {
     /** Where configuration space is mapped, one MiB for each of `ecamBuses` buses from bus 0; below 4 GiB. */
     readonly ecamBase: number;
     readonly ecamBuses: number;
-    /** What BARs may use. Ports must leave 0xcf8 to 0xcff out. */
+    /** What the bridge decodes for BARs, and no more. Ports must leave 0xcf8 to 0xcff out. */
     readonly io: readonly AddressWindow[];
-    readonly mem32: AddressWindow;
+    readonly mem32: readonly AddressWindow[];
     readonly mem64: readonly AddressWindow[];
     /** Slots that can be emptied while the guest runs. */
     readonly ejectableSlots?: readonly number[];
@@ -101,7 +101,7 @@ function hostBridge({ pci }: AcpiDevices): Aml {
         WordBusNumber(0, pci.ecamBuses),
         IO(0xcf8, 8),
         ...pci.io.map(WordIO),
-        DWordMemory(pci.mem32),
+        ...pci.mem32.map(DWordMemory),
         ...pci.mem64.map(QWordMemory),
       ),
     ),

@@ -15,7 +15,7 @@ export const MACHINE: AcpiMachine = {
     ecamBase: 0xe800_0000,
     ecamBuses: 1,
     io: [{ base: 0x1000, sizeBytes: 0xf000 }],
-    mem32: { base: 0xc000_0000, sizeBytes: 0x2800_0000 },
+    mem32: [{ base: 0xc000_0000, sizeBytes: 0x2800_0000 }],
     mem64: [
       { base: 0x2_0000_0000, sizeBytes: 0x40_0000_0000 },
       { base: 0x100_0000_0000, sizeBytes: 0xff00_0000_0000 },

@@ -3,9 +3,9 @@ import { invariant } from "../../base/invariant.ts";
 import { ACPI_PM_PORTS, ACPI_RESET_VALUE } from "../../platform/acpi-pm.ts";
 import { buildAcpiTables } from "../../platform/acpi-tables.ts";
 import { RESET_VECTOR, resetVectorCode } from "../../platform/reset-vector.ts";
+import { rootWindows } from "../shared/bar-places.ts";
 import {
   ACPI_TABLES,
-  bridgePorts,
   ECAM,
   GSIS,
   IO_APIC_BASE,
@@ -27,6 +27,7 @@ export interface AcpiParts {
 
 /** Writes the ACPI tables into guest RAM, and the code that a reset by the processor's vector runs. */
 export function writeAcpi({ machine, memory, layout, ejectableSlots }: AcpiParts): void {
+  const windows = rootWindows(layout, machine.hasTestDevice);
   const { blobs, sizeBytes } = buildAcpiTables({
     cpuCount: machine.cpus.count,
     tablesAt: ACPI_TABLES.base,
@@ -35,9 +36,9 @@ export function writeAcpi({ machine, memory, layout, ejectableSlots }: AcpiParts
     pci: {
       ecamBase: ECAM.base,
       ecamBuses: ECAM.buses,
-      io: bridgePorts(machine.hasTestDevice),
-      mem32: layout.pciWindow32,
-      mem64: layout.pciWindows64,
+      io: windows.ports,
+      mem32: windows.memory32,
+      mem64: windows.memory64,
       intxGsi,
       ejectableSlots,
     },

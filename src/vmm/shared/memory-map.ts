@@ -81,23 +81,14 @@ export interface Window {
   readonly sizeBytes: number;
 }
 
-/** Ports that I/O BARs may take in a machine; the test device's interrupt lines are in the middle of them. */
+/** Ports that I/O BARs may take in a machine, and that `_CRS` offers; the test device's interrupt lines are in the middle of them. */
 export function pciPortWindows(hasTestDevice: boolean): readonly Window[] {
   return hasTestDevice ? cutOut(PCI_WINDOW_IO, TEST_DEVICE.lines) : [PCI_WINDOW_IO];
 }
 
-/**
- * Ports that the host bridge passes on to its bus, as its _CRS says: all but those of configuration, and of the test
- * device's lines.
- */
-export function bridgePorts(hasTestDevice: boolean): readonly Window[] {
-  const [low, high] = cutOut({ base: 0, sizeBytes: 0x1_0000 }, PORTS.pciConfig, 8);
-  return hasTestDevice ? [low, ...cutOut(high, TEST_DEVICE.lines)] : [low, high];
-}
-
 /** What is left of a window on both sides of a range inside it. */
-function cutOut({ base, sizeBytes }: Window, hole: number, holeSize = 0x1000): readonly [Window, Window] {
-  const after = hole + holeSize;
+function cutOut({ base, sizeBytes }: Window, hole: number): readonly [Window, Window] {
+  const after = hole + 0x1000;
   return [
     { base, sizeBytes: hole - base },
     { base: after, sizeBytes: base + sizeBytes - after },
