@@ -1,6 +1,6 @@
 import { SpecError } from "../base/errors.ts";
 import type { FileSegment, ImageFile, LoadPlan } from "../base/load-plan.ts";
-import { alignUp, gpa, hex, MIB } from "../base/units.ts";
+import { alignUp, gpa, hex, MIB, TWO_POW_32 } from "../base/units.ts";
 import { type BootRequest, commandLineBytes } from "./boot-request.ts";
 import { bytesOf, getU64, readImage, readStart, truncated } from "./bytes.ts";
 import { placeInitramfs } from "./initramfs.ts";
@@ -13,6 +13,8 @@ const HDRS = 0x5372_6448; // "HdrS"
 const BOOT_FLAG = 0xaa55;
 const SECTOR = 512;
 const LOADED_HIGH = 0x01;
+/** Kernel, command line and initramfs may lie anywhere, above 4 GiB too. xloadflags, protocol 2.12 */
+const XLF_CAN_BE_LOADED_ABOVE_4G = 0x02;
 /** Enough for every header: it ends below 0x290. */
 const SETUP_BYTES = 0x290;
 
@@ -33,8 +35,8 @@ interface SetupHeader {
   readonly codeBytes: number;
   readonly codeAddress: number;
   readonly cmdlineLimit: number;
-  /** Highest address an initramfs may reach, plus 1. */
-  readonly initramfsLimit: number;
+  /** Highest addresses an initramfs may reach, plus 1: the first is what the kernel asks for, others it takes too. */
+  readonly initramfsLimits: readonly number[];
   /** Where the kernel unpacks itself; a size of 0 where it does not say. */
   readonly runtimeAddress: number;
   readonly initBytes: number;
@@ -59,13 +61,16 @@ function readHeader(file: ImageFile, setup: DataView): SetupHeader {
     throw truncated(file, "protected-mode part", setupBytes, paragraphs * 16);
   }
   const codeAddress = setup.getUint32(SETUP_HEADER.code32_start, true);
+  const isBoundless =
+    version >= 0x020c && (setup.getUint16(SETUP_HEADER.xloadflags, true) & XLF_CAN_BE_LOADED_ABOVE_4G) !== 0;
+  const initramfsLimit = (version >= 0x0203 ? setup.getUint32(SETUP_HEADER.initrd_addr_max, true) : 0x37ff_ffff) + 1;
   return {
     version,
     setupBytes,
     codeBytes: file.sizeBytes - setupBytes,
     codeAddress,
     cmdlineLimit: version >= 0x0206 ? setup.getUint32(SETUP_HEADER.cmdline_size, true) : 255,
-    initramfsLimit: (version >= 0x0203 ? setup.getUint32(SETUP_HEADER.initrd_addr_max, true) : 0x37ff_ffff) + 1,
+    initramfsLimits: isBoundless ? [initramfsLimit, TWO_POW_32, Number.POSITIVE_INFINITY] : [initramfsLimit],
     runtimeAddress: version >= 0x020a ? runtimeAddress(setup, codeAddress) : codeAddress,
     initBytes: version >= 0x020a ? setup.getUint32(SETUP_HEADER.init_size, true) : 0,
   };
@@ -117,7 +122,7 @@ export function planBzImage(request: BootRequest): LoadPlan {
   placement.claim("--memory", "the zero page", ZERO_PAGE_ADDRESS, 4096);
   placement.claim("--memory", "the command line", COMMAND_LINE_ADDRESS, cmdline.length);
   claimKernel(placement, kernel.name, header);
-  const initramfs = placeInitramfs(request.initramfs, placement, header.initramfsLimit);
+  const initramfs = placeInitramfs(request.initramfs, placement, header.initramfsLimits);
 
   const page = zeroPage({
     setup,

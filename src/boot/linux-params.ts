@@ -1,6 +1,6 @@
 import { SpecError } from "../base/errors.ts";
 import type { MemoryMapEntry } from "../base/load-plan.ts";
-import type { Gpa } from "../base/units.ts";
+import { type Gpa, highHalf, lowHalf } from "../base/units.ts";
 import { emptyBytes, setU64 } from "./bytes.ts";
 import { COMMAND_LINE_ADDRESS, E820_TYPE } from "./layout.ts";
 
@@ -25,13 +25,17 @@ export const SETUP_HEADER = {
   initrd_addr_max: 0x22c,
   kernel_alignment: 0x230,
   relocatable_kernel: 0x234,
+  xloadflags: 0x236,
   cmdline_size: 0x238,
   pref_address: 0x258,
   init_size: 0x260,
 } as const;
 
 /** struct boot_params around the header. asm/bootparam.h */
-const BOOT_PARAMS = { size: 4096, acpi_rsdp_addr: 0x070, e820_entries: 0x1e8, e820_table: 0x2d0 } as const;
+const BOOT_PARAMS = {
+  ...{ size: 4096, acpi_rsdp_addr: 0x070, ext_ramdisk_image: 0x0c0, ext_ramdisk_size: 0x0c4 },
+  ...{ e820_entries: 0x1e8, e820_table: 0x2d0 },
+} as const;
 const E820_ENTRY = { size: 20, addr: 0, length: 8, type: 16 } as const;
 const E820_MAX_ENTRIES_ZEROPAGE = 128;
 /** The header may not run into edd_mbr_sig_buffer. */
@@ -72,8 +76,11 @@ export function zeroPage(params: LinuxParams): DataView {
   page.setUint8(SETUP_HEADER.type_of_loader, LOADER_UNDEFINED);
   page.setUint32(SETUP_HEADER.code32_start, params.codeAddress, true);
   page.setUint32(SETUP_HEADER.cmd_line_ptr, COMMAND_LINE_ADDRESS, true);
-  page.setUint32(SETUP_HEADER.ramdisk_image, params.initramfs?.address ?? 0, true);
-  page.setUint32(SETUP_HEADER.ramdisk_size, params.initramfs?.sizeBytes ?? 0, true);
+  const { address = 0, sizeBytes: initramfsBytes = 0 } = params.initramfs ?? {};
+  page.setUint32(SETUP_HEADER.ramdisk_image, lowHalf(address), true);
+  page.setUint32(SETUP_HEADER.ramdisk_size, lowHalf(initramfsBytes), true);
+  page.setUint32(BOOT_PARAMS.ext_ramdisk_image, highHalf(address), true);
+  page.setUint32(BOOT_PARAMS.ext_ramdisk_size, highHalf(initramfsBytes), true);
 
   setU64(page, BOOT_PARAMS.acpi_rsdp_addr, params.rsdp);
   page.setUint8(BOOT_PARAMS.e820_entries, memoryMap.length);

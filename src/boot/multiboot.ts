@@ -153,7 +153,7 @@ export function planMultiboot(request: BootRequest, header: MultibootHeader, elf
   const placement = new Placement(request.ramRegions, memoryMap);
   for (const { name, address, bytes } of writes) placement.claim("--memory", `the ${name}`, address, bytes.length);
   placement.claimSegments(kernel.name, image.segments);
-  const initramfs = placeInitramfs(request.initramfs, placement, TWO_POW_32);
+  const initramfs = placeInitramfs(request.initramfs, placement, [TWO_POW_32]);
 
   info.setUint32(INFO.flags, INFO_MEMORY | INFO_CMDLINE | INFO_MODS | INFO_MMAP | INFO_LOADER_NAME, true);
   info.setUint32(INFO.mem_lower, Math.floor(Math.min(placement.lowestBytes, 640 * KIB) / KIB), true);

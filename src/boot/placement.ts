@@ -96,28 +96,40 @@ export class Placement {
   }
 
   /**
-   * Takes the highest free page-aligned range between 1 MiB and `limit`.
+   * Takes the highest free page-aligned range between 1 MiB and a limit.
    *
-   * @param limit First address the range may not reach.
+   * @param limits First addresses the range may not reach: the next one is tried where there is no room below the last.
    * @throws SpecError when there is none.
    */
-  claimHighest(option: string, name: string, sizeBytes: number, limit: number): Gpa {
+  claimHighest(option: string, name: string, sizeBytes: number, limits: readonly number[]): Gpa {
+    for (const limit of limits) {
+      const address = this.#highestFree(sizeBytes, limit);
+      if (address === undefined) continue;
+      this.claim(option, name, address, sizeBytes);
+      return gpa(address);
+    }
+    const limit = Math.max(...limits);
+    const below = Number.isFinite(limit) ? ` below ${hex(limit)}` : "";
+    // RAM at the limit already: more of it comes above.
+    const isFull = this.#ram.some(({ end }) => end >= limit) || sizeBytes >= limit;
+    const advice = isFull ? "compress it, as this kernel takes none above that whatever --memory is" : "raise --memory";
+    throw new SpecError(
+      "TSVMM_IMAGE_NO_ROOM",
+      option,
+      `${name} (${Math.ceil(sizeBytes / MIB)} MiB) does not fit beside the kernel${below}; ${advice}`,
+    );
+  }
+
+  #highestFree(sizeBytes: number, limit: number): number | undefined {
     for (const range of this.#ram.toReversed()) {
       let address = alignDown(Math.min(range.end, limit) - sizeBytes, PAGE_SIZE);
       while (address >= Math.max(range.start, MIB)) {
         const holder = this.#holder(address, address + sizeBytes);
-        if (holder === undefined) {
-          this.claim(option, name, address, sizeBytes);
-          return gpa(address);
-        }
+        if (holder === undefined) return address;
         address = alignDown(holder.start - sizeBytes, PAGE_SIZE);
       }
     }
-    throw new SpecError(
-      "TSVMM_IMAGE_NO_ROOM",
-      option,
-      `${name} (${Math.ceil(sizeBytes / MIB)} MiB) does not fit beside the kernel below ${hex(limit)}; raise --memory`,
-    );
+    return undefined;
   }
 
   #holder(start: number, end: number): Claim | undefined {

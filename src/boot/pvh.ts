@@ -83,7 +83,7 @@ export function planPvh(request: BootRequest, elf: ElfImage, entry: number): Loa
   const placement = new Placement(request.ramRegions, memoryMap);
   for (const { name, address, bytes } of writes) placement.claim("--memory", `the ${name}`, address, bytes.length);
   placement.claimSegments(kernel.name, elf.segments);
-  const initramfs = placeInitramfs(request.initramfs, placement, TWO_POW_32);
+  const initramfs = placeInitramfs(request.initramfs, placement, [TWO_POW_32]);
   if (initramfs !== undefined) {
     info.setUint32(START_INFO.nr_modules, 1, true);
     setU64(info, START_INFO.modlist_paddr, MODULE_LIST_ADDRESS);
