@@ -94,6 +94,8 @@ export const libcFfiRs: Libc = {
   fcntlStruct: bind("fcntl", INT, [INT, INT, BYTES]),
   ftruncate: bind("ftruncate64", INT, [INT, LONG]),
   fallocate: bind("fallocate64", INT, [INT, INT, LONG, LONG]),
+  schedSetaffinity: bind("sched_setaffinity", INT, [INT, LONG, BYTES]),
+  schedGetaffinity: bind("sched_getaffinity", INT, [INT, LONG, BYTES]),
   fdatasync: bind("fdatasync", INT, [INT]),
 
   read: bind("read", LONG, [INT, BYTES, LONG]),

@@ -25,6 +25,9 @@ export interface Libc {
   fcntlStruct(fd: number, command: number, argument: Uint8Array): number;
   ftruncate(fd: number, sizeBytes: number): number;
   fallocate(fd: number, mode: number, offset: number, sizeBytes: number): number;
+  /** `mask` has a bit for each CPU; 0 as `pid` is the calling thread. */
+  schedSetaffinity(pid: number, sizeBytes: number, mask: Uint8Array): number;
+  schedGetaffinity(pid: number, sizeBytes: number, mask: Uint8Array): number;
   fdatasync(fd: number): number;
 
   read(fd: number, buffer: Uint8Array, sizeBytes: number): number;
@@ -173,6 +176,8 @@ export const libc: Libc = {
   fcntlStruct: bind("int fcntl(int fd, int command, void *argument)"),
   ftruncate: bind("int ftruncate64(int fd, int64_t size)"),
   fallocate: bind("int fallocate64(int fd, int mode, int64_t offset, int64_t size)"),
+  schedSetaffinity: bind("int sched_setaffinity(int pid, size_t size, const void *mask)"),
+  schedGetaffinity: bind("int sched_getaffinity(int pid, size_t size, void *mask)"),
   fdatasync: bind("int fdatasync(int fd)"),
 
   read: bind("int64_t read(int fd, void *buffer, size_t size)"),

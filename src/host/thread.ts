@@ -1,3 +1,4 @@
+import { HostError } from "../base/errors.ts";
 import { KERNEL_SIGSET_SIZE, PRCTL, SIGNAL, SIGSET_SIZE, TIMESPEC } from "./constants.ts";
 import { check, ERRNO, errnoName, SyscallError } from "./errors.ts";
 import { libc } from "./libc.ts";
@@ -66,4 +67,35 @@ export function setThreadName(name: string): void {
   const bytes = new Uint8Array(16);
   new TextEncoder().encodeInto(name, bytes.subarray(0, 15));
   check(libc.prctl(PRCTL.PR_SET_NAME, libc.addressOf(bytes)), `name this thread ${name}`, "prctl", "TSVMM_HOST_CALL");
+}
+
+/** A bit for each CPU that a kernel can be built for. */
+const CPU_MASK_BYTES = 1024;
+
+/**
+ * Lets the calling thread run on these CPUs of the host only. sched_setaffinity(2)
+ *
+ * @param name Whose thread it is, for messages.
+ * @throws HostError when one of them is offline or not this process's to use.
+ */
+export function pinThread(name: string, cpus: readonly number[]): void {
+  const mask = new Uint8Array(CPU_MASK_BYTES);
+  for (const cpu of cpus) mask[cpu >> 3] = (mask[cpu >> 3] ?? 0) | (1 << (cpu & 7));
+  const result = libc.schedSetaffinity(0, mask.length, mask);
+  const errno = result < 0 ? errnoName(libc.errno()) : undefined;
+  // EINVAL: none of them can be had. Some that cannot are left out without a word.
+  if (errno !== undefined && errno !== "EINVAL") {
+    const action = `pin ${name} to host CPUs ${cpus.join(", ")}`;
+    throw new SyscallError("TSVMM_HOST_CALL", action, "sched_setaffinity", errno);
+  }
+  const got = new Uint8Array(CPU_MASK_BYTES);
+  check(libc.schedGetaffinity(0, got.length, got), `ask where ${name} runs`, "sched_getaffinity", "TSVMM_HOST_CALL");
+  const isGot = (cpu: number): boolean => ((got[cpu >> 3] ?? 0) & (1 << (cpu & 7))) !== 0;
+  const missing = errno === undefined ? cpus.filter((cpu) => !isGot(cpu)) : cpus;
+  if (missing.length === 0) return;
+  throw new HostError(
+    "TSVMM_HOST_CALL",
+    `Cannot pin ${name} to host CPUs ${cpus.join(", ")}: ${missing.join(", ")} cannot be had`,
+    "they are offline, not there, or not in this process's cpuset: /sys/devices/system/cpu/online lists the host's",
+  );
 }

@@ -1,3 +1,11 @@
+import {
+  type CpuPlace,
+  type CpuShifts,
+  type CpuTopology,
+  cpuPlace,
+  cpuShifts,
+  processorCount,
+} from "../base/cpu-topology.ts";
 import { KVM_CPUID_FLAG_SIGNIFCANT_INDEX } from "./abi.ts";
 import { CPUID_ENTRY2, CPUID2 } from "./abi-structs.ts";
 
@@ -17,10 +25,18 @@ export interface CpuidEntry {
 
 type Answer = Pick<CpuidEntry, "eax" | "ebx" | "ecx" | "edx">;
 
-/** Where a vCPU stands: one socket of `count` cores, one thread each; the APIC id is the index. */
-export interface CpuidTopology {
+/** Where a vCPU stands. */
+export interface CpuidPlace {
   readonly index: number;
-  readonly count: number;
+  readonly topology: CpuTopology;
+}
+
+/** The numbers that the leaves are made of. */
+interface Place extends CpuPlace {
+  readonly topology: CpuTopology;
+  readonly shifts: CpuShifts;
+  /** Processors of a package. */
+  readonly packageCount: number;
 }
 
 /** What the supported set does not tell. */
@@ -50,30 +66,36 @@ const AMD_VENDORS = [0x6874_7541, 0x6f67_7948];
 
 const LEVEL_SMT = 1;
 const LEVEL_CORE = 2;
+const LEVEL_DIE = 5;
 
 const BRAND_LEAVES = [0x8000_0002, 0x8000_0003, 0x8000_0004];
 
 /**
- * Makes one vCPU's CPUID out of what KVM supports: the host's CPU, one socket, and the vCPU's own place in it.
+ * Makes one vCPU's CPUID out of what KVM supports: the host's CPU, the machine's topology, and the vCPU's own place.
  *
  * Left out on purpose: KVM_FEATURE_MSI_EXT_DEST_ID, because routes do not carry the extended destination, and AMX,
  * unless the process was granted its register state. Features that KVM lists are kept, nested virtualization among
  * them.
  */
-export function guestCpuid(supported: readonly CpuidEntry[], place: CpuidTopology, host: CpuidHost): CpuidEntry[] {
-  const shift = Math.ceil(Math.log2(place.count));
+export function guestCpuid(
+  supported: readonly CpuidEntry[],
+  { index, topology }: CpuidPlace,
+  host: CpuidHost,
+): CpuidEntry[] {
+  const packageCount = processorCount({ ...topology, packages: 1 });
+  const place: Place = { ...cpuPlace(topology, index), topology, shifts: cpuShifts(topology), packageCount };
   const hasAmx = ((find(supported, 0xd, 0)?.eax ?? 0) & XCR0_TILE_DATA) !== 0;
   const isAmd = isAmdCpu(supported);
   const result: CpuidEntry[] = [];
   for (const entry of supported) {
     if (isTopologyLeaf(entry.function)) continue; // made below
     if (!hasAmx && (entry.function === 0x1d || entry.function === 0x1e)) continue;
-    result.push(unsigned({ ...entry, ...answer(entry, place, shift, host, hasAmx, isAmd) }));
+    result.push(unsigned({ ...entry, ...answer(entry, place, host, hasAmx, isAmd) }));
   }
   const maxLeaf = find(supported, 0)?.eax ?? 0;
   for (const leaf of [0xb, 0x1f]) {
     if (leaf <= maxLeaf && supported.some((entry) => entry.function === leaf))
-      result.push(...topology(leaf, place, shift));
+      result.push(...topologyLevels(leaf, place));
   }
   if (host.brand !== undefined && BRAND_LEAVES.every((leaf) => isEmpty(find(supported, leaf)))) {
     return withBrand(result, host.brand);
@@ -139,28 +161,22 @@ function isTopologyLeaf(leaf: number): boolean {
 }
 
 /** The registers of one leaf that differ from what KVM supports. */
-function answer(
-  entry: CpuidEntry,
-  { index, count }: CpuidTopology,
-  shift: number,
-  host: CpuidHost,
-  hasAmx: boolean,
-  isAmd: boolean,
-): Partial<Answer> {
+function answer(entry: CpuidEntry, place: Place, host: CpuidHost, hasAmx: boolean, isAmd: boolean): Partial<Answer> {
   const { eax, ebx, ecx, edx } = entry;
+  const { apicId, coreId, topology, shifts, packageCount } = place;
   switch (entry.function) {
     case 1: {
       const deadline = host.hasTscDeadlineTimer ? ECX_TSC_DEADLINE : 0;
-      const addressableIds = Math.min(2 ** shift, 255);
+      const addressableIds = Math.min(2 ** shifts.package, 255);
       return {
-        ebx: (index << 24) | (addressableIds << 16) | (ebx & 0xffff),
+        ebx: (apicId << 24) | (addressableIds << 16) | (ebx & 0xffff),
         ecx: (ecx & ~ECX_TSC_DEADLINE) | deadline | ECX_HYPERVISOR,
-        edx: count > 1 ? edx | EDX_HTT : edx & ~EDX_HTT,
+        edx: packageCount > 1 ? edx | EDX_HTT : edx & ~EDX_HTT,
       };
     }
     case 4: // Intel: caches
     case 0x8000_001d: // AMD: the same, but for the cores in EAX[31:26]
-      return (eax & 0x1f) === 0 ? {} : { eax: cacheSharing(entry, shift) };
+      return (eax & 0x1f) === 0 ? {} : { eax: cacheSharing(entry, shifts) };
     case 7:
       if (hasAmx) return {};
       if (entry.index === 0) return { edx: edx & ~EDX_AMX };
@@ -168,40 +184,56 @@ function answer(
     case 0x4000_0001:
       return { eax: eax & ~KVM_FEATURE_MSI_EXT_DEST_ID };
     case 0x8000_0001:
-      return isAmd ? { ecx: count > 1 ? ecx | ECX_CMP_LEGACY : ecx & ~ECX_CMP_LEGACY } : {};
+      return isAmd ? { ecx: packageCount > 1 ? ecx | ECX_CMP_LEGACY : ecx & ~ECX_CMP_LEGACY } : {};
     case 0x8000_0008:
-      return isAmd ? { ecx: (ecx & ~0xf0ff) | (shift << 12) | Math.min(count - 1, 255) } : {};
-    case 0x8000_001e: // extended APIC id, core, node: one thread a core, one node
-      return isAmd ? { eax: index, ebx: index & 0xff, ecx: 0 } : {};
+      return isAmd ? { ecx: (ecx & ~0xf0ff) | (shifts.package << 12) | Math.min(packageCount - 1, 255) } : {};
+    case 0x8000_001e: {
+      // Extended APIC id; core and threads of one; node, which a die is, and nodes of a package.
+      const { threads, dies } = topology;
+      const node = place.package * dies + place.die;
+      return isAmd
+        ? { eax: apicId, ebx: ((threads - 1) << 8) | (coreId & 0xff), ecx: ((dies - 1) << 8) | (node & 0xff) }
+        : {};
+    }
     default:
       return {};
   }
 }
 
-/** EAX of a cache leaf: the first two levels belong to one core, further ones to the socket. */
-function cacheSharing(entry: CpuidEntry, shift: number): number {
+/** EAX of a cache leaf: the first two levels belong to one core, further ones to the die. Both fields count ids. */
+function cacheSharing(entry: CpuidEntry, shifts: CpuShifts): number {
   const level = (entry.eax >>> 5) & 7;
-  const ids = Math.min(2 ** shift, 4096) - 1;
-  const sharing = level >= 3 ? ids : 0;
-  const cores = entry.function === 4 ? Math.min(ids, 63) : entry.eax >>> 26;
+  const sharing = Math.min(2 ** (level >= 3 ? shifts.die : shifts.core), 4096) - 1;
+  const cores = entry.function === 4 ? Math.min(2 ** (shifts.package - shifts.core) - 1, 63) : entry.eax >>> 26;
   return (entry.eax & 0x3fff) | (sharing << 14) | (cores << 26);
 }
 
 /**
- * Extended topology: threads, then cores, then the end. EAX is the shift to the next level's id, EBX how many there
- * are.
+ * Extended topology: threads, then cores, then the end. EAX is the shift to the next level's id, EBX how many
+ * processors there are up to this level. Leaf 0xb knows no dies: all cores of the package are one level there. Leaf
+ * 0x1f has them where there are several. Intel SDM vol. 2A, CPUID
  */
-function topology(leaf: number, { index, count }: CpuidTopology, shift: number): CpuidEntry[] {
-  const level = (subleaf: number, type: number, eax: number, ebx: number): CpuidEntry => ({
+function topologyLevels(leaf: number, { apicId, topology, shifts, packageCount }: Place): CpuidEntry[] {
+  const { threads, cores, dies } = topology;
+  const levels = [
+    { type: LEVEL_SMT, eax: shifts.core, ebx: threads },
+    ...(leaf === 0x1f && dies > 1
+      ? [
+          { type: LEVEL_CORE, eax: shifts.die, ebx: threads * cores },
+          { type: LEVEL_DIE, eax: shifts.package, ebx: packageCount },
+        ]
+      : [{ type: LEVEL_CORE, eax: shifts.package, ebx: packageCount }]),
+    { type: 0, eax: 0, ebx: 0 },
+  ];
+  return levels.map(({ type, eax, ebx }, index) => ({
     function: leaf,
-    index: subleaf,
+    index,
     flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
     eax,
     ebx,
-    ecx: (type << 8) | subleaf,
-    edx: index,
-  });
-  return [level(0, LEVEL_SMT, 0, 1), level(1, LEVEL_CORE, shift, count), level(2, 0, 0, 0)];
+    ecx: (type << 8) | index,
+    edx: apicId,
+  }));
 }
 
 /** Three leaves of 16 characters, padded with zeros, the last byte zero in any case. */

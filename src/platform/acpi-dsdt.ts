@@ -44,8 +44,8 @@ import {
 
 /** What the DSDT describes: everything a guest cannot find by asking the hardware itself. */
 export interface AcpiDevices {
-  /** Processors; their APIC ids and ACPI UIDs are 0 to `cpuCount` − 1. */
-  readonly cpuCount: number;
+  /** Processors by their APIC ids; their ACPI UIDs are their places in the list. */
+  readonly apicIds: readonly number[];
   readonly pci: {
     /** Where configuration space is mapped, one MiB for each of `ecamBuses` buses from bus 0; below 4 GiB. */
     readonly ecamBase: number;
@@ -82,7 +82,7 @@ export function buildDsdt(machine: AcpiDevices): Aml {
       ...(machine.rtcPort === undefined ? [] : [realTimeClock(machine.rtcPort)]),
       Device("PWRB", Name("_HID", EisaId("PNP0C0C"))),
       genericEventDevice(machine),
-      processors(machine.cpuCount),
+      processors(machine.apicIds.length),
     ),
   );
 }

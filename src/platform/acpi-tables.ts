@@ -205,7 +205,9 @@ const LEVEL_TRIGGERED = 0x0c;
 /** Multiple APIC description table. ACPI 6.5 §5.2.12 */
 function buildMadt(machine: AcpiMachine): Uint8Array {
   const entries: Uint8Array[] = [];
-  for (let id = 0; id < machine.cpuCount; id++) entries.push(id < 255 ? localApic(id) : localX2Apic(id));
+  for (const [uid, id] of machine.apicIds.entries()) {
+    entries.push(id < 255 ? localApic(uid, id) : localX2Apic(uid, id));
+  }
   entries.push(
     madtEntry(1, 12, (fields) => fields.setUint32(4, machine.ioapicBase, true)), // I/O APIC 0, from GSI 0
     sourceOverride(0, 2, 0), // the timer's line: KVM, like every PC, wires it to pin 2
@@ -219,7 +221,7 @@ function buildMadt(machine: AcpiMachine): Uint8Array {
       fields.setUint8(5, 1); // LINT1 is NMI
     }),
   );
-  if (machine.cpuCount > 255) {
+  if (machine.apicIds.some((id) => id >= 255)) {
     entries.push(
       madtEntry(10, 12, (fields) => {
         fields.setUint32(4, 0xffff_ffff, true);
@@ -238,19 +240,19 @@ function buildMadt(machine: AcpiMachine): Uint8Array {
   return table("APIC", 5, body);
 }
 
-const localApic = (id: number): Uint8Array =>
+const localApic = (uid: number, id: number): Uint8Array =>
   madtEntry(0, 8, (fields) => {
-    fields.setUint8(2, id);
+    fields.setUint8(2, uid);
     fields.setUint8(3, id);
     fields.setUint32(4, 1, true); // enabled
   });
 
 /** For ids that do not fit a byte. */
-const localX2Apic = (id: number): Uint8Array =>
+const localX2Apic = (uid: number, id: number): Uint8Array =>
   madtEntry(9, 16, (fields) => {
     fields.setUint32(4, id, true);
     fields.setUint32(8, 1, true); // enabled
-    fields.setUint32(12, id, true);
+    fields.setUint32(12, uid, true);
   });
 
 const sourceOverride = (isaIrq: number, gsi: number, flags: number): Uint8Array =>

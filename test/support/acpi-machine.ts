@@ -4,7 +4,7 @@ import type { AcpiMachine } from "../../src/platform/acpi-tables.ts";
 /** A machine with everything in it, at addresses of its own. */
 export const MACHINE: AcpiMachine = {
   tablesAt: gpa(0xe_0000),
-  cpuCount: 3,
+  apicIds: [0, 1, 2],
   localApicBase: 0xfee0_0000,
   ioapicBase: 0xfec0_0000,
   pmPort: 0x600,

@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import type { Assembler } from "../../guests/assembler.ts";
+import { flatTopology } from "../../src/base/cpu-topology.ts";
 import type { CpuStart, SegmentState } from "../../src/base/cpu-state.ts";
 import type { MsiRoute } from "../../src/base/signals.ts";
 import { UndoStack } from "../../src/base/undo-stack.ts";
@@ -118,7 +119,7 @@ export class KvmGuest {
     this.#vcpuFds = Array.from({ length: vcpus }, (_, id) => this.vm.createVcpu(id));
     this.vcpus = this.#vcpuFds.map((file, index) => {
       const vcpu = Vcpu.open(index, file, this.system.vcpuMmapSize);
-      vcpu.setUp(guestCpuid(supported, { index, count: vcpus }, host));
+      vcpu.setUp(guestCpuid(supported, { index, topology: flatTopology(vcpus) }, host));
       vcpu.setSignalMask(mask);
       return vcpu;
     });

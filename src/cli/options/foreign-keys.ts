@@ -43,8 +43,6 @@ export const FOREIGN_KEYS: Readonly<Record<string, ForeignKeys>> = {
   "--cpus": {
     keys: [
       refused("max", NO_HOTPLUG),
-      refused("topology", "guests see one socket with a core for each CPU: omit it"),
-      refused("affinity", "threads are not pinned: use taskset, or a cpuset for the whole program"),
       refused("max_phys_bits", "guests see as many address bits as the host has: omit it"),
       refused("kvm_hyperv", "guests see KVM's own interfaces: omit it"),
     ],

@@ -1,5 +1,6 @@
 import type { Report } from "../../base/backends.ts";
 import type { CpuStart } from "../../base/cpu-state.ts";
+import { cpuPlace } from "../../base/cpu-topology.ts";
 import { SpecError } from "../../base/errors.ts";
 import type { Fd } from "../../base/units.ts";
 import { libc } from "../../host/libc.ts";
@@ -11,6 +12,7 @@ import { Vm } from "../../kvm/vm.ts";
 import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "../shared/memory-map.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import { type ResolvedMachine, sourceFunction } from "../shared/resolved-machine.ts";
+import { affinityOf, topologyOf } from "../spec/cpus.ts";
 import type { MachineSpec } from "../spec/spec.ts";
 import { checkBarPlaces } from "./bar-checks.ts";
 import type { CpuDescription } from "./cpu-threads.ts";
@@ -87,9 +89,13 @@ export class Assembly implements Disposable {
     const cycle: PowerCycle = { vm, vcpus: [] };
     this.#cycle = cycle;
     const host = { brand: hostCpuBrand(), hasTscDeadlineTimer: system.hasTscDeadlineTimer };
+    const topology = topologyOf(machine.cpus);
+    const affinity = affinityOf(machine.cpus);
     const addVcpu = (index: number): Fd => {
-      const vcpuFd = vm.createVcpu(index);
-      cycle.vcpus.push({ vcpuFd, cpuid: guestCpuid(supported, { index, count }, host) });
+      const vcpuFd = vm.createVcpu(cpuPlace(topology, index).apicId);
+      const hostCpus = affinity.get(index);
+      const cpuid = guestCpuid(supported, { index, topology }, host);
+      cycle.vcpus.push({ vcpuFd, cpuid, ...(hostCpus === undefined ? {} : { hostCpus }) });
       return vcpuFd;
     };
     const files = { kvm: system.fd, vm: vm.fd, vcpu: addVcpu(0) };

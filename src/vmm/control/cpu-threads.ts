@@ -32,6 +32,8 @@ export interface CpuThreadsParts {
 export interface CpuDescription {
   readonly vcpuFd: Fd;
   readonly cpuid: readonly CpuidEntry[];
+  /** The host's CPUs that its thread may run on; any when absent. */
+  readonly hostCpus?: readonly number[];
 }
 
 interface CpuThread {

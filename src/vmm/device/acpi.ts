@@ -14,6 +14,7 @@ import {
   type MemoryLayout,
   PORTS,
 } from "../shared/memory-map.ts";
+import { apicIdsOf } from "../spec/cpus.ts";
 import type { MachineSpec } from "../spec/spec.ts";
 
 /** What the tables tell of a machine. */
@@ -29,7 +30,7 @@ export interface AcpiParts {
 export function writeAcpi({ machine, memory, layout, ejectableSlots }: AcpiParts): void {
   const windows = rootWindows(layout, machine.hasTestDevice);
   const { blobs, sizeBytes } = buildAcpiTables({
-    cpuCount: machine.cpus.count,
+    apicIds: apicIdsOf(machine.cpus),
     tablesAt: ACPI_TABLES.base,
     localApicBase: LOCAL_APIC_BASE,
     ioapicBase: IO_APIC_BASE,

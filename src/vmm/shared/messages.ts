@@ -109,6 +109,7 @@ export type ToVcpu =
       readonly vcpuFd: Fd;
       readonly mmapSize: number;
       readonly cpuid: readonly CpuidEntry[];
+      readonly hostCpus?: readonly number[];
       readonly start?: CpuStart;
     }
   | { readonly kind: "stop" };

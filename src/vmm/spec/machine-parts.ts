@@ -1,5 +1,6 @@
 import { SpecError } from "../../base/errors.ts";
 import { MIB } from "../../base/units.ts";
+import { checkCpus } from "./cpus.ts";
 import type { SpecOf } from "./fields/field.ts";
 import type { ObjectPart } from "./kinds/kind.ts";
 
@@ -46,6 +47,24 @@ const CPU_FIELDS = {
     value: "N",
     help: "how many there are at the start",
   },
+  /** One package of cores with one thread each when absent. */
+  topology: {
+    type: "text",
+    pattern: "[1-9]\\d{0,2}(:[1-9]\\d{0,2}){3}",
+    isNot: "of the form threads:cores:dies:packages",
+    key: "topology",
+    value: "T:C:D:P",
+    help: "threads of a core, cores of a die, dies of a package, packages",
+  },
+  /** Threads run anywhere when absent. */
+  affinity: {
+    type: "text",
+    pattern: "\\[?\\d{1,3}@\\[[\\d,-]+\\](,\\d{1,3}@\\[[\\d,-]+\\])*\\]?",
+    isNot: "of the form [0@[1,2],1@[3-5]]",
+    key: "affinity",
+    value: "[N@[CPU,CPU-CPU]]",
+    help: "host CPUs that the thread of a virtual CPU runs on",
+  },
 } as const;
 
 export const CPUS: ObjectPart<"cpus", typeof CPU_FIELDS> = {
@@ -55,6 +74,7 @@ export const CPUS: ObjectPart<"cpus", typeof CPU_FIELDS> = {
   group: "Machine",
   help: "number of virtual CPUs; default: 1",
   fields: CPU_FIELDS,
+  check: checkCpus,
 };
 
 const MEMORY_FIELDS = {

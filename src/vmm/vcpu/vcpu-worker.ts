@@ -2,7 +2,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { HostError } from "../../base/errors.ts";
 import type { Width } from "../../base/units.ts";
 import { EventFd } from "../../host/eventfd.ts";
-import { blockKickSignal, currentThreadId, drainKickSignals, setThreadName } from "../../host/thread.ts";
+import { blockKickSignal, currentThreadId, drainKickSignals, pinThread, setThreadName } from "../../host/thread.ts";
 import { KVM_EXIT } from "../../kvm/abi-run.ts";
 import { describeExit } from "../../kvm/exit.ts";
 import type { RunPage } from "../../kvm/run-page.ts";
@@ -69,6 +69,7 @@ port.on("message", (message: ToVcpu) => {
   let reason: VcpuStop;
   let vcpu: Vcpu | undefined;
   try {
+    if (message.hostCpus !== undefined) pinThread(`vCPU ${data.index}`, message.hostCpus);
     vcpu = Vcpu.open(data.index, message.vcpuFd, message.mmapSize);
     vcpu.setUp(message.cpuid);
     vcpu.setSignalMask(maskInGuest);

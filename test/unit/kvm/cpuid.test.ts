@@ -1,10 +1,21 @@
 import t from "tap";
-import { type CpuidEntry, decodeCpuid, encodeCpuid, guestCpuid, physicalAddressBits } from "../../../src/kvm/cpuid.ts";
+import { flatTopology } from "../../../src/base/cpu-topology.ts";
+import {
+  type CpuidEntry,
+  type CpuidPlace,
+  decodeCpuid,
+  encodeCpuid,
+  guestCpuid,
+  physicalAddressBits,
+} from "../../../src/kvm/cpuid.ts";
 
 /** An entry with the given registers; the others are zero. */
 function leaf(number: number, index: number, registers: Partial<CpuidEntry> = {}): CpuidEntry {
   return { function: number, index, flags: 0, eax: 0, ebx: 0, ecx: 0, edx: 0, ...registers };
 }
+
+/** A processor of one package with one thread a core. */
+const flat = (index: number, count: number): CpuidPlace => ({ index, topology: flatTopology(count) });
 
 const HOST = { hasTscDeadlineTimer: true, brand: "Example CPU" } as const;
 
@@ -49,11 +60,11 @@ function find(entries: readonly CpuidEntry[], number: number, index = 0): CpuidE
 }
 
 t.test("guestCpuid() puts APIC id, core count, hypervisor and TSC deadline into leaf 1", (t) => {
-  const entry = find(guestCpuid(INTEL, { index: 2, count: 3 }, HOST), 1);
+  const entry = find(guestCpuid(INTEL, flat(2, 3), HOST), 1);
   t.equal(entry.ebx, 0x0204_0800, "APIC id 2, four addressable ids, CLFLUSH size kept");
   t.equal(entry.ecx, 0x8120_0001);
   t.equal(entry.edx, 0x1f8b_fbff, "HTT with several cores");
-  const alone = find(guestCpuid(INTEL, { index: 0, count: 1 }, { hasTscDeadlineTimer: false }), 1);
+  const alone = find(guestCpuid(INTEL, flat(0, 1), { hasTscDeadlineTimer: false }), 1);
   t.equal(alone.ebx, 0x0001_0800);
   t.equal(alone.ecx, 0x8020_0001, "no TSC deadline");
   t.equal(alone.edx, 0x0f8b_fbff, "no HTT");
@@ -61,13 +72,13 @@ t.test("guestCpuid() puts APIC id, core count, hypervisor and TSC deadline into 
 });
 
 t.test("guestCpuid() describes one socket of single-thread cores in leaves 0xb and 0x1f", (t) => {
-  const entries = guestCpuid(INTEL, { index: 5, count: 6 }, HOST);
+  const entries = guestCpuid(INTEL, flat(5, 6), HOST);
   for (const number of [0xb, 0x1f]) {
     t.match(find(entries, number, 0), { flags: 1, eax: 0, ebx: 1, ecx: 0x100, edx: 5 });
     t.match(find(entries, number, 1), { flags: 1, eax: 3, ebx: 6, ecx: 0x201, edx: 5 });
     t.match(find(entries, number, 2), { flags: 1, eax: 0, ebx: 0, ecx: 2, edx: 5 });
   }
-  const amd = guestCpuid(AMD, { index: 0, count: 2 }, HOST);
+  const amd = guestCpuid(AMD, flat(0, 2), HOST);
   t.equal(find(amd, 0xb, 1).ebx, 2);
   t.notOk(
     amd.some((entry) => entry.function === 0x1f),
@@ -77,18 +88,18 @@ t.test("guestCpuid() describes one socket of single-thread cores in leaves 0xb a
 });
 
 t.test("guestCpuid() shares only the last-level cache between cores", (t) => {
-  const intel = guestCpuid(INTEL, { index: 0, count: 4 }, HOST);
+  const intel = guestCpuid(INTEL, flat(0, 4), HOST);
   t.equal(find(intel, 4, 0).eax, 0x0c00_0121, "four core ids, private");
   t.equal(find(intel, 4, 3).eax, 0x0c00_c163, "shared by four");
   t.equal(find(intel, 4, 4).eax, 0, "the end of the list stays empty");
-  const amd = guestCpuid(AMD, { index: 0, count: 4 }, HOST);
+  const amd = guestCpuid(AMD, flat(0, 4), HOST);
   t.equal(find(amd, 0x8000_001d, 0).eax, 0x121);
   t.equal(find(amd, 0x8000_001d, 3).eax, 0xc163);
   t.end();
 });
 
 t.test("guestCpuid() fills AMD's topology leaves and leaves Intel's reserved ones alone", (t) => {
-  const amd = guestCpuid(AMD, { index: 3, count: 5 }, HOST);
+  const amd = guestCpuid(AMD, flat(3, 5), HOST);
   t.equal(find(amd, 0x8000_0001).ecx, 0x40_0393, "CmpLegacy");
   t.equal(find(amd, 0x8000_0008).ecx, 0x3004, "three core id bits, five cores");
   t.match(find(amd, 0x8000_001e), { eax: 3, ebx: 3, ecx: 0 });
@@ -96,30 +107,30 @@ t.test("guestCpuid() fills AMD's topology leaves and leaves Intel's reserved one
     amd.some((entry) => entry.function === 0x8000_0026),
     "no second topology",
   );
-  const intel = guestCpuid(INTEL, { index: 3, count: 5 }, HOST);
+  const intel = guestCpuid(INTEL, flat(3, 5), HOST);
   t.equal(find(intel, 0x8000_0001).ecx, 0x121);
   t.equal(find(intel, 0x8000_0008).ecx, 0);
   t.end();
 });
 
 t.test("guestCpuid() writes the host's brand string where KVM leaves it empty, and keeps one that is there", (t) => {
-  const entries = guestCpuid(INTEL, { index: 0, count: 1 }, HOST);
+  const entries = guestCpuid(INTEL, flat(0, 1), HOST);
   t.match(find(entries, 0x8000_0002), { eax: 0x6d61_7845, ebx: 0x2065_6c70, ecx: 0x0055_5043, edx: 0 });
   const named = INTEL.map((entry) => (entry.function === 0x8000_0002 ? { ...entry, eax: 0x4141_4141 } : entry));
-  t.equal(find(guestCpuid(named, { index: 0, count: 1 }, HOST), 0x8000_0002).eax, 0x4141_4141);
-  const long = guestCpuid(INTEL, { index: 0, count: 1 }, { ...HOST, brand: "x".repeat(60) });
+  t.equal(find(guestCpuid(named, flat(0, 1), HOST), 0x8000_0002).eax, 0x4141_4141);
+  const long = guestCpuid(INTEL, flat(0, 1), { ...HOST, brand: "x".repeat(60) });
   t.equal(find(long, 0x8000_0004).edx, 0x0078_7878, "the last byte is zero");
   t.end();
 });
 
 t.test("guestCpuid() clears the extended MSI destination and, without tile state, AMX", (t) => {
-  const entries = guestCpuid(INTEL, { index: 0, count: 1 }, HOST);
+  const entries = guestCpuid(INTEL, flat(0, 1), HOST);
   t.equal(find(entries, 0x4000_0001).eax, 0x0100_7efb);
   t.equal(find(entries, 7, 0).edx, 0x10);
   t.match(find(entries, 7, 1), { eax: 0x10, edx: 0x10 });
   t.notOk(entries.some((entry) => entry.function === 0x1d));
   const granted = INTEL.map((entry) => (entry.function === 0xd ? { ...entry, eax: 0x6_0007 } : entry));
-  const withAmx = guestCpuid(granted, { index: 0, count: 1 }, HOST);
+  const withAmx = guestCpuid(granted, flat(0, 1), HOST);
   t.equal(find(withAmx, 7, 0).edx, 0x0340_0010);
   t.equal(find(withAmx, 0x1d).eax, 1);
   t.end();

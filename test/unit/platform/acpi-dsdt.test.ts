@@ -39,7 +39,7 @@ const bytesIn = (output: string): string =>
 t.test("buildAcpiTables() makes tables that iasl reads and compiles back without a word", { skip }, async (t) => {
   const minimal: AcpiMachine = {
     ...MACHINE,
-    cpuCount: 1,
+    apicIds: [0],
     pci: { ...MACHINE.pci, io: [], mem64: [{ base: 0x1_0000_0000, sizeBytes: 0x1000 }] },
   };
   for (const machine of [MACHINE, minimal]) {

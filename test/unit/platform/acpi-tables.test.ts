@@ -116,13 +116,21 @@ t.test("The MADT overrides no ISA interrupt when the event line is not one", asy
 });
 
 t.test("The MADT uses x2APIC structures from processor 255 on", async (t) => {
-  const entries = madtEntries({ ...MACHINE, cpuCount: 257 });
+  const entries = madtEntries({ ...MACHINE, apicIds: Array.from({ length: 257 }, (_, id) => id) });
   t.equal(entries.filter((entry) => entry.startsWith("0008")).length, 255);
   t.same(
     entries.filter((entry) => entry.startsWith("0910")),
     ["09100000ff00000001000000ff000000", "09100000000100000100000000010000"],
   );
   t.ok(entries.includes("0a0c0000ffffffff01000000"), "NMI of every x2APIC");
+});
+
+t.test("The MADT gives processors the APIC ids that their topology leaves them", async (t) => {
+  const entries = madtEntries({ ...MACHINE, apicIds: [0, 1, 2, 4] });
+  t.same(
+    entries.filter((entry) => entry.startsWith("0008")),
+    ["0008000001000000", "0008010101000000", "0008020201000000", "0008030401000000"],
+  );
 });
 
 t.test("The MCFG says where configuration space of which buses is", async (t) => {

@@ -260,7 +260,7 @@ t.test("parseRun() says in one line what is wrong with a value, under the option
     ["--cpus", "0", /^--cpus: 0 is not a whole number from 1 to 254$/],
     ["--cpus", "255", /^--cpus: 255 is not/],
     ["--cpus", "four", /^--cpus: 'four' is not a whole number$/],
-    ["--cpus", "boot=2,least=4", /^--cpus: unknown key 'least' \(keys: boot\)$/],
+    ["--cpus", "boot=2,least=4", /^--cpus: unknown key 'least' \(keys: boot, topology, affinity\)$/],
     ["--memory", "512X", /^--memory: '512X' is not a size/],
     ["--memory", "8M", /^--memory: 8388608 bytes are too few: a machine has 16M at least$/],
     ["--memory", "100T", /^--memory: .* are too many/],
