@@ -34,7 +34,6 @@ function readImageType(given: ReadonlyMap<string, string>): Given {
 export const FOREIGN_KEYS: Readonly<Record<string, ForeignKeys>> = {
   "--memory": {
     keys: [
-      refused("hugepage_size", "huge pages have 2 MiB: write hugepages=on alone"),
       refused("mergeable", "memory is shared with devices and cannot be merged: omit it"),
       refused("thp", "transparent huge pages are always asked for: omit it"),
       ...["hotplug_size", "hotplug_method", "hotplugged_size"].map((name) => refused(name, NO_HOTPLUG)),

@@ -1,7 +1,7 @@
 import type { Cause } from "../../base/errors.ts";
 import type { RamRegion } from "../../base/guest-memory.ts";
 import { allOrNothing } from "../../base/undo-stack.ts";
-import { type Fd, fd, GIB, hex, MIB, PAGE_SIZE } from "../../base/units.ts";
+import { type Fd, fd, GIB, hex, KIB, MIB, PAGE_SIZE, sizeText } from "../../base/units.ts";
 import { FCNTL, MMAN } from "../constants.ts";
 import { type CausesByErrno, check } from "../errors.ts";
 import { libc } from "../libc.ts";
@@ -16,8 +16,11 @@ export interface GuestRamOptions {
    * page size.
    */
   readonly regions: readonly RamRegion[];
-  /** 2-MiB pages from the host's pool instead of ordinary ones: sizes and file offsets are multiples of 2 MiB then. */
-  readonly hugepages?: boolean;
+  /**
+   * 2 MiB or 1 GiB: pages of this size from the host's pool instead of ordinary ones. Sizes and file offsets are
+   * multiples of it then.
+   */
+  readonly hugepageBytes?: number;
   /** Touches every page now instead of at first use. */
   readonly prefault?: boolean;
 }
@@ -37,19 +40,21 @@ const SIZE_SEALS: number = FCNTL.F_SEAL_SHRINK | FCNTL.F_SEAL_GROW | FCNTL.F_SEA
  *   cannot be.
  */
 export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; readonly mapping: HostMapping } {
-  const hugepages = options.hugepages ?? false;
-  checkRegions(options.regions, hugepages ? HUGE_PAGE_SIZE : PAGE_SIZE);
+  const { hugepageBytes } = options;
+  checkRegions(options.regions, hugepageBytes ?? PAGE_SIZE);
   const sizeBytes = ramFileSize(options.regions);
   const action = `make ${sizeBytes / MIB} MiB of guest RAM`;
-  const kind = hugepages ? MMAN.MFD_HUGETLB | MMAN.MFD_HUGE_2MB : 0;
-  const tooLittle: Cause = hugepages
-    ? ["TSVMM_NO_HUGE_PAGES", hugePageAdvice(sizeBytes)]
-    : ["TSVMM_NO_MEMORY", "the host has too little free memory"];
+  const pages = hugepageBytes === GIB ? MMAN.MFD_HUGE_1GB : MMAN.MFD_HUGE_2MB;
+  const kind = hugepageBytes === undefined ? 0 : MMAN.MFD_HUGETLB | pages;
+  const tooLittle: Cause =
+    hugepageBytes === undefined
+      ? ["TSVMM_NO_MEMORY", "the host has too little free memory"]
+      : ["TSVMM_NO_HUGE_PAGES", hugePageAdvice(sizeBytes, hugepageBytes)];
   const causes: CausesByErrno = {
     otherwise: "TSVMM_NO_MEMORY",
     ENOMEM: tooLittle,
     ENOSPC: tooLittle,
-    ENODEV: ["TSVMM_NO_HUGE_PAGES", "this kernel has no 2 MiB huge pages"],
+    ENODEV: ["TSVMM_NO_HUGE_PAGES", `this kernel has no ${sizeText(hugepageBytes ?? PAGE_SIZE)} huge pages`],
     EFBIG: [
       "TSVMM_NO_MEMORY",
       "RAM is a file to the kernel, and the limit of file sizes is lower: ulimit -f unlimited",
@@ -62,11 +67,11 @@ export function makeRamFile(options: GuestRamOptions): { readonly file: Fd; read
     check(libc.fcntl(file, FCNTL.F_ADD_SEALS, SIZE_SEALS), action, "fcntl F_ADD_SEALS", "TSVMM_HOST_CALL");
     // Guest and host addresses agree within a huge page, so that the kernel can map both in one piece.
     const alignment = sizeBytes >= GIB ? GIB : HUGE_PAGE_SIZE;
-    const reserve = hugepages ? 0 : MMAN.MAP_NORESERVE;
+    const reserve = hugepageBytes !== undefined ? 0 : MMAN.MAP_NORESERVE;
     const placed = { alignment, flags: reserve, causes };
     const mapping = undo.own(HostMapping.ofFile("guest RAM", file, 0, sizeBytes, placed));
     // Wishes: a kernel that cannot fulfil one refuses, which is no harm.
-    if (!hugepages) libc.madvise(mapping.address, sizeBytes, MMAN.MADV_HUGEPAGE);
+    if (hugepageBytes === undefined) libc.madvise(mapping.address, sizeBytes, MMAN.MADV_HUGEPAGE);
     libc.madvise(mapping.address, sizeBytes, MMAN.MADV_DONTDUMP);
     if (options.prefault === true) prefault(mapping);
     return { file, mapping };
@@ -100,10 +105,13 @@ export function checkRegions(regions: readonly RamRegion[], alignment: number = 
 const overlaps = (a: number, aSize: number, b: number, bSize: number): boolean => a < b + bSize && b < a + aSize;
 
 /** How many huge pages RAM of this size takes and how many there are, with the command that makes up the difference. */
-export function hugePageAdvice(sizeBytes: number): string {
-  const pool = hugePages(HUGE_PAGE_SIZE);
-  const needed = Math.ceil(sizeBytes / HUGE_PAGE_SIZE);
-  return `${needed} huge pages of 2 MiB are needed and ${pool.freeCount} of ${pool.totalCount} are free: echo ${
-    pool.totalCount - pool.freeCount + needed
-  } > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`;
+export function hugePageAdvice(sizeBytes: number, pageBytes: number): string {
+  const pool = hugePages(pageBytes);
+  const needed = Math.ceil(sizeBytes / pageBytes);
+  const total = pool.totalCount - pool.freeCount + needed;
+  const size = sizeText(pageBytes);
+  const found = `${needed} huge pages of ${size} are needed and ${pool.freeCount} of ${pool.totalCount} are free`;
+  // Whole gigabytes are seldom free once the host has run for a while.
+  const early = pageBytes === GIB ? `, or start the host with hugepagesz=1G hugepages=${total}` : "";
+  return `${found}: echo ${total} > /sys/kernel/mm/hugepages/hugepages-${pageBytes / KIB}kB/nr_hugepages${early}`;
 }

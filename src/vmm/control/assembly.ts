@@ -13,6 +13,7 @@ import { KVM_IDENTITY_MAP_ADDRESS, KVM_TSS_ADDRESS, type MemoryLayout } from "..
 import type { MachinePlan } from "../shared/plan.ts";
 import { type ResolvedMachine, sourceFunction } from "../shared/resolved-machine.ts";
 import { affinityOf, topologyOf } from "../spec/cpus.ts";
+import { hugepageBytesOf } from "../spec/machine-parts.ts";
 import type { MachineSpec } from "../spec/spec.ts";
 import { checkBarPlaces } from "./bar-checks.ts";
 import type { CpuDescription } from "./cpu-threads.ts";
@@ -82,8 +83,10 @@ export class Assembly implements Disposable {
     const machine = this.#machine;
     this.#layout ??= this.#layOut(machine, cpuAddresses(supported));
     const layout = this.#layout;
-    const { hugepages, prefault } = machine.memory;
-    this.#ram ??= GuestRam.create({ regions: layout.ram, hugepages, prefault });
+    const { prefault } = machine.memory;
+    const hugepageBytes = hugepageBytesOf(machine.memory);
+    const pages = hugepageBytes === undefined ? {} : { hugepageBytes };
+    this.#ram ??= GuestRam.create({ regions: layout.ram, prefault, ...pages });
     const ram = this.#ram;
     const vm = Vm.create(system.fd, { tss: KVM_TSS_ADDRESS, identityMap: KVM_IDENTITY_MAP_ADDRESS });
     const cycle: PowerCycle = { vm, vcpus: [] };
@@ -110,7 +113,7 @@ export class Assembly implements Disposable {
   #layOut(machine: ResolvedMachine, cpu: CpuAddresses): MemoryLayout {
     const functions = machine.devices.map(({ host }) => host);
     const ranges = askIovaRanges(machine.devices.map(sourceFunction), this.#report);
-    const layout = layoutMemory(machine.memory.sizeBytes, cpu, ranges);
+    const layout = layoutMemory(machine.memory.sizeBytes, cpu, ranges, hugepageBytesOf(machine.memory));
     checkBarPlaces(functions, layout, machine.hasTestDevice);
     return layout;
   }

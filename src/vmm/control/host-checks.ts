@@ -10,6 +10,7 @@ import { KVM_API_VERSION } from "../../kvm/abi.ts";
 import { type Capability, KvmSystem, OPTIONAL_CAPABILITIES, REQUIRED_CAPABILITIES } from "../../kvm/system.ts";
 import type { OwnedBar } from "../shared/bar-places.ts";
 import { regionEnd } from "../shared/memory-map.ts";
+import { hugepageBytesOf } from "../spec/machine-parts.ts";
 import type { MemorySpec } from "../spec/spec.ts";
 import { checkBarPlaces } from "./bar-checks.ts";
 import { type CpuAddresses, cpuAddresses, layoutMemory } from "./memory-layout.ts";
@@ -17,7 +18,7 @@ import { askIovaRanges, passthroughState } from "./passthrough-checks.ts";
 
 /** A machine's demands on its host. */
 export interface HostDemands {
-  readonly memory: Pick<MemorySpec, "sizeBytes" | "hugepages">;
+  readonly memory: Pick<MemorySpec, "sizeBytes" | "hugepages" | "hugepageSize">;
   /** sysfs directories of the functions to pass through. */
   readonly devices: readonly string[];
   /** What sysfs has told of them so far. */
@@ -76,11 +77,12 @@ function capabilityCheck(system: KvmSystem, { name, reason }: Capability, lackin
 
 function memoryChecks({ memory, devices }: HostDemands): readonly HostCheck[] {
   const { sizeBytes, hugepages } = memory;
+  const pageBytes = hugepageBytesOf(memory) ?? 2 * MIB;
   const size = `${sizeBytes / MIB} MiB`;
   const available = availableMemory();
   const isEnough = hugepages || available >= sizeBytes;
-  const pool = hugePages(2 * MIB);
-  const needed = sizeBytes / (2 * MIB);
+  const pool = hugePages(pageBytes);
+  const needed = sizeBytes / pageBytes;
   const pages = `${pool.freeCount} of ${pool.totalCount} are free`;
   const areFree = !hugepages || pool.freeCount >= needed;
   return [
@@ -99,7 +101,7 @@ function memoryChecks({ memory, devices }: HostDemands): readonly HostCheck[] {
       topic: "huge pages",
       ...(areFree
         ? { state: "good", found: hugepages ? `${pages}, ${needed} are needed` : `not asked for; ${pages}` }
-        : failed("TSVMM_NO_HUGE_PAGES", `${pages}, ${needed} are needed`, hugePageAdvice(sizeBytes))),
+        : failed("TSVMM_NO_HUGE_PAGES", `${pages}, ${needed} are needed`, hugePageAdvice(sizeBytes, pageBytes))),
       why: "with them the guest's page walks are shorter and DMA mapping is quicker",
       action: `make ${size} of guest RAM`,
     },
@@ -120,7 +122,7 @@ function placementCheck({ memory }: HostDemands, functions: readonly HostFunctio
     }
     const quiet: Report = () => undefined;
     const ranges = askIovaRanges(functions, quiet);
-    const layout = layoutMemory(memory.sizeBytes, cpu, ranges);
+    const layout = layoutMemory(memory.sizeBytes, cpu, ranges, hugepageBytesOf(memory));
     const bars = checkBarPlaces(functions, layout, false);
     const last = layout.ram.at(-1);
     const pieces = layout.pciWindows64.map(

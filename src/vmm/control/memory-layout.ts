@@ -2,7 +2,7 @@ import { HostError, SpecError } from "../../base/errors.ts";
 import type { RamRegion } from "../../base/guest-memory.ts";
 import type { MemoryMapEntry } from "../../base/load-plan.ts";
 import type { IovaRange } from "../../base/mappings.ts";
-import { alignDown, alignUp, GIB, gpa, hex, MIB } from "../../base/units.ts";
+import { alignDown, alignUp, GIB, gpa, hex, MIB, PAGE_SIZE } from "../../base/units.ts";
 import { type CpuidEntry, isAmdCpu, physicalAddressBits } from "../../kvm/cpuid.ts";
 import {
   ACPI_TABLES,
@@ -53,14 +53,20 @@ export function cpuAddresses(supported: readonly CpuidEntry[]): CpuAddresses {
  *
  * @param ramBytes A multiple of the page size, at least 2 MiB.
  * @param iovaRanges What the IOMMU translates, in order; `undefined` without passed-through devices.
+ * @param pageBytes What RAM is made of: regions are multiples of it.
  * @throws SpecError when the RAM does not fit, HostError when the IOMMU leaves no room where a kernel must be.
  */
-export function layoutMemory(ramBytes: number, cpu: CpuAddresses, iovaRanges?: readonly IovaRange[]): MemoryLayout {
+export function layoutMemory(
+  ramBytes: number,
+  cpu: CpuAddresses,
+  iovaRanges?: readonly IovaRange[],
+  pageBytes: number = PAGE_SIZE,
+): MemoryLayout {
   const all = [{ start: 0, end: 2 ** cpu.bits }];
   const addressable = cpu.isAmd ? without(all, HYPERTRANSPORT) : all;
   const translated = iovaRanges?.map(({ start, end }) => ({ start, end: end + 1 }));
   const reachable = translated === undefined ? addressable : intersect(addressable, translated);
-  const pieces = ramPieces(ramBytes, cpu.bits, reachable, translated);
+  const pieces = ramPieces(ramBytes, cpu.bits, reachable, translated, Math.max(pageBytes, RAM_GRAIN));
   const ram: RamRegion[] = [];
   let fileOffset = 0;
   for (const piece of pieces) {
@@ -82,12 +88,13 @@ function ramPieces(
   physicalBits: number,
   reachable: readonly AddressRange[],
   translated: readonly AddressRange[] | undefined,
+  grain: number,
 ): readonly AddressRange[] {
   const room = intersect(reachable, [
     { start: 0, end: LOW_RAM_LIMIT },
     { start: HIGH_RAM_BASE, end: Number.POSITIVE_INFINITY },
   ])
-    .map(({ start, end }) => ({ start: alignUp(start, RAM_GRAIN), end: alignDown(end, RAM_GRAIN) }))
+    .map(({ start, end }) => ({ start: alignUp(start, grain), end: alignDown(end, grain) }))
     .filter((range) => range.start < range.end);
   const ranges = (translated ?? []).map(({ start, end }) => `${hex(start)}-${hex(end - 1)}`).join(", ");
   if (room[0]?.start !== 0) {

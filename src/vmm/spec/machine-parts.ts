@@ -1,5 +1,5 @@
 import { SpecError } from "../../base/errors.ts";
-import { MIB } from "../../base/units.ts";
+import { GIB, MIB } from "../../base/units.ts";
 import { checkCpus } from "./cpus.ts";
 import type { SpecOf } from "./fields/field.ts";
 import type { ObjectPart } from "./kinds/kind.ts";
@@ -98,6 +98,14 @@ const MEMORY_FIELDS = {
     value: "on|off",
     help: "take huge pages, which the host must have reserved",
   },
+  /** 2 MiB when absent. */
+  hugepageSize: {
+    type: "choice",
+    choices: ["2M", "1G"],
+    key: "hugepage_size",
+    value: "2M|1G",
+    help: "size of those pages; default: 2M",
+  },
   /** Touches every page before start. */
   prefault: {
     type: "boolean",
@@ -119,7 +127,14 @@ const MEMORY_FIELDS = {
 /** Guest RAM. */
 export interface MemorySpec extends SpecOf<typeof MEMORY_FIELDS> {}
 
-const HUGE_PAGE: number = 2 * MIB;
+/** Bytes of the huge pages that RAM is made of; `undefined` for ordinary pages. */
+export function hugepageBytesOf({
+  hugepages,
+  hugepageSize,
+}: Pick<MemorySpec, "hugepages" | "hugepageSize">): number | undefined {
+  if (!hugepages) return undefined;
+  return hugepageSize === "1G" ? GIB : 2 * MIB;
+}
 
 export const MEMORY: ObjectPart<"memory", typeof MEMORY_FIELDS> = {
   part: "memory",
@@ -128,8 +143,14 @@ export const MEMORY: ObjectPart<"memory", typeof MEMORY_FIELDS> = {
   group: "Machine",
   help: "guest RAM; default: 512M",
   fields: MEMORY_FIELDS,
-  check(where, { sizeBytes, hugepages }) {
-    if (!hugepages || sizeBytes % HUGE_PAGE === 0) return;
-    throw new SpecError(`${where}.sizeBytes`, `${sizeBytes} bytes are not a multiple of the huge page size, 2M`);
+  check(where, memory) {
+    const { sizeBytes, hugepageSize } = memory;
+    const pageBytes = hugepageBytesOf(memory);
+    if (pageBytes === undefined && hugepageSize !== undefined) {
+      throw new SpecError(`${where}.hugepageSize`, `huge pages of ${hugepageSize} are not asked for: hugepages=on`);
+    }
+    if (pageBytes === undefined || sizeBytes % pageBytes === 0) return;
+    const size = hugepageSize ?? "2M";
+    throw new SpecError(`${where}.sizeBytes`, `${sizeBytes} bytes are not a multiple of the huge page size, ${size}`);
   },
 };

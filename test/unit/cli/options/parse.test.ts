@@ -88,6 +88,7 @@ t.test("parseRun() reads the command of the passthrough how-to, with and without
 t.test("parseRun() reads every key of --memory", async (t) => {
   const { memory } = parse("--memory", "size=1G,hugepages=on,prefault=on,shared=off").spec;
   t.same(memory, { sizeBytes: 1024 * MIB, hugepages: true, prefault: true, shared: false });
+  t.equal(parse("--memory", "size=2G,hugepages=on,hugepage_size=1G").spec.memory.hugepageSize, "1G");
 });
 
 t.test("parseRun() reads every key of --disk, several after one flag and repeated flags", async (t) => {
@@ -266,6 +267,9 @@ t.test("parseRun() says in one line what is wrong with a value, under the option
     ["--memory", "100T", /^--memory: .* are too many/],
     ["--memory", "67108865", /^--memory: 67108865 bytes are not a multiple of the page size, 4K$/],
     ["--memory", "size=33M,hugepages=on", /^--memory: .* huge page size, 2M$/],
+    ["--memory", "1536M,hugepages=on,hugepage_size=1G", /^--memory: 1610612736 .* huge page size, 1G$/],
+    ["--memory", "1G,hugepage_size=1G", /^--memory: huge pages of 1G are not asked for/],
+    ["--memory", "1G,hugepages=on,hugepage_size=4M", /^--memory hugepage_size: '4M' is none of 2M, 1G/],
     ["--memory", "512M,hugepages=maybe", /^--memory hugepages: 'maybe' is neither on nor off$/],
     ["--disk", "/no/such", /^--disk: there is no file \/no\/such$/],
     ["--disk", "~/directory", /^--disk: .* is a directory/],

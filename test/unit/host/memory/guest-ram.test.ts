@@ -211,9 +211,24 @@ t.test(
   "GuestRam.create() says how many huge pages are missing",
   { skip: pool.freeCount > 0 ? "this host has free huge pages" : false },
   async (t) => {
-    t.throws(() => GuestRam.create({ regions: [region(0, 64 * MIB, 0)], hugepages: true }), {
+    t.throws(() => GuestRam.create({ regions: [region(0, 64 * MIB, 0)], hugepageBytes: 2 * MIB }), {
       name: "SyscallError",
       message: /32 huge pages of 2 MiB are needed and 0 of \d+ are free: echo \d+ > .*nr_hugepages|no 2 MiB huge pages/,
+    });
+  },
+);
+
+t.test(
+  "GuestRam.create() takes pages of 1 GiB where they are asked for, and says how many are missing",
+  { skip: hugePages(1024 * MIB).freeCount > 0 ? "this host has free huge pages of 1 GiB" : false },
+  async (t) => {
+    const gib = 1024 * MIB;
+    t.throws(() => GuestRam.create({ regions: [region(0, 2 * gib, 0)], hugepageBytes: gib }), {
+      name: "SyscallError",
+      message: /2 huge pages of 1 GiB are needed and 0 of \d+ are free: .*1048576kB.*hugepagesz=1G|no 1 GiB huge pages/,
+    });
+    t.throws(() => GuestRam.create({ regions: [region(0, 512 * MIB, 0)], hugepageBytes: gib }), {
+      message: /is not a multiple of 0x40000000/,
     });
   },
 );
@@ -222,7 +237,7 @@ t.test(
   "GuestRam.create() uses huge pages",
   { skip: pool.freeCount < 2 ? "no free huge pages: echo 16 > /proc/sys/vm/nr_hugepages" : false },
   async (t) => {
-    const memory = ram(t, { regions: [region(0, 4 * MIB, 0)], hugepages: true, prefault: true });
+    const memory = ram(t, { regions: [region(0, 4 * MIB, 0)], hugepageBytes: 2 * MIB, prefault: true });
     t.equal(hugePages(2 * MIB).freeCount, pool.freeCount - 2);
     t.equal(resize(memory.fd, 2 * MIB), EPERM, "their file's size is sealed, too");
     t.ok(memory.writeU32(gpa(4 * MIB - 4), 7));

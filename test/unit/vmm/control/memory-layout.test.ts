@@ -96,6 +96,23 @@ t.test("layoutMemory() cuts RAM at multiples of 2 MiB around a small reserved re
   );
 });
 
+t.test("layoutMemory() cuts RAM of huge pages at multiples of one", async (t) => {
+  const reserved = [
+    { start: 0, end: 0x7b7f_ffff },
+    { start: 0x8000_0000, end: 0xfedf_ffff },
+    { start: 0xfef0_0000, end: 0x7f_ffff_ffff },
+  ];
+  const { ram } = layoutMemory(4 * GIB, intel(46), reserved, GIB);
+  t.same(
+    ram.map((region) => [region.gpa, endOf(region), region.fileOffset]),
+    [
+      [0, GIB, 0],
+      [2 * GIB, 3 * GIB, GIB],
+      [4 * GIB, 6 * GIB, 2 * GIB],
+    ],
+  );
+});
+
 const TERABYTE = 1024 * GIB;
 
 t.test("layoutMemory() skips AMD's HyperTransport addresses with RAM and windows", async (t) => {

@@ -19,7 +19,7 @@ function isPresent(address: number): boolean {
 }
 
 t.test("attachTestDevice()'s flush port takes a page out of the page table, and its content stays", async (t) => {
-  const memory = GuestRam.create({ regions: [{ gpa: gpa(0), sizeBytes: 0x40_0000, fileOffset: 0 }], hugepages: false });
+  const memory = GuestRam.create({ regions: [{ gpa: gpa(0), sizeBytes: 0x40_0000, fileOffset: 0 }] });
   t.teardown(() => memory.close());
   const [ports, mmio] = [new Bus("port"), new Bus("MMIO")];
   const lines = new Map<number, FakeLine>();
