@@ -21,8 +21,10 @@ export class Disks implements Disposable {
    */
   constructor(disks: readonly DiskSpec[], storage: StoragePorts, watcher: FdWatcher, report: Report) {
     try {
-      for (const { id, path, isReadOnly, isDirect } of disks) {
-        this.#files.set(id, new DiskFile({ path, isReadOnly, isDirect, storage: storage[id], watcher, report }));
+      for (const { id, path, isReadOnly, isDirect, logicalBlockBytes } of disks) {
+        const blocks = logicalBlockBytes === undefined ? {} : { logicalBlockBytes };
+        const image = { path, isReadOnly, isDirect, ...blocks, storage: storage[id] };
+        this.#files.set(id, new DiskFile({ ...image, watcher, report }));
       }
     } catch (error) {
       this.close();

@@ -21,6 +21,15 @@ const FIELDS = {
     value: "on|off",
     help: "past the host's page cache (O_DIRECT)",
   },
+  /** 512 or 4096; the image's own when absent: 512 in a file, a block device's there. */
+  logicalBlockBytes: {
+    type: "integer",
+    least: 512,
+    most: 4096,
+    key: "logical_block_size",
+    value: "512|4096",
+    help: "block size the guest is told; default: 512, or a block device's own",
+  },
   /** At most 20 bytes, what the guest reads as the disk's serial number. VIRTIO 1.2 §5.2.6 */
   serial: {
     type: "text",
@@ -49,7 +58,10 @@ export const DISK: ListKind<"disks", typeof FIELDS> = {
   cloudHypervisor: "disks",
   isPassedThrough: false,
   fields: FIELDS,
-  check(where, { path, isReadOnly }, before) {
+  check(where, { path, isReadOnly, logicalBlockBytes = 512 }, before) {
+    if (logicalBlockBytes !== 512 && logicalBlockBytes !== 4096) {
+      throw new SpecError(`${where}.logicalBlockBytes`, `blocks have 512 or 4096 bytes, not ${logicalBlockBytes}`);
+    }
     const real = realpathSync(path);
     const twin = before.find((disk) => realpathSync(disk.path) === real);
     if (twin === undefined || (twin.isReadOnly && isReadOnly)) return;

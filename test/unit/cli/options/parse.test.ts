@@ -256,6 +256,13 @@ t.test("parseRun() asks for a kernel, and says what is wrong with the one given"
   t.match(refused("--initramfs", "~/directory"), /^--initramfs: .* is a directory/);
 });
 
+t.test("parseRun() reads a disk's block size where one is given", async (t) => {
+  const size = (value: string): number | undefined => parse("--disk", value).spec.disks[0]?.logicalBlockBytes;
+  t.equal(size("~/a.raw"), undefined);
+  t.equal(size("~/a.raw,logical_block_size=512"), 512);
+  t.equal(size("~/a.raw,direct=on,logical_block_size=4096"), 4096);
+});
+
 t.test("parseRun() says in one line what is wrong with a value, under the option's name", async (t) => {
   const cases: readonly (readonly [string, string, RegExp])[] = [
     ["--cpus", "0", /^--cpus: 0 is not a whole number from 1 to 254$/],
@@ -278,6 +285,8 @@ t.test("parseRun() says in one line what is wrong with a value, under the option
     ["--disk", "readonly=on", /^--disk: 'readonly=on' has no path=$/],
     ["--disk", "~/a.raw,readonly=1", /^--disk readonly: '1' is neither on nor off$/],
     ["--disk", "~/a.raw,serial=123456789012345678901", /^--disk: .* is not 1 to 20 printable ASCII characters$/],
+    ["--disk", "~/a.raw,logical_block_size=1024", /^--disk: blocks have 512 or 4096 bytes, not 1024$/],
+    ["--disk", "~/a.raw,logical_block_size=256", /^--disk: 256 is not a whole number from 512 to 4096$/],
     ["--disk", "~/a.raw,id=_x", /^--disk: '_x' begins with an underscore, which is reserved$/],
     ["--disk", "~/a.raw,id=a/b", /^--disk: 'a\/b' may have letters/],
     ["--disk", "~/a.raw,image_type=qcow2", /^--disk: image_type qcow2 is not supported: .*qemu-img/],
