@@ -46,6 +46,18 @@ export const FOREIGN_KEYS: Readonly<Record<string, ForeignKeys>> = {
       refused("kvm_hyperv", "guests see KVM's own interfaces: omit it"),
     ],
   },
+  "--platform": {
+    keys: [
+      refused("num_pci_segments", "guests have segment 0 only: omit it"),
+      ...["iommu_segments", "iommu_address_width"].map((name) =>
+        refused(name, "guests have no IOMMU of their own here: omit it"),
+      ),
+      ...["iommufd", "iommufd_fd"].map((name) => refused(name, "devices are taken by their groups: omit it")),
+      ...["serial_number", "uuid", "oem_strings"].map((name) =>
+        refused(name, "guests have no identity of their own: omit it"),
+      ),
+    ],
+  },
   "--disk": {
     keys: [
       { name: "image_type", value: "raw", help: "accepted for compatibility" },

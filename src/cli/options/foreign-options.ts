@@ -12,7 +12,6 @@ export const FOREIGN_OPTIONS: ReadonlyMap<string, string> = new Map([
   ["--balloon", "memory cannot be taken back from a guest; omit it"],
   ["--watchdog", "there is no watchdog; panic=1 in --cmdline restarts a guest whose kernel has failed"],
   ["--numa", "guests have one memory node; omit it"],
-  ["--platform", "guests have one PCI segment and no identity of their own; omit it"],
   ["--vdpa", "only VFIO and vfio-user devices can be passed through: --device, --user-device"],
   ["--tpm", "there is no TPM; omit it"],
   ["--api-socket", 'a running machine is driven from TypeScript: import { Machine } from "tsvmm"'],

@@ -1,5 +1,5 @@
 import { allKinds } from "../../vmm/spec/kinds/list.ts";
-import { CPUS, MEMORY } from "../../vmm/spec/machine-parts.ts";
+import { CPUS, MEMORY, PLATFORM } from "../../vmm/spec/machine-parts.ts";
 import type { OptionRow } from "./option-table.ts";
 import { optionRow } from "./part-options.ts";
 
@@ -96,6 +96,7 @@ export const runOptions = (): readonly OptionRow[] => [
   ...BOOT_OPTIONS,
   optionRow(CPUS),
   optionRow(MEMORY),
+  optionRow(PLATFORM),
   ...MACHINE_OPTIONS,
   ...allKinds().map(optionRow),
   ...TEST_OPTIONS,

@@ -32,7 +32,8 @@ export function resolveMachine(spec: MachineSpec, facts: FunctionFacts, view: Ho
   }
   const devices = spec.devices.map((device): ResolvedDevice => {
     const host = facts.at(device.path);
-    if (host !== undefined) return { ...device, host };
+    const p2p = device.p2p ?? (spec.platform.vfioP2pDma ? undefined : false);
+    if (host !== undefined) return { ...device, host, ...(p2p === undefined ? {} : { p2p }) };
     throw new HostError(
       "TSVMM_NOT_PCI_FUNCTION",
       `Cannot pass ${device.path} through: it is not a PCI function's directory`,

@@ -154,3 +154,23 @@ export const MEMORY: ObjectPart<"memory", typeof MEMORY_FIELDS> = {
     throw new SpecError(`${where}.sizeBytes`, `${sizeBytes} bytes are not a multiple of the huge page size, ${size}`);
   },
 };
+
+const PLATFORM_FIELDS = {
+  /** `false`: no device's memory is mapped for the others, unless the device says so itself. */
+  vfioP2pDma: {
+    type: "boolean",
+    default: true,
+    key: "vfio_p2p_dma",
+    value: "on|off",
+    help: "whether passed-through devices reach each other's memory by DMA",
+  },
+} as const;
+
+export const PLATFORM: ObjectPart<"platform", typeof PLATFORM_FIELDS> = {
+  part: "platform",
+  shape: "object",
+  option: "--platform",
+  group: "Machine",
+  help: "what concerns all devices",
+  fields: PLATFORM_FIELDS,
+};

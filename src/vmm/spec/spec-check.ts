@@ -3,12 +3,12 @@ import { asList, asObject, completeFields, completeValue, type Given, refuseOthe
 import type { Fields, SpecOf } from "./fields/field.ts";
 import type { PartDescription } from "./kinds/kind.ts";
 import { allKinds } from "./kinds/list.ts";
-import { CPUS, MACHINE_FIELDS, MEMORY } from "./machine-parts.ts";
+import { CPUS, MACHINE_FIELDS, MEMORY, PLATFORM } from "./machine-parts.ts";
 import { checkOutputs, inputsOf, type NamedFile, outputsOf } from "./outputs.ts";
 import type { CharSpec, MachineInput, MachineSpec, MemorySpec } from "./spec.ts";
 
 /** The parts of a specification: the machine's own, then those of the device kinds. */
-export const allParts = (): readonly PartDescription[] => [CPUS, MEMORY, ...allKinds()];
+export const allParts = (): readonly PartDescription[] => [CPUS, MEMORY, PLATFORM, ...allKinds()];
 
 /**
  * Fills in what a description leaves out, and checks everything that can be checked without opening anything.

@@ -1,7 +1,7 @@
 import type { InputOf, SpecOf } from "./fields/field.ts";
 import type { PartInputOf, PartOf } from "./kinds/kind.ts";
 import type { KindInputs, KindParts } from "./kinds/list.ts";
-import type { CPUS, MACHINE_FIELDS, MEMORY } from "./machine-parts.ts";
+import type { CPUS, MACHINE_FIELDS, MEMORY, PLATFORM } from "./machine-parts.ts";
 
 export type { CharSpec } from "./kinds/character.ts";
 export type { DiskInput, DiskSpec } from "./kinds/disk.ts";
@@ -16,6 +16,7 @@ export type { MemorySpec } from "./machine-parts.ts";
 export interface MachineSpec extends SpecOf<typeof MACHINE_FIELDS>, KindParts {
   readonly cpus: PartOf<typeof CPUS>;
   readonly memory: PartOf<typeof MEMORY>;
+  readonly platform: PartOf<typeof PLATFORM>;
 }
 
 /**
@@ -25,4 +26,5 @@ export interface MachineSpec extends SpecOf<typeof MACHINE_FIELDS>, KindParts {
 export interface MachineInput extends InputOf<typeof MACHINE_FIELDS>, KindInputs {
   readonly cpus?: PartInputOf<typeof CPUS>;
   readonly memory?: PartInputOf<typeof MEMORY>;
+  readonly platform?: PartInputOf<typeof PLATFORM>;
 }

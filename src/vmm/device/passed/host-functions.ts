@@ -152,9 +152,13 @@ export class HostFunctions implements Disposable {
   }
 }
 
-/** Whether a machine has functions of another slot of the host; virtual functions are slots of their own. */
-function hasPeers({ host }: ResolvedDevice, devices: readonly ResolvedDevice[]): boolean {
-  return devices.some((other) => slotOf(other.host) !== slotOf(host));
+/**
+ * Whether other devices should reach this one's memory: functions of another slot of the host, where the user has not
+ * chosen. Virtual functions are slots of their own.
+ */
+function hasPeers(device: ResolvedDevice, devices: readonly ResolvedDevice[]): boolean {
+  if (device.p2p !== undefined) return device.p2p && devices.length > 1;
+  return devices.some((other) => slotOf(other.host) !== slotOf(device.host));
 }
 
 const slotOf = ({ bdf, physicalFunction }: ResolvedDevice["host"]): string =>

@@ -46,6 +46,13 @@ const FIELDS = {
     value: "on|off|file=PATH",
     help: "expansion ROM the guest sees: the device's, none, a file's content",
   },
+  /** Between functions of different slots of the host when absent. */
+  p2p: {
+    type: "boolean",
+    key: "p2p",
+    value: "on|off",
+    help: "whether the other devices reach its memory by DMA; default: those of other slots",
+  },
   /** Guest slot on bus 0; the first free one when absent. */
   pciSlot: {
     type: "integer",

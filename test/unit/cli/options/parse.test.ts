@@ -39,6 +39,7 @@ t.test("parseRun() fills in the defaults", async (t) => {
     cmdline: "",
     cpus: { count: 1 },
     memory: { sizeBytes: 512 * MIB, hugepages: false, shared: true, prefault: false },
+    platform: { vfioP2pDma: true },
     disks: [],
     devices: [],
     userDevices: [],
@@ -256,6 +257,16 @@ t.test("parseRun() asks for a kernel, and says what is wrong with the one given"
   t.match(refused("--initramfs", "~/directory"), /^--initramfs: .* is a directory/);
 });
 
+t.test("parseRun() reads which devices reach each other's memory", async (t) => {
+  const p2p = (...words: string[]): unknown => {
+    const { platform, devices } = parse("--device", ...words).spec;
+    return [platform.vfioP2pDma, devices.map((device) => device.p2p)];
+  };
+  t.same(p2p("~/0000:01:00.0", "~/0000:01:00.1,p2p=on"), [true, [undefined, true]]);
+  t.same(p2p("~/0000:01:00.0,p2p=off", "--platform", "vfio_p2p_dma=off"), [false, [false]]);
+  t.match(refused("--platform", "num_pci_segments=2"), /^--platform num_pci_segments: guests have segment 0 only/);
+});
+
 t.test("parseRun() reads a disk's block size where one is given", async (t) => {
   const size = (value: string): number | undefined => parse("--disk", value).spec.disks[0]?.logicalBlockBytes;
   t.equal(size("~/a.raw"), undefined);
@@ -372,6 +383,7 @@ t.test("parseRun() takes every option of the table", async (t) => {
     "--initramfs": "~/initramfs",
     "--cmdline": "quiet",
     "--cpus": "2",
+    "--platform": "vfio_p2p_dma=off",
     "--memory": "64M",
     "--disk": "~/a.raw",
     "--device": "~/0000:01:00.0",

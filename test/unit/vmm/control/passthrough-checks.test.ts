@@ -129,3 +129,23 @@ t.test("resolveMachine() names a function that cannot be passed through", async 
     /Cannot pass .*0000:0f:00.0 through: there is no/,
   );
 });
+
+t.test(
+  "resolveMachine() keeps every device's memory to itself with vfio_p2p_dma=off, unless it says p2p=on",
+  async (t) => {
+    const host = fakeSysfs(t.testdir(), FUNCTIONS);
+    writeFileSync(join(host.dev, "vfio/vfio"), "");
+    for (const { group } of FUNCTIONS) writeFileSync(join(host.dev, `vfio/${group}`), "");
+    mkdirSync(join(host.sys, "module/vfio_iommu_type1"), { recursive: true });
+    mkdirSync(join(host.sys, "class/iommu/dmar0"), { recursive: true });
+    const machine = machineOf(FUNCTIONS.map(({ bdf }) => host.path(bdf)));
+    const devices = machine.devices.map((device, index) => (index === 1 ? { ...device, p2p: true } : device));
+    const p2p = (vfioP2pDma: boolean): readonly (boolean | undefined)[] =>
+      resolveMachine({ ...machine, devices, platform: { vfioP2pDma } }, new FunctionFacts(), {
+        root: host,
+        memoryLock: { limitBytes: 0, isUnlimited: true },
+      }).devices.map((device) => device.p2p);
+    t.same(p2p(true), [undefined, true, undefined]);
+    t.same(p2p(false), [false, true, false]);
+  },
+);

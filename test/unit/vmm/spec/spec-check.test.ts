@@ -20,6 +20,7 @@ t.test("completeSpec() fills in what a caller of the typed API leaves out", asyn
     cmdline: "",
     cpus: { count: 1 },
     memory: { sizeBytes: 536_870_912, hugepages: false, shared: true, prefault: false },
+    platform: { vfioP2pDma: true },
     disks: [],
     devices: [],
     userDevices: [],

@@ -42,6 +42,7 @@ function setUp(
   bdfs: readonly string[],
   kernelDevices?: readonly KernelDevice[],
   memory: DmaMemory = NO_MEMORY,
+  choice: Pick<ResolvedDevice, "p2p"> = {},
 ): Opening {
   const sysfs = fakeSysfs(t.testdir(), FUNCTIONS);
   const facts = new FunctionFacts();
@@ -54,7 +55,9 @@ function setUp(
   const devices = bdfs.flatMap((bdf): readonly ResolvedDevice[] => {
     const path = sysfs.path(bdf);
     const found = facts.at(path);
-    return found === undefined ? [] : [{ id: `id-${bdf}`, path, bars: "map", excludedMmapBars: [], host: found }];
+    return found === undefined
+      ? []
+      : [{ id: `id-${bdf}`, path, bars: "map", excludedMmapBars: [], host: found, ...choice }];
   });
   const files = { addFile: () => kernel.log.push("kvm add"), removeFile: () => kernel.log.push("kvm remove") };
   return {
@@ -99,15 +102,18 @@ t.test("HostFunctions lets devices of different slots reach each other's BARs by
     regions: [{ size: 0x1000, flags: 7 }, ...new Array(6).fill({ size: 0, flags: 0 }), { size: 256, flags: 3 }],
     file,
   });
-  for (const [bdfs, count] of [
+  for (const [bdfs, count, choice] of [
     [["0000:01:00.0"], 0],
     [["0000:01:00.0", "0000:01:00.1"], 0], // a graphics card and its sound
     [["0000:01:00.0", "0000:02:00.0"], 1],
     [["0000:01:00.0", "0000:01:00.1", "0000:02:00.0"], 1],
     [["0000:01:00.0", "0000:01:00.4"], 1], // a virtual function: its slot is arithmetic
-  ] as const) {
+    [["0000:01:00.0", "0000:02:00.0"], 0, { p2p: false }],
+    [["0000:01:00.0", "0000:01:00.1"], 1, { p2p: true }],
+    [["0000:01:00.0"], 0, { p2p: true }],
+  ] as const satisfies readonly (readonly [readonly string[], number, Pick<ResolvedDevice, "p2p">?])[]) {
     const others = [device("0000:01:00.1", 7), device("0000:02:00.0", 9), device("0000:01:00.4", 11)];
-    const { kernel, host, open } = setUp(t, bdfs, [mappable("0000:01:00.0", 7), ...others]);
+    const { kernel, host, open } = setUp(t, bdfs, [mappable("0000:01:00.0", 7), ...others], undefined, choice);
     const opened = open();
     opened.passed[0]?.function.barPlaced(0, gpa(0xc000_0000));
     t.same(
