@@ -257,23 +257,6 @@ t.test("parseRun() asks for a kernel, and says what is wrong with the one given"
   t.match(refused("--initramfs", "~/directory"), /^--initramfs: .* is a directory/);
 });
 
-t.test("parseRun() reads which devices reach each other's memory", async (t) => {
-  const p2p = (...words: string[]): unknown => {
-    const { platform, devices } = parse("--device", ...words).spec;
-    return [platform.vfioP2pDma, devices.map((device) => device.p2p)];
-  };
-  t.same(p2p("~/0000:01:00.0", "~/0000:01:00.1,p2p=on"), [true, [undefined, true]]);
-  t.same(p2p("~/0000:01:00.0,p2p=off", "--platform", "vfio_p2p_dma=off"), [false, [false]]);
-  t.match(refused("--platform", "num_pci_segments=2"), /^--platform num_pci_segments: guests have segment 0 only/);
-});
-
-t.test("parseRun() reads a disk's block size where one is given", async (t) => {
-  const size = (value: string): number | undefined => parse("--disk", value).spec.disks[0]?.logicalBlockBytes;
-  t.equal(size("~/a.raw"), undefined);
-  t.equal(size("~/a.raw,logical_block_size=512"), 512);
-  t.equal(size("~/a.raw,direct=on,logical_block_size=4096"), 4096);
-});
-
 t.test("parseRun() says in one line what is wrong with a value, under the option's name", async (t) => {
   const cases: readonly (readonly [string, string, RegExp])[] = [
     ["--cpus", "0", /^--cpus: 0 is not a whole number from 1 to 254$/],
