@@ -3,8 +3,8 @@ import { textFile } from "./files.ts";
 import { type HostFunction, isVfioFunction } from "./functions.ts";
 
 /**
- * What the kernel calls the memory of the firmware's screen in /proc/iomem: the platform device's resource
- * (drivers/firmware/sysfb_simplefb.c), and the regions of the drivers that draw there.
+ * Names in /proc/iomem of the memory of the firmware's screen. BOOTFB is the platform device's resource
+ * (drivers/firmware/sysfb_simplefb.c). The others are regions of the drivers that draw there.
  */
 const HOLDERS: readonly string[] = [
   "BOOTFB",

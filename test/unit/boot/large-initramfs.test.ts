@@ -11,7 +11,7 @@ const GIB = 2 ** 30;
 const XLOADFLAGS = 0x236;
 const CAN_BE_LOADED_ABOVE_4G = 2;
 
-/** A file of a size, whose bytes nobody reads. */
+/** A file of a size, whose bytes are not read. */
 const large = (sizeBytes: number): ImageFile => ({ name: "big.cpio", sizeBytes, read: () => new Uint8Array(0) });
 
 function plan(kernel: Uint8Array, initramfsBytes: number, memoryGib: number): LoadPlan {

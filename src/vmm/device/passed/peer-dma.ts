@@ -36,8 +36,8 @@ interface PeerRange {
 }
 
 /**
- * Maps BARs into the address space of DMA in pieces. The kernel walks device memory a page of 4 KiB at a time before
- * Linux 6.14, 67 million of them for 256 GiB, and every processor of the guest that touches a device waits meanwhile.
+ * Maps BARs into the address space of DMA in pieces. Before Linux 6.14 the kernel walks device memory a page of 4 KiB
+ * at a time, 67 million of them for 256 GiB. Each processor of the guest that touches a device waits meanwhile.
  *
  * Ranges are worked on in the order of their last change: what is at an address goes before something else comes there.
  * A range that is wanted again before it is gone keeps what is left of it. So peers may reach a BAR some turns longer

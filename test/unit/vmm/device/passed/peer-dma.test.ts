@@ -10,7 +10,7 @@ const BAR = 16 * GIB;
 
 /**
  * An IOMMU that walks memory 4 KiB at a time, as Linux before 6.14 does with device memory (vfio_pin_map_dma,
- * drivers/vfio/vfio_iommu_type1.c): a clock shows what its calls have taken.
+ * drivers/vfio/vfio_iommu_type1.c). A clock shows what its calls have taken.
  */
 class SlowIommu {
   nowMs = 0;
