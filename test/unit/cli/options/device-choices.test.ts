@@ -1,12 +1,18 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import t from "tap";
 import { parseRun, type RunRequest } from "../../../../src/cli/options/parse.ts";
 
-const home = t.testdir({
-  vmlinux: "kernel",
-  "a.raw": "disk a",
-  "0000:01:00.0": { vendor: "0x8086", config: "c" },
-  "0000:01:00.1": { vendor: "0x8086", config: "c" },
-});
+// A folder of its own: files of one batch share t.testdir().
+const home = mkdtempSync(join(tmpdir(), "tsvmm-device-choices-"));
+t.teardown(() => rmSync(home, { recursive: true, force: true }));
+for (const file of ["vmlinux", "a.raw"]) writeFileSync(join(home, file), file);
+for (const bdf of ["0000:01:00.0", "0000:01:00.1"]) {
+  mkdirSync(join(home, bdf));
+  writeFileSync(join(home, bdf, "vendor"), "0x8086");
+  writeFileSync(join(home, bdf, "config"), "c");
+}
 const parse = (...argv: string[]): RunRequest => parseRun(["--kernel", `${home}/vmlinux`, ...argv], home);
 
 t.test("parseRun() reads which devices reach each other's memory", async (t) => {

@@ -1,5 +1,17 @@
 import { execFileSync, spawnSync } from "node:child_process";
-import { closeSync, existsSync, linkSync, mkdirSync, openSync, symlinkSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import t, { type Test } from "tap";
 import { parseRun } from "../../../../src/cli/options/parse.ts";
 import { checkOutputs, type NamedFile } from "../../../../src/vmm/spec/outputs.ts";
@@ -7,16 +19,13 @@ import type { CharSpec, MachineInput } from "../../../../src/vmm/spec/spec.ts";
 import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
-const directory = t.testdir({
-  kernel: "kernel",
-  initramfs: "archive",
-  disk: "disk",
-  rom: "rom",
-  seed: "seed",
-  log: "yesterday's",
-  real: {},
-  "0000:01:00.0": { vendor: "0x8086", config: "c" },
-});
+// A folder of its own: files of one batch share t.testdir().
+const directory = mkdtempSync(join(tmpdir(), "tsvmm-outputs-"));
+t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+for (const name of ["kernel", "initramfs", "disk", "rom", "seed", "log"]) writeFileSync(join(directory, name), name);
+for (const name of ["real", "0000:01:00.0"]) mkdirSync(join(directory, name));
+writeFileSync(join(directory, "0000:01:00.0/vendor"), "0x8086");
+writeFileSync(join(directory, "0000:01:00.0/config"), "c");
 const at = (name: string): string => `${directory}/${name}`;
 symlinkSync("real", at("linked"));
 

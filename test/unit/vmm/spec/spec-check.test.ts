@@ -1,17 +1,25 @@
-import { symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import t from "tap";
 import { resolvePciFunction } from "../../../../src/vmm/spec/fields/spec-paths.ts";
 import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
 import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
 import { deadSocket } from "../../../support/socket-pair.ts";
 
-const directory = t.testdir({
-  vmlinux: "kernel",
-  "a.raw": "disk",
-  devices: {},
-  "0000:01:00.0": { vendor: "0x8086", config: "c" },
-  "0000:01:00.1": { vendor: "0x8086" },
-});
+// A folder of its own: files of one batch share t.testdir().
+const directory = mkdtempSync(join(tmpdir(), "tsvmm-spec-check-"));
+t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+for (const name of ["devices", "0000:01:00.0", "0000:01:00.1"]) mkdirSync(join(directory, name));
+for (const [name, text] of [
+  ["vmlinux", "kernel"],
+  ["a.raw", "disk"],
+  ["0000:01:00.0/vendor", "0x8086"],
+  ["0000:01:00.0/config", "c"],
+  ["0000:01:00.1/vendor", "0x8086"],
+] as const) {
+  writeFileSync(join(directory, name), text);
+}
 const kernel = `${directory}/vmlinux`;
 
 t.test("completeSpec() fills in what a caller of the typed API leaves out", async (t) => {
