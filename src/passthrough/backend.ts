@@ -1,3 +1,4 @@
+import { HostError } from "../base/errors.ts";
 import type { DmaMapper, IovaRange } from "../base/mappings.ts";
 import type { Fd, Hva, Width } from "../base/units.ts";
 
@@ -10,6 +11,17 @@ export const VFIO_PCI_CONFIG_REGION_INDEX = 7;
  */
 export const INTERRUPT_KINDS = ["intx", "msi", "msix", "error", "request"] as const;
 export type InterruptKind = (typeof INTERRUPT_KINDS)[number];
+
+/** The host has fewer vectors than it was asked for, and has armed none. */
+export class FewerVectors extends HostError {
+  readonly granted: number;
+
+  /** @param granted How many it would have given. */
+  constructor(message: string, granted: number) {
+    super("TSVMM_NO_VECTORS", message);
+    this.granted = granted;
+  }
+}
 
 /** What the host offers of one interrupt source. */
 export interface InterruptInfo {
@@ -76,6 +88,8 @@ export interface DeviceBackend {
   /**
    * Connects vectors `start`, `start` + 1, … to eventfds, -1 for none. The first call for a kind switches the device to
    * it, with `start` + `triggers.length` vectors; kinds other than `error` and `request` exclude each other.
+   *
+   * @throws FewerVectors
    */
   setTrigger(kind: InterruptKind, start: number, triggers: readonly Fd[]): void;
   /** Disconnects all vectors and switches the kind off; harmless when it is off. */

@@ -2,12 +2,16 @@ import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { MsiRoute } from "../base/signals.ts";
 import { type Fd, fd, type Gsi } from "../base/units.ts";
+import { PCI_MSI_FLAGS_QSIZE, PCI_MSIX_FLAGS_ENABLE, PCI_MSIX_FLAGS_MASKALL } from "../pci/ids.ts";
 import type { VectorHost } from "../pci/vectors.ts";
-import type { DeviceBackend } from "./backend.ts";
+import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 import { HostVectors } from "./host-vectors.ts";
 import { IntxConnection, type IntxHost } from "./intx.ts";
 
 type Kind = "intx" | "msi" | "msix";
+
+const CONFIG = VFIO_PCI_CONFIG_REGION_INDEX;
+const QSIZE_SHIFT = 4;
 
 /**
  * Which of its three kinds of interrupt a function uses, on the host as in the guest: MSI-X if the guest enabled it,
@@ -38,7 +42,10 @@ export class FunctionInterrupts implements VectorHost {
     this.#backend = backend;
     this.#host = host;
     this.#report = report;
-    this.#vectors = { msi: new HostVectors(backend, "msi"), msix: new HostVectors(backend, "msix") };
+    this.#vectors = {
+      msi: new HostVectors(backend, "msi", report),
+      msix: new HostVectors(backend, "msix", report),
+    };
   }
 
   /** The kind that is on at the host. */
@@ -76,6 +83,25 @@ export class FunctionInterrupts implements VectorHost {
     this.#agree();
   }
 
+  /**
+   * A chip that its driver has reset forgets that MSI or MSI-X is on, and the driver writes the control word again. The
+   * host kernel hands the word of MSI on to the device. It drops that of MSI-X, whose bit reads as the device has it:
+   * where it is lost, all vectors are armed anew.
+   */
+  controlRewritten(kind: "msi" | "msix", offset: number, control: number): void {
+    const vectors = this.#vectors[kind];
+    if (this.#isHeld || !vectors.isOn) return;
+    if (kind === "msi") {
+      const size = Math.floor(Math.log2(vectors.placeCount)) << QSIZE_SHIFT;
+      this.#backend.writeRegion(CONFIG, offset, 2, (control & ~PCI_MSI_FLAGS_QSIZE) | size);
+      return;
+    }
+    this.#backend.writeRegion(CONFIG, offset, 2, control & ~PCI_MSIX_FLAGS_MASKALL);
+    const found = this.#backend.readRegion(CONFIG, offset, 2);
+    if (found === undefined || found === 0xffff || (found & PCI_MSIX_FLAGS_ENABLE) !== 0) return;
+    this.#try(kind, () => this.#arm(kind, "again"));
+  }
+
   /** Everything off at the host; what the guest's registers say is not followed until {@link resume}. */
   hold(): void {
     this.#isHeld = true;
@@ -91,15 +117,20 @@ export class FunctionInterrupts implements VectorHost {
   #agree(): void {
     if (this.#isHeld) return;
     const kind = this.#wantedKind();
-    try {
+    this.#try(kind ?? "intx", () => {
       this.#switchOff(kind);
       if (kind === "intx") this.#openIntx();
       else if (kind !== undefined) this.#arm(kind);
+    });
+  }
+
+  #try(kind: Kind, work: () => void): void {
+    try {
+      work();
     } catch (error) {
       if (!(error instanceof HostError)) throw error;
-      const failed = kind ?? "intx";
-      if (!this.#failed.has(failed)) this.#report("error", error.message);
-      this.#failed.add(failed);
+      if (!this.#failed.has(kind)) this.#report("error", error.message);
+      this.#failed.add(kind);
     }
   }
 
@@ -125,11 +156,12 @@ export class FunctionInterrupts implements VectorHost {
     }
   }
 
-  #arm(kind: "msi" | "msix"): void {
+  #arm(kind: "msi" | "msix", how?: "again"): void {
     const routes = this.#wanted[kind] ?? [];
     const eventFds = routes.map((route): Fd => route?.eventFd ?? fd(-1));
     // A spurious interrupt costs a driver nothing, a lost one can stop it for good.
-    const disarmed = this.#vectors[kind].arm(eventFds);
+    const vectors = this.#vectors[kind];
+    const disarmed = how === "again" ? vectors.armAgain(eventFds) : vectors.arm(eventFds);
     for (const vector of disarmed) routes[vector]?.inject();
     this.#repeatedCount += disarmed.length;
   }

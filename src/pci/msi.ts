@@ -86,10 +86,12 @@ export class MsiCapability {
       config.overlay(pendingOffset, 4, { read, peek: (offset) => read(offset, 1) });
     }
     this.#control = config.get16(this.offset + PCI_MSI_FLAGS);
-    config.onWrite(this.offset + PCI_MSI_FLAGS, sizeBytes - PCI_MSI_FLAGS, () => {
+    config.onWrite(this.offset + PCI_MSI_FLAGS, sizeBytes - PCI_MSI_FLAGS, (at) => {
       const old = this.#control;
       this.#sync();
+      const flagsAt = this.offset + PCI_MSI_FLAGS;
       if (this.#control !== old) options.controlChanged?.(old, this.#control);
+      else if (this.isEnabled && at < flagsAt + 2) options.host?.controlRewritten?.("msi", flagsAt, this.#control);
     });
   }
 
@@ -136,7 +138,7 @@ export class MsiCapability {
     this.#control = config.get16(this.offset + PCI_MSI_FLAGS);
     const isEnabled = (this.#control & PCI_MSI_FLAGS_ENABLE) !== 0;
     if (!isEnabled && !this.isEnabled) return;
-    this.#vectors.sync(isEnabled, 0, this.vectorCount, this.#states());
+    this.#vectors.sync(isEnabled, 0, this.vectorCount, this.#states(), this.enabledCount);
   }
 
   /** What the registers say of each vector. */

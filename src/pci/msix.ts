@@ -96,7 +96,9 @@ export class MsixCapability {
     config.onWrite(this.offset + PCI_MSIX_FLAGS, 2, () => {
       const old = this.#control;
       this.#sync(0, vectorCount);
+      const flagsAt = this.offset + PCI_MSIX_FLAGS;
       if (this.#control !== old) options.controlChanged?.(old, this.#control);
+      else if (this.isEnabled) options.host?.controlRewritten?.("msix", flagsAt, this.#control);
     });
     this.#maskEntries();
   }

@@ -7,9 +7,17 @@ export interface VectorHost {
    * released.
    *
    * @param used The route of each vector that the guest has unmasked since it enabled this kind of interrupt. It stays
-   *   there, masked or not, until disable. Empty places are `undefined`. A copy: it may be kept.
+   *   there, masked or not, until disable. Empty places are `undefined`. A copy: it may be kept. As many places as the
+   *   function may send messages: of MSI those that the guest enabled.
    */
   vectorsChanged(kind: "msi" | "msix", isEnabled: boolean, used: readonly (MsiRoute | undefined)[]): void;
+  /**
+   * Called after a guest write of the control word that changed nothing while the kind is enabled. A driver does that
+   * after it has reset its device, which loses the bit.
+   *
+   * @param offset Of the control word in configuration space.
+   */
+  controlRewritten?(kind: "msi" | "msix", offset: number, control: number): void;
 }
 
 /** What a guest's registers say of one vector. */
@@ -66,6 +74,7 @@ export class VectorSet {
   readonly #messages: (MsiMessage | undefined)[]; // what each route was told last
   readonly #pending: Set<number> = new Set(); // signalled while masked and without a route
   #isEnabled = false;
+  #places: number;
 
   /** @param name Of the function; routes are called `<name> msix 3`. */
   constructor(kind: "msi" | "msix", name: string, count: number, router: MsiRouter, host: VectorHost | undefined) {
@@ -74,6 +83,7 @@ export class VectorSet {
     this.#router = router;
     this.#host = host;
     this.#routes = new Array(count).fill(undefined);
+    this.#places = count;
     this.#messages = new Array(count).fill(undefined);
   }
 
@@ -86,12 +96,20 @@ export class VectorSet {
    * host.
    *
    * @param state What the registers say of a vector; `undefined` for one that cannot deliver at all.
+   * @param places How many messages the guest lets the function send; all of them when absent.
    */
-  sync(isEnabled: boolean, first: number, end: number, state: (vector: number) => VectorState | undefined): void {
+  sync(
+    isEnabled: boolean,
+    first: number,
+    end: number,
+    state: (vector: number) => VectorState | undefined,
+    places: number = this.#routes.length,
+  ): void {
     const retired: MsiRoute[] = [];
     const overdue: MsiRoute[] = [];
-    let isChanged = isEnabled !== this.#isEnabled;
+    let isChanged = isEnabled !== this.#isEnabled || (isEnabled && places !== this.#places);
     this.#isEnabled = isEnabled;
+    this.#places = places;
     this.#router.batch(() => {
       for (let vector = first; vector < end; vector++) {
         const wanted = isEnabled ? state(vector) : undefined;
@@ -108,7 +126,7 @@ export class VectorSet {
     });
     // After the table update: an interrupt sent before it would have no way yet.
     for (const route of overdue) route.signal();
-    if (isChanged) this.#host?.vectorsChanged(this.#kind, isEnabled, [...this.#routes]);
+    if (isChanged) this.#host?.vectorsChanged(this.#kind, isEnabled, this.#routes.slice(0, places));
     if (retired.length > 0)
       this.#router.batch(() =>
         retired.forEach((route) => {

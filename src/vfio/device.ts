@@ -6,6 +6,7 @@ import { check } from "../host/errors.ts";
 import { HostMapping } from "../host/memory/mapping.ts";
 import {
   type DeviceBackend,
+  FewerVectors,
   INTERRUPT_KINDS,
   type InterruptInfo,
   type InterruptKind,
@@ -132,7 +133,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     // Not an error to the kernel, which has undone it all and says how many it could have given.
     if (granted > 0) {
       const action = `arm ${end} ${kind} vectors of ${this.name}`;
-      throw new HostError("TSVMM_NO_VECTORS", `Cannot ${action}: the host has ${granted} left`);
+      throw new FewerVectors(`Cannot ${action}: the host has ${granted} left`, granted);
     }
   }
 

@@ -1,14 +1,16 @@
-import { HostError } from "../../src/base/errors.ts";
+import type { HostError } from "../../src/base/errors.ts";
 import { type Fd, fd, hva, type Width } from "../../src/base/units.ts";
-import type {
-  DeviceBackend,
-  InterruptInfo,
-  InterruptKind,
-  MappedRegion,
-  RegionArea,
-  RegionInfo,
-  ResetMethod,
+import {
+  type DeviceBackend,
+  FewerVectors,
+  type InterruptInfo,
+  type InterruptKind,
+  type MappedRegion,
+  type RegionArea,
+  type RegionInfo,
+  type ResetMethod,
 } from "../../src/passthrough/backend.ts";
+import { FakeVfioConfig } from "./fake-vfio-config.ts";
 
 /** A device as a test describes it: what VFIO would tell of it. */
 export interface FakeDevice {
@@ -30,7 +32,6 @@ export interface FakeRegion {
 }
 
 const CONFIG = 7;
-const COMMAND = 0x04;
 const EXCLUSIVE: readonly InterruptKind[] = ["intx", "msi", "msix"];
 
 /**
@@ -43,7 +44,9 @@ const EXCLUSIVE: readonly InterruptKind[] = ["intx", "msi", "msix"];
 export class FakeDeviceBackend implements DeviceBackend {
   readonly name: string;
   readonly log: string[];
+  /** The device's own configuration space; what the host's driver makes of it is in {@link vfioConfig}. */
   readonly config: DataView;
+  readonly vfioConfig: FakeVfioConfig;
   /** Bytes of each region but the configuration space's, whatever the device pretends. */
   readonly memory: ReadonlyMap<number, DataView>;
   /** Eventfds by kind, as the host has them; absent while the kind is off. */
@@ -74,14 +77,15 @@ export class FakeDeviceBackend implements DeviceBackend {
     this.name = device.name;
     this.log = log;
     this.#device = device;
-    this.config = new DataView(device.image.slice().buffer);
+    this.vfioConfig = new FakeVfioConfig(device.image);
+    this.config = this.vfioConfig.hardware;
     this.memory = new Map(
       device.regions.map(({ index, sizeBytes }) => [
         index,
         new DataView(new ArrayBuffer(Math.min(sizeBytes, 1 << 20))),
       ]),
     );
-    this.#powerOffset = findCapability(this.config, 0x01);
+    this.#powerOffset = this.vfioConfig.find(0x01);
   }
 
   /** Areas of device memory that are mapped now, as "index offset size". */
@@ -90,7 +94,7 @@ export class FakeDeviceBackend implements DeviceBackend {
   }
 
   get isDecodingMemory(): boolean {
-    return (this.config.getUint16(COMMAND, true) & 2) !== 0 && !this.isAsleep;
+    return this.vfioConfig.isDecoding("memory") && !this.isAsleep;
   }
 
   get isAsleep(): boolean {
@@ -127,6 +131,7 @@ export class FakeDeviceBackend implements DeviceBackend {
       }
       return value;
     }
+    if (index === CONFIG) return this.vfioConfig.read(offset, width);
     if (width === 4) return bytes.getUint32(offset, true);
     return width === 2 ? bytes.getUint16(offset, true) : bytes.getUint8(offset);
   }
@@ -139,7 +144,8 @@ export class FakeDeviceBackend implements DeviceBackend {
     const bytes = this.#answering(index, offset, width);
     if (bytes === undefined) return false;
     if (this.isGone) return true; // the kernel does not learn that a write went nowhere
-    if (width === 4) bytes.setUint32(offset, value, true);
+    if (index === CONFIG) this.vfioConfig.write(offset, width, value);
+    else if (width === 4) bytes.setUint32(offset, value, true);
     else if (width === 2) bytes.setUint16(offset, value, true);
     else bytes.setUint8(offset, value);
     return true;
@@ -174,7 +180,7 @@ export class FakeDeviceBackend implements DeviceBackend {
     const end = start + triggers.length;
     if (end > count) throw new Error(`${kind} vector ${end - 1} does not exist`);
     if (end > this.vectorsLeft)
-      throw new HostError(`Cannot arm ${end} ${kind} vectors: the host has ${this.vectorsLeft}`);
+      throw new FewerVectors(`Cannot arm ${end} ${kind} vectors: the host has ${this.vectorsLeft}`, this.vectorsLeft);
     if (EXCLUSIVE.includes(kind)) {
       const other = EXCLUSIVE.find((candidate) => candidate !== kind && this.triggers.has(candidate));
       if (other !== undefined) throw new Error(`${kind} is armed while ${other} is on`);
@@ -186,6 +192,7 @@ export class FakeDeviceBackend implements DeviceBackend {
     while (next.length < end) next.push(fd(-1));
     next.splice(start, triggers.length, ...triggers);
     this.triggers.set(kind, next);
+    if (kind === "msi" || kind === "msix") this.vfioConfig.switchMessages(kind, next.length);
     if (kind === "intx") this.isIntxMasked = false;
     this.log.push(`arm ${kind} ${start}: ${triggers.join(" ")}`);
   }
@@ -193,6 +200,7 @@ export class FakeDeviceBackend implements DeviceBackend {
   disableInterrupts(kind: InterruptKind): void {
     this.#alive("disableInterrupts");
     if (!this.triggers.delete(kind)) return;
+    if (kind === "msi" || kind === "msix") this.vfioConfig.switchMessages(kind, 0);
     if (kind === "intx") this.resample = undefined;
     this.log.push(`disarm ${kind}`);
   }
@@ -283,10 +291,3 @@ function vconfigMask(offset: number): number {
 }
 
 const hexText = (value: number): string => `0x${value.toString(16)}`;
-
-function findCapability(config: DataView, id: number): number | undefined {
-  for (let at = config.getUint8(0x34); at >= 0x40; at = config.getUint8(at + 1)) {
-    if (config.getUint8(at) === id) return at;
-  }
-  return undefined;
-}

@@ -71,6 +71,7 @@ export class ReplayBackend extends FakeDeviceBackend {
   readonly #readOnly: readonly (RegionArea & { readonly index: number })[];
   readonly #forbidden: readonly (RegionArea & { readonly index: number; readonly what: string })[];
   readonly #forbiddenConfig: Set<number> = new Set();
+  readonly #controlWords: Set<number> = new Set();
   readonly #writable: Uint8Array;
   readonly #image: Uint8Array;
   readonly #express: number | undefined;
@@ -202,9 +203,11 @@ export class ReplayBackend extends FakeDeviceBackend {
   }
 
   /**
-   * Base addresses, the ROM's address, identity, pins; MSI and MSI-X; extended capabilities that a guest may not have.
+   * Base addresses, the ROM's address, identity, pins; MSI and MSI-X but their control words; extended
+   * capabilities that a guest may not have.
    */
   #isHostsOwn(at: number): boolean {
+    if (this.#controlWords.has(at)) return false;
     if (at < 0x04 || (at >= 0x08 && at < 0x0c) || (at >= 0x0e && at < 0x40)) return true;
     return this.#forbiddenConfig.has(at);
   }
@@ -223,6 +226,10 @@ export class ReplayBackend extends FakeDeviceBackend {
       writable.fill(0, at, at + 2);
       if (id === 0x05) forbid(at, 10);
       if (id === 0x11) forbid(at, 12);
+      if (id === 0x05 || id === 0x11) {
+        this.#controlWords.add(at + 2).add(at + 3);
+        writable.set([0x71, 0], at + 2);
+      }
       if (id === 0x01) writable.set([0, 0, 0, 0, 0x03, 0x01], at); // power state, PME enable
       if (id === 0x10) {
         writable.fill(0, at, at + 60);

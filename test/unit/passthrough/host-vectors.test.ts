@@ -61,15 +61,46 @@ t.test("HostVectors does without reserve when the host is short of vectors", asy
 });
 
 t.test("HostVectors tells the host of changed neighbours in one call each run", async (t) => {
-  const backend = new FakeDeviceBackend(EDU);
-  const vectors = new HostVectors(backend, "msi");
+  const backend = new FakeDeviceBackend(KIOXIA);
+  const vectors = new HostVectors(backend, "msix");
   vectors.arm(fds(100, 101, 102, 103));
   backend.log.length = 0;
   vectors.arm(fds(100, 111, 112, 103));
-  t.same(backend.log, ["arm msi 1: 111 112"]);
+  t.same(backend.log, ["arm msix 1: 111 112"]);
   backend.log.length = 0;
   vectors.arm(fds(100));
-  t.same(backend.log, ["arm msi 1: -1 -1 -1"], "vectors no longer used are taken out");
+  t.same(backend.log, ["arm msix 1: -1 -1 -1"], "vectors no longer used are taken out");
+});
+
+t.test("HostVectors arms as many MSI messages as the guest enabled, whatever it masks", async (t) => {
+  const backend = new FakeDeviceBackend(EDU);
+  const vectors = new HostVectors(backend, "msi");
+  const multipleMessageEnable = (): number => (backend.config.getUint16(0x42, true) >> 4) & 7;
+  vectors.arm(fds(100, -1, -1, -1));
+  t.same(backend.log, ["arm msi 0: 100 -1 -1 -1"]);
+  t.equal(multipleMessageEnable(), 2, "the device sends four messages");
+  backend.log.length = 0;
+  vectors.arm(fds(100, -1, 102, -1));
+  t.same(backend.log, ["arm msi 2: 102"]);
+  backend.log.length = 0;
+  t.same(vectors.arm(fds(100, 101)), [0], "what was off for a moment");
+  t.same(backend.log, ["disarm msi", "arm msi 0: 100 101"]);
+  t.equal(multipleMessageEnable(), 1);
+});
+
+t.test("HostVectors asks again for as many MSI messages as the host has, and says so once", async (t) => {
+  const backend = new FakeDeviceBackend(EDU);
+  backend.vectorsLeft = 3;
+  const reports: string[] = [];
+  const vectors = new HostVectors(backend, "msi", (level, text) => reports.push(`${level}: ${text}`));
+  vectors.arm(fds(100, 101, 102, 103));
+  t.same(backend.triggers.get("msi"), [100, 101], "a power of two, vector 0 among them");
+  vectors.arm(fds(110, 101, 102, 103));
+  t.same(backend.log, ["arm msi 0: 100 101", "arm msi 0: 110"], "the host is not asked in vain");
+  t.match(reports, [/^warn: 0000:05:00.0 gets 2 of the 4 MSI messages enabled: the host has no more/]);
+  backend.vectorsLeft = 0;
+  vectors.disarm();
+  t.throws(() => vectors.arm(fds(100)), HostError);
 });
 
 t.test("HostVectors.disarm() is harmless when the kind is off", async (t) => {

@@ -108,6 +108,52 @@ t.test("PassthroughFunction arms as many MSI messages as the guest enables, befo
   t.same(log.slice(-2), ["route 100 release", "route 101 release"]);
 });
 
+t.test("PassthroughFunction arms four MSI messages that a guest enables with three of them masked", async (t) => {
+  const image = EDU.image.slice();
+  image.set([0x84, 0x01], 0x42); // mask bits
+  const bench = new PassthroughBench({ ...EDU, image });
+  bench.write(0x44, 4, 0xfee0_0000);
+  bench.write(0x50, 4, 0x0e);
+  bench.write(0x42, 2, 0x0021);
+  t.same(bench.backend.triggers.get("msi"), [100, -1, -1, -1]);
+  t.equal(bench.backend.config.getUint16(0x42, true) & 0x71, 0x21, "the device has what the guest wrote");
+});
+
+t.test("PassthroughFunction hands MSI Enable, rewritten with the same value, to a device that lost it", async (t) => {
+  const bench = new PassthroughBench(EDU);
+  bench.write(0x42, 2, 0x0021);
+  bench.backend.vfioConfig.resetByBackDoor();
+  t.equal(bench.backend.config.getUint16(0x42, true) & 1, 0);
+  bench.host.takeLog();
+  bench.write(0x42, 2, 0x0021);
+  t.same(bench.host.takeLog(), ["write config 0x42/2 = 0xa5"]);
+  t.equal(bench.backend.config.getUint16(0x42, true) & 0x71, 0x21);
+});
+
+t.test("PassthroughFunction hands rewritten MSI Enable on with the messages that the host granted", async (t) => {
+  const bench = new PassthroughBench(EDU);
+  bench.backend.vectorsLeft = 1;
+  bench.write(0x42, 2, 0x0021);
+  bench.write(0x42, 2, 0x0021);
+  t.equal(bench.backend.config.getUint16(0x42, true) & 0x71, 0x01);
+});
+
+t.test("PassthroughFunction arms MSI-X anew when Enable is rewritten and the device lost it", async (t) => {
+  const bench = new PassthroughBench(KIOXIA);
+  bench.write(0x04, 2, MEMORY);
+  const at = bench.capability(0x11) ?? 0;
+  const table = bench.barAddress(0) + 0x5200;
+  bench.write(at + 2, 2, 0x8000);
+  writeEntry(bench, table, 0);
+  bench.host.takeLog();
+  bench.write(at + 2, 2, 0x8000);
+  t.same(interruptsOf(bench.host.takeLog()), [], "it has it still");
+  bench.backend.vfioConfig.resetByBackDoor();
+  bench.write(at + 2, 2, 0x8000);
+  t.same(interruptsOf(bench.host.takeLog()), ["disarm msix", "arm msix 0: 100", "route 100 signal"]);
+  t.equal(bench.backend.config.getUint16(at + 2, true) & 0x8000, 0x8000);
+});
+
 t.test("PassthroughFunction prefers MSI-X when a guest enables both, and falls back to MSI", async (t) => {
   const bench = new PassthroughBench({
     ...E1000E,
