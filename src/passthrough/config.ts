@@ -8,6 +8,7 @@ import {
   PCI_CFG_SPACE_EXP_SIZE,
   PCI_CFG_SPACE_SIZE,
   PCI_CLASS_REVISION,
+  PCI_COMMAND,
   PCI_DEVICE_ID,
   PCI_EXP_DEVCAP2,
   PCI_EXP_DEVCTL,
@@ -45,6 +46,8 @@ import { type DeviceStateObserver, followDeviceState } from "./device-state.ts";
 /** Registers of the PCI Express capability that exist only with a link, a slot or a root behind the function. */
 const EXPRESS_LINK_AND_ROOT = { start: PCI_EXP_LNKCAP, end: PCI_EXP_DEVCAP2 } as const;
 const EXPRESS_LINK_AND_ROOT_2 = { start: PCI_EXP_DEVCTL2 + 4, end: 60 } as const;
+/** All bits that PCI Local Bus 3.0 §6.2.2 has: the device knows which of them it implements. */
+const COMMAND_WRITABLE = 0x07ff;
 /** Latency tolerance reports and OBFF need the platform's help. PCI Express Base 3.0 §7.8.15 */
 const DEVCAP2_PLATFORM = 0x000c_0800;
 
@@ -120,6 +123,12 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   const advancedFeatures = policy.standard.find((capability) => capability.treatment === "advancedFeatures");
   followDeviceState(config, live, { image: view, power, express, advancedFeatures }, options.state);
 
+  // The bytes follow the guest's writes, for the root; the function passes them on.
+  config.allowWrites(PCI_COMMAND, 2, COMMAND_WRITABLE);
+  config.overlay(PCI_COMMAND, 2, {
+    read: (offset, width) => live.read(offset, width),
+    peek: (offset) => live.peek(offset),
+  });
   // Only the list's existence is ours to say in the status register.
   const hasList = config.get16(PCI_STATUS) & PCI_STATUS_CAP_LIST;
   config.overlay(PCI_STATUS, 2, {

@@ -56,7 +56,6 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
   readonly #writes: number[] = new Array(7).fill(0);
   #errors = 0;
   #requests = 0;
-  #deviceCommand: number | undefined; // what the device was told last
   #isAsleep = false;
   #isRetired = false;
 
@@ -175,10 +174,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     const memoryBar = hasMemory ? this.barRequests.find(({ kind }) => kind !== "io" && kind !== "rom") : undefined;
     const express = this.#built.policy.standard.find(({ treatment }) => treatment === "express")?.offset;
     const signs = examine(this.#backend, { command, express, memoryBar: memoryBar?.index });
-    if (signs.isAnswering && signs.wasReset) {
-      this.#deviceCommand = undefined;
-      this.#forwardCommand();
-    }
+    if (signs.isAnswering && signs.wasReset) this.#forwardCommand();
     return signs;
   }
 
@@ -200,7 +196,6 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     this.#placed.clear();
     this.#built.wake();
     this.#isAsleep = false;
-    this.#deviceCommand = undefined;
     this.#forwardCommand(); // the root restored it: no decode, no DMA
     this.#attempt("reset", () => {
       if (this.#backend.reset() === false) {
@@ -318,12 +313,12 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     return this.#backend.readRegion(index, offset, width) ?? allOnes(width);
   }
 
-  /** Tells the device what the guest's command register says, when that changed. */
+  /**
+   * Tells the device what the guest's command register says, also when that is as before. A device whose driver resets
+   * the chip loses decode and BARs, and the host kernel restores them when it sees the register written again.
+   */
   #forwardCommand(): void {
-    const command = this.config.get16(PCI_COMMAND);
-    if (command === this.#deviceCommand) return;
-    this.#deviceCommand = command;
-    this.#backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, 2, command);
+    this.#backend.writeRegion(VFIO_PCI_CONFIG_REGION_INDEX, PCI_COMMAND, 2, this.config.get16(PCI_COMMAND));
   }
 
   /**
@@ -338,8 +333,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
   #afterWake(): void {
     if (!this.#isAsleep) return;
     this.#isAsleep = false;
-    this.#deviceCommand = undefined; // waking may have cleared it
-    this.#forwardCommand();
+    this.#forwardCommand(); // waking may have cleared it
     for (const [index, address] of this.#placed) this.#mapped.get(index)?.show(address);
   }
 
@@ -355,8 +349,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     this.#built.msi?.reset();
     this.#built.msix?.reset();
     this.config.restore();
-    this.#deviceCommand = undefined; // the host kernel restored what it had
-    this.#forwardCommand();
+    this.#forwardCommand(); // the host kernel restored what it had
     this.#built.restoreDevice();
     this.#interrupts.resume();
   }

@@ -60,7 +60,7 @@ t.test(
   },
 );
 
-t.test("PassthroughFunction answers header reads without asking the device, but the status", async (t) => {
+t.test("PassthroughFunction answers header reads without asking the device, but command and status", async (t) => {
   const bench = new PassthroughBench(NVME);
   const before = bench.function.summary().forwardedConfigAccesses;
   for (const offset of [0x00, 0x08, 0x0c, 0x10, 0x14, 0x2c, 0x34, 0x3c, 0x40, 0x44, 0x48]) bench.read(offset, 4);
@@ -68,7 +68,7 @@ t.test("PassthroughFunction answers header reads without asking the device, but 
   bench.backend.config.setUint16(0x06, 0x0018, true); // interrupt pending, capability list
   t.equal(bench.read(0x06, 2), 0x0018);
   t.equal(bench.read(0x04, 4), 0x0018_0000);
-  t.equal(bench.function.summary().forwardedConfigAccesses, before + 2);
+  t.equal(bench.function.summary().forwardedConfigAccesses, before + 3, "two registers, two accesses");
 });
 
 t.test("PassthroughFunction clears the capability bit of the status when it shows no capability", async (t) => {
@@ -106,4 +106,36 @@ t.test("PassthroughFunction's peek shows live registers as they were read last, 
   t.equal(bench.function.summary().forwardedConfigAccesses, before);
   t.equal(bench.read(power, 2), atStart | 0x8000);
   t.equal(live(), atStart | 0x8000);
+});
+
+t.test("PassthroughFunction reads COMMAND from the device and hands it every write of it", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  bench.write(0x04, 2, 0x0406);
+  bench.backend.vfioConfig.resetByBackDoor();
+  t.equal(bench.read(0x04, 2), 0x0400, "as the device has it; INTx disable is the host's word");
+  bench.host.takeLog();
+  bench.write(0x04, 2, 0x0406);
+  t.same(bench.host.takeLog(), ["write config 0x4/2 = 0x406"], "no slot comes or goes");
+  t.equal(bench.read(0x04, 2), 0x0406);
+  bench.write(0x04, 1, 0x06);
+  t.same(bench.host.takeLog(), ["write config 0x4/2 = 0x406"], "a byte, too");
+});
+
+t.test("PassthroughFunction lets the host restore decode and BARs after a reset by a back door", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  bench.write(0x04, 2, 0x0006);
+  const address = bench.barAddress(0) + 0x3108; // in the page of the pending bits
+  bench.backend.memory.get(0)?.setUint32(0x3108, 0xcafe_f00d, true);
+  t.equal(bench.host.mmio.read(address, 4), 0xcafe_f00d);
+  bench.backend.vfioConfig.resetByBackDoor();
+  t.equal(bench.host.mmio.read(address, 4), 0xffff_ffff, "nobody answers");
+  bench.write(0x04, 4, 0x0006);
+  t.equal(bench.backend.vfioConfig.restores, 1);
+  t.equal(bench.host.mmio.read(address, 4), 0xcafe_f00d);
+});
+
+t.test("PassthroughFunction leaves it to the device which bits of COMMAND it has", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  bench.write(0x04, 2, 0xffff);
+  t.equal(bench.backend.config.getUint16(0x04, true), 0x03ff, "INTx disable is virtual");
 });
