@@ -14,6 +14,8 @@ import {
   EXTENDED_RULES,
   STANDARD_RULES,
   type Treatment,
+  UNKNOWN_BYTES,
+  UNKNOWN_EXTENDED_BYTES,
 } from "./capability-table.ts";
 
 /** A capability that the guest sees, where the device has it. */
@@ -41,13 +43,16 @@ export interface HiddenCapability {
  *
  * | range | guest reads | guest writes |
  * |---|---|---|
- * | header | ours; status live | ours; command, status, cache line and latency forwarded |
+ * | ids of vendor and device, BARs, pin | ours | ours |
+ * | command, status | live | forwarded |
+ * | class, revision, subsystem | live | dropped |
+ * | cache line, latency | ours | ours and forwarded |
  * | shown capabilities | by treatment | by treatment |
  * | hidden capabilities | zeroes, out of the list | dropped |
- * | other bytes from 0x40 to 0xff | live | forwarded |
- * | other bytes from 0x100 | zeroes | dropped |
+ * | other bytes from 0x40 | live | forwarded |
  *
- * Most reads of a starting guest are of the header and the lists: those cost no system call.
+ * Drivers keep device-specific registers in bytes that no capability has, and poll class or subsystem to see a reset of
+ * their chip end.
  */
 export interface ConfigPolicy {
   readonly sizeBytes: 256 | 4096;
@@ -55,7 +60,7 @@ export interface ConfigPolicy {
   readonly standard: readonly KeptCapability[];
   readonly extended: readonly KeptExtendedCapability[];
   readonly hidden: readonly HiddenCapability[];
-  /** Bytes from 0x40 to 0xff that no capability has; drivers keep device-specific registers there. */
+  /** Bytes from 0x40 that no capability has; drivers keep device-specific registers there. */
   readonly deviceSpecific: readonly RegionArea[];
 }
 
@@ -80,8 +85,7 @@ export function decideConfig(image: Uint8Array): ConfigPolicy {
     const id = view.getUint8(offset);
     const rule = STANDARD_RULES.get(id);
     const room = nextStart(offsets, offset, PCI_CFG_SPACE_SIZE) - offset;
-    // Of a capability we know nothing of, all bytes up to the next one are kept from the guest.
-    const known = rule !== undefined && "treatment" in rule ? rule.sizeBytes(viewAt(view, offset)) : room;
+    const known = rule?.sizeBytes(viewAt(view, offset)) ?? UNKNOWN_BYTES;
     const sizeBytes = Math.max(2, Math.min(known, room));
     taken.push({ offset, sizeBytes });
     if (rule !== undefined && "treatment" in rule) {
@@ -89,26 +93,34 @@ export function decideConfig(image: Uint8Array): ConfigPolicy {
     } else hidden.push(hiddenCapability(id, offset, rule));
   }
   const isExpress = standard.some((capability) => capability.id === PCI_CAP_ID_EXP);
-  const extended = isExpress && image.length >= PCI_CFG_SPACE_EXP_SIZE ? extendedCapabilities(view, hidden) : [];
+  const sizeBytes = isExpress && image.length >= PCI_CFG_SPACE_EXP_SIZE ? PCI_CFG_SPACE_EXP_SIZE : PCI_CFG_SPACE_SIZE;
+  const extended = sizeBytes === PCI_CFG_SPACE_EXP_SIZE ? extendedCapabilities(view, hidden, taken) : [];
   return {
-    sizeBytes: isExpress && image.length >= PCI_CFG_SPACE_EXP_SIZE ? PCI_CFG_SPACE_EXP_SIZE : PCI_CFG_SPACE_SIZE,
+    sizeBytes,
     standard,
     extended,
     hidden,
-    deviceSpecific: gaps(taken, PCI_STD_HEADER_SIZEOF, PCI_CFG_SPACE_SIZE),
+    deviceSpecific: gaps(taken, PCI_STD_HEADER_SIZEOF, sizeBytes),
   };
 }
 
-function extendedCapabilities(view: DataView, hidden: HiddenCapability[]): readonly KeptExtendedCapability[] {
+function extendedCapabilities(
+  view: DataView,
+  hidden: HiddenCapability[],
+  taken: RegionArea[],
+): readonly KeptExtendedCapability[] {
   const offsets = extendedList(view);
+  taken.push({ offset: PCI_CFG_SPACE_SIZE, sizeBytes: 4 }); // the list starts there, whatever is in it
   const kept: KeptExtendedCapability[] = [];
   for (const offset of offsets) {
     const header = view.getUint32(offset, true);
     const id = header & 0xffff;
     const rule = EXTENDED_RULES.get(id);
+    const known = id === 0 ? 4 : (rule?.sizeBytes(viewAt(view, offset)) ?? UNKNOWN_EXTENDED_BYTES);
+    const room = nextStart(offsets, offset, view.byteLength) - offset;
+    const sizeBytes = Math.max(4, Math.min(known, room));
+    taken.push({ offset, sizeBytes });
     if (rule !== undefined && "treatment" in rule) {
-      const room = nextStart(offsets, offset, view.byteLength) - offset;
-      const sizeBytes = Math.max(4, Math.min(rule.sizeBytes(viewAt(view, offset)), room));
       const version = (header >>> 16) & 0xf;
       kept.push({ id, version, offset, sizeBytes, name: rule.name, treatment: rule.treatment });
     } else if (id !== 0) hidden.push(hiddenCapability(id, offset, rule)); // 0 is a place holder

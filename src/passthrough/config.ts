@@ -123,12 +123,11 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   const advancedFeatures = policy.standard.find((capability) => capability.treatment === "advancedFeatures");
   followDeviceState(config, live, { image: view, power, express, advancedFeatures }, options.state);
 
+  live.overlayReads(PCI_CLASS_REVISION, 4);
+  live.overlayReads(PCI_SUBSYSTEM_VENDOR_ID, 4);
   // The bytes follow the guest's writes, for the root; the function passes them on.
   config.allowWrites(PCI_COMMAND, 2, COMMAND_WRITABLE);
-  config.overlay(PCI_COMMAND, 2, {
-    read: (offset, width) => live.read(offset, width),
-    peek: (offset) => live.peek(offset),
-  });
+  live.overlayReads(PCI_COMMAND, 2);
   // Only the list's existence is ours to say in the status register.
   const hasList = config.get16(PCI_STATUS) & PCI_STATUS_CAP_LIST;
   config.overlay(PCI_STATUS, 2, {
@@ -206,6 +205,14 @@ class LiveConfig {
       read: (at, width) => this.read(at, width),
       peek: (at) => this.peek(at),
       write: (at, width, value) => this.write(at, width, value),
+    });
+  }
+
+  /** The device answers reads; writes change the space's own bytes, as far as their masks allow. */
+  overlayReads(offset: number, sizeBytes: number): void {
+    this.#config.overlay(offset, sizeBytes, {
+      read: (at, width) => this.read(at, width),
+      peek: (at) => this.peek(at),
     });
   }
 }

@@ -27,6 +27,21 @@ export interface HostCalls {
 }
 
 const CONFIG = 7;
+/**
+ * Bytes that the kernel gives to extended capabilities, and lets no user write; others are the device's.
+ * `pci_ext_cap_length` in Linux' drivers/vfio/pci/vfio_pci_config.c
+ */
+const EXTENDED_LENGTHS: ReadonlyMap<number, number> = new Map([
+  [0x01, 44],
+  [0x03, 12],
+  [0x04, 16],
+  [0x0e, 8],
+  [0x0f, 8],
+  [0x10, 64],
+  [0x12, 40],
+  [0x13, 16],
+  [0x18, 8],
+]);
 const NO_CALLS: HostCalls = {
   configReads: 0,
   configWrites: 0,
@@ -238,7 +253,10 @@ export class ReplayBackend extends FakeDeviceBackend {
       }
       if (id === 0x13) writable.fill(0, at, at + 6);
     }
+    writable.fill(0xff, 0x100);
+    writable.fill(0, 0x100, 0x104);
     for (const { id, at } of this.#extendedCapabilities()) {
+      writable.fill(0, at, at + (EXTENDED_LENGTHS.get(id) ?? 4));
       // Vendor-specific, both kinds: all a guest may write to.
       if (id === 0x0b || id === 0x23) writable.fill(0xff, at + 8, at + 16);
       else forbid(at, 4);

@@ -1,14 +1,7 @@
+import { type BarModel, registerOf, replayedBars } from "./bar-model.ts";
+import { extendedCapabilities } from "./extended-model.ts";
 import { VectorsModel } from "./vectors-model.ts";
 import type { FuzzedFunction } from "./world.ts";
-
-/**
- * A base address register as the specification describes it, apart from the code under test. PCI Local Bus 3.0 §6.2.5
- */
-interface BarModel {
-  readonly index: number;
-  readonly kind: "io" | "mem32" | "mem64" | "rom";
-  readonly sizeBytes: number;
-}
 
 interface Structure {
   readonly bar: number;
@@ -23,9 +16,8 @@ export interface Decoded {
   readonly base: number;
 }
 
-const ROM = 6;
-const registerOf = (index: number): number => (index === ROM ? 0x30 : 0x10 + 4 * index);
-
+/** Behind the start of a capability nothing is taken for a device's own register so far. */
+const RESERVED = 0x60;
 /**
  * What must hold of one function after every write of the guest. It covers the configuration space byte by byte, the
  * BARs' addresses by the registers, the MSI-X table and the vectors. Written from the specifications, not from the
@@ -49,6 +41,7 @@ export class FunctionModel {
   readonly #powerOn: Uint8Array;
   readonly #writable: Uint8Array;
   readonly #unjudged: Uint8Array;
+  readonly #raw: Uint8Array;
   readonly #entries: DataView;
   readonly #capabilities: ReadonlyMap<number, number>;
   readonly #keepsStateInD3: boolean;
@@ -59,11 +52,12 @@ export class FunctionModel {
     this.#bytes = pci.config.image();
     this.#writable = new Uint8Array(this.sizeBytes);
     this.#unjudged = new Uint8Array(this.sizeBytes);
+    this.#raw = new Uint8Array(this.sizeBytes);
     this.bars = backend === undefined ? [{ index: 0, kind: "mem64", sizeBytes: 0x8000 }] : replayedBars(backend);
     this.#capabilities = this.#walk();
     this.#headerRules();
-    if (backend !== undefined) this.#unjudged.fill(1, 0x40, 0x100);
-    this.#capabilityRules();
+    if (backend !== undefined) this.#unjudged.fill(1, 0x40, this.sizeBytes);
+    this.#capabilityRules(backend?.config);
     this.windowAt = this.#virtioWindow();
 
     const view = new DataView(this.#bytes.buffer);
@@ -286,7 +280,8 @@ export class FunctionModel {
     }
   }
 
-  #capabilityRules(): void {
+  /** @param device The device's own configuration space, where there is one: it has capabilities that are hidden. */
+  #capabilityRules(device: DataView | undefined): void {
     const starts = [...this.#capabilities.values()];
     for (const [id, at] of this.#capabilities) {
       const end = Math.min(0x100, ...starts.filter((start) => start > at));
@@ -319,10 +314,26 @@ export class FunctionModel {
       }
     }
     if (this.sizeBytes < 4096) return;
-    for (let at = 0x100; at >= 0x100; at = this.get32(at) >>> 20) {
-      const id = this.get16(at);
-      if (id === 0x0b || id === 0x23) this.#unjudged.fill(1, at + 4, at + (this.get32(at + 4) >>> 20));
+    if (device === undefined) return;
+    this.#raw.fill(1, 0x40);
+    for (const at of starts) this.#raw.fill(0, at, at + RESERVED);
+    this.#raw.fill(0, 0x100, 0x104);
+    this.#unjudged.fill(0, 0x100, 0x104);
+    for (const { id, at, end } of extendedCapabilities(device)) {
+      this.#raw.fill(0, at, Math.max(at + RESERVED, end));
+      const isShown = id === 0x03 || id === 0x0b || id === 0x23;
+      const judgedEnd = isShown && id !== 0x03 ? at + 4 : end;
+      this.#unjudged.fill(0, at, judgedEnd);
+      if (!isShown) this.#bytes.fill(0, at === 0x100 ? 0x104 : at, end);
     }
+  }
+
+  /**
+   * True for a byte that no capability has, at least {@link RESERVED} bytes behind the start of one: guest accesses go
+   * to the device as they are.
+   */
+  isRaw(offset: number): boolean {
+    return this.#raw[offset] === 1;
   }
 
   #msiRules(at: number, judge: (sizeBytes: number) => void): void {
@@ -365,19 +376,6 @@ export class FunctionModel {
   #allow(offset: number, masks: readonly number[]): void {
     this.#writable.set(masks, offset);
   }
-}
-
-/** BARs from a recording's regions and the low bits of its registers. */
-function replayedBars(backend: NonNullable<FuzzedFunction["backend"]>): readonly BarModel[] {
-  const bars: BarModel[] = [];
-  for (const index of [0, 1, 2, 3, 4, 5, ROM]) {
-    const sizeBytes = backend.region(index)?.sizeBytes ?? 0;
-    if (sizeBytes === 0) continue;
-    const flags = backend.config.getUint8(registerOf(index));
-    const memory = (flags & 6) === 4 ? "mem64" : "mem32";
-    bars.push({ index, kind: index === ROM ? "rom" : (flags & 1) !== 0 ? "io" : memory, sizeBytes });
-  }
-  return bars;
 }
 
 function inside(structure: Structure | undefined, bar: number, offset: number): number | undefined {

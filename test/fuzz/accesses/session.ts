@@ -110,7 +110,9 @@ export class Session {
       const found = fitsPorts
         ? this.#world.configPorts.read(4 + (offset & 3), width)
         : this.#world.ecam.read(ecamOffset, width);
-      return judgeWidth(found, width) ?? model.judgeRead(offset, width, found);
+      return (
+        judgeWidth(found, width) ?? model.judgeRead(offset, width, found) ?? judgeRaw(modelled, offset, width, found)
+      );
     }
     const { due } = model.write(offset, width, value);
     this.#expectAll(modelled, due);
@@ -120,7 +122,7 @@ export class Session {
     if (model.windowAt !== undefined && offset < model.windowAt + 20 && offset + width > model.windowAt + 16) {
       this.#adoptTable(modelled);
     }
-    return undefined;
+    return judgeRaw(modelled, offset, width, value);
   }
 
   #access({
@@ -304,6 +306,18 @@ export class Session {
     const [name = "", kind] = route.split(" ");
     return kind === "msix" && this.#byName.get(name)?.model.isExact === true;
   }
+}
+
+/** Bytes that no capability has are in the device what the guest has read or written. */
+function judgeRaw({ real, model }: Modelled, offset: number, width: Width, value: number): string | undefined {
+  const { backend } = real;
+  for (let byte = 0; byte < width && backend !== undefined; byte++) {
+    const at = offset + byte;
+    const part = Math.floor(value / 2 ** (8 * byte)) & 0xff;
+    if (!model.isRaw(at) || backend.config.getUint8(at) === part) continue;
+    return `${model.name}: the device's byte 0x${at.toString(16)} is not what the guest has there`;
+  }
+  return undefined;
 }
 
 function judgeWidth(value: number, width: Width): string | undefined {

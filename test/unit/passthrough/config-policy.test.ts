@@ -83,6 +83,39 @@ t.test("decideConfig() gives bytes that no capability has to the device, hidden 
   t.same(policy.deviceSpecific, [
     { offset: 0x40, sizeBytes: 0x10 },
     { offset: 0x58, sizeBytes: 0x08 },
+    { offset: 0x7c, sizeBytes: 0x7c }, // HyperTransport's slave interface has 28 bytes
+  ]);
+});
+
+t.test(
+  "decideConfig() gives bytes beyond 0x100 to the device, but those of capabilities by their own length",
+  async (t) => {
+    // As RTS525A has it: AER, a serial number, LTR and L1 substates; the driver reads 0x724 and 0x814.
+    const image = pciImage({
+      ...IDENTITY,
+      capabilities: [expressCapability(0x40)],
+      extended: [
+        { id: 0x01, at: 0x100, body: new Array(0x44).fill(0) },
+        { id: 0x03, at: 0x148, body: u32(1, 2) },
+        { id: 0x18, at: 0x158, body: u32(0) },
+        { id: 0x1e, at: 0x160, body: u32(0, 0, 0) },
+      ],
+      sizeBytes: 4096,
+    });
+    t.same(decideConfig(image).deviceSpecific, [
+      { offset: 0x7c, sizeBytes: 0x84 },
+      { offset: 0x12c, sizeBytes: 0x1c },
+      { offset: 0x154, sizeBytes: 0x4 },
+      { offset: 0x174, sizeBytes: 0xe8c },
+    ]);
+  },
+);
+
+t.test("decideConfig() keeps the first dword beyond 0x100 from a device without extended capabilities", async (t) => {
+  const image = pciImage({ ...IDENTITY, capabilities: [expressCapability(0x40)], sizeBytes: 4096 });
+  t.same(decideConfig(image).deviceSpecific, [
+    { offset: 0x7c, sizeBytes: 0x84 },
+    { offset: 0x104, sizeBytes: 0xefc },
   ]);
 });
 
