@@ -15,6 +15,7 @@ import {
   VMD_ADVICE,
   vmdReason,
 } from "./functions.ts";
+import { isSilent, SILENT, silenceRemedy } from "./silence.ts";
 import { kernelArgument } from "./platform-checks.ts";
 
 /**
@@ -50,6 +51,10 @@ export function functionChecks(
     return [
       check("", "the IOMMU has to tell it from other functions", failed("TSVMM_NO_IOMMU", behindVmd, VMD_ADVICE)),
     ];
+  }
+  if (isSilent(path)) {
+    const why = "a device that is off the bus can be given to nobody";
+    return [check("answer", why, failed("TSVMM_DEVICE_UNUSABLE", SILENT, silenceRemedy(name)))];
   }
   const group = check(
     "IOMMU group",

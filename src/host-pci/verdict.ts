@@ -1,4 +1,5 @@
 import { describeGroup, type HostFunction, isBridge, isVfioFunction, vmdReason } from "./functions.ts";
+import { isSilent, SILENT, silenceRemedy } from "./silence.ts";
 import type { DeviceUsage } from "./usage.ts";
 
 /**
@@ -15,6 +16,9 @@ export function judge(pciFunction: HostFunction, usage: DeviceUsage): Verdict {
   if (isBridge(pciFunction)) return { state: "blocked", reason: "it is a bridge" };
   const behindVmd = vmdReason(pciFunction);
   if (behindVmd !== undefined) return { state: "blocked", reason: behindVmd };
+  if (isSilent(pciFunction.path)) {
+    return { state: "blocked", reason: `${SILENT} (${silenceRemedy(pciFunction.bdf)})` };
+  }
   if (pciFunction.group === undefined) return { state: "blocked", reason: "no IOMMU translates for it" };
   if (pciFunction.isNoIommuGroup) return { state: "blocked", reason: "its group has no IOMMU behind it" };
   const [reason] = usage.reasons(pciFunction);

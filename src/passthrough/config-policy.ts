@@ -88,7 +88,9 @@ export function decideConfig(image: Uint8Array): ConfigPolicy {
     const known = rule?.sizeBytes(viewAt(view, offset)) ?? UNKNOWN_BYTES;
     const sizeBytes = Math.max(2, Math.min(known, room));
     taken.push({ offset, sizeBytes });
-    if (rule !== undefined && "treatment" in rule) {
+    const isSecond = rule !== undefined && "treatment" in rule && isShownOnce(rule.treatment, standard);
+    if (isSecond) hidden.push({ id, offset, name: rule.name, reason: "it is the second of its kind" });
+    else if (rule !== undefined && "treatment" in rule) {
       standard.push({ id, offset, sizeBytes, name: rule.name, treatment: rule.treatment });
     } else hidden.push(hiddenCapability(id, offset, rule));
   }
@@ -102,6 +104,12 @@ export function decideConfig(image: Uint8Array): ConfigPolicy {
     hidden,
     deviceSpecific: gaps(taken, PCI_STD_HEADER_SIZEOF, sizeBytes),
   };
+}
+
+/** Two emulated capabilities of a kind would both drive the host's one set of vectors. */
+function isShownOnce(treatment: Treatment, standard: readonly KeptCapability[]): boolean {
+  if (treatment !== "msi" && treatment !== "msix") return false;
+  return standard.some((capability) => capability.treatment === treatment);
 }
 
 function extendedCapabilities(

@@ -21,9 +21,14 @@ import {
   PCI_EXP_TYPE_RC_END,
   PCI_INTERRUPT_PIN,
   PCI_MIN_GNT,
+  PCI_CAP_MSIX_SIZEOF,
+  PCI_MSI_DATA_32,
+  PCI_MSI_DATA_64,
   PCI_MSI_FLAGS,
   PCI_MSI_FLAGS_64BIT,
   PCI_MSI_FLAGS_MASKBIT,
+  PCI_MSI_MASK_32,
+  PCI_MSI_MASK_64,
   PCI_MSIX_ENTRY_SIZE,
   PCI_MSIX_PBA,
   PCI_MSIX_TABLE,
@@ -252,22 +257,33 @@ function addMsi(
   options: FunctionConfigOptions,
   config: ConfigSpace,
   view: DataView,
-  { offset }: KeptCapability,
+  capability: KeptCapability,
 ): MsiCapability | undefined {
+  const { offset } = capability;
   const vectorCount = options.backend.interrupt("msi").count;
   if (![1, 2, 4, 8, 16, 32].includes(vectorCount)) {
     options.report("warn", `${options.name}: MSI is not shown: the host offers ${vectorCount} vectors`);
     return undefined;
   }
   const flags = view.getUint16(offset + PCI_MSI_FLAGS, true);
+  const room = capability.sizeBytes;
+  const is64Bit = (flags & PCI_MSI_FLAGS_64BIT) !== 0;
+  if (room < (is64Bit ? PCI_MSI_DATA_64 : PCI_MSI_DATA_32) + 2) {
+    options.report(
+      "warn",
+      `${options.name}: MSI is not shown: another capability begins ${room} bytes behind its start`,
+    );
+    return undefined;
+  }
   return new MsiCapability({
     config,
     router: options.router,
     host: options.host,
     vectorCount,
     at: offset,
-    is64Bit: (flags & PCI_MSI_FLAGS_64BIT) !== 0,
-    hasMaskBits: (flags & PCI_MSI_FLAGS_MASKBIT) !== 0,
+    is64Bit,
+    // Masking is emulated, so that it can be left out where it would reach into the next capability.
+    hasMaskBits: (flags & PCI_MSI_FLAGS_MASKBIT) !== 0 && room >= (is64Bit ? PCI_MSI_MASK_64 : PCI_MSI_MASK_32) + 8,
   });
 }
 
@@ -275,8 +291,12 @@ function addMsix(
   options: FunctionConfigOptions,
   config: ConfigSpace,
   view: DataView,
-  { offset }: KeptCapability,
+  { offset, sizeBytes }: KeptCapability,
 ): MsixCapability | undefined {
+  if (sizeBytes < PCI_CAP_MSIX_SIZEOF) {
+    options.report("warn", `${options.name}: MSI-X is not shown: another capability begins inside it`);
+    return undefined;
+  }
   const vectorCount = options.backend.interrupt("msix").count;
   const table = barOffsetAt(view.getUint32(offset + PCI_MSIX_TABLE, true));
   const pba = barOffsetAt(view.getUint32(offset + PCI_MSIX_PBA, true));

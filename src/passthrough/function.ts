@@ -3,6 +3,7 @@ import { HostError } from "../base/errors.ts";
 import type { MsiRouter } from "../base/signals.ts";
 import { UndoStack } from "../base/undo-stack.ts";
 import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
+import { parseBdf } from "../pci/bdf.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
 import { PCI_COMMAND, PCI_COMMAND_IO, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from "../pci/ids.ts";
@@ -70,6 +71,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     const undo = new UndoStack();
     undo.add(() => backend.close());
     try {
+      if (!isAnswering(backend)) throw silent(this.name);
       this.#interrupts = new FunctionInterrupts(backend, host, host.report);
       this.#built = buildConfig({
         name: this.name,
@@ -108,7 +110,6 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     } catch (error) {
       undo.after(error);
       if (!(error instanceof RangeError)) throw error;
-      // From the configuration space that is built as the device says: two capabilities in one place, for instance.
       throw new HostError(
         "TSVMM_DEVICE_UNUSABLE",
         `Cannot use ${this.name}: its configuration space makes no sense: ${error.message}`,
@@ -362,4 +363,16 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       this.#host.report("warn", `${this.name}: cannot ${what}: ${error.message}`);
     }
   }
+}
+
+function silent(name: string): HostError {
+  const remedy =
+    parseBdf(name) === undefined
+      ? "look at what its server says"
+      : `echo 1 > /sys/bus/pci/devices/${name}/remove, then echo 1 > /sys/bus/pci/rescan; else power the host off`;
+  return new HostError(
+    "TSVMM_DEVICE_UNUSABLE",
+    `Cannot use ${name}: it does not answer: its registers read as all ones`,
+    remedy,
+  );
 }

@@ -17,6 +17,8 @@ export interface SysfsFunction {
   readonly physfn?: string;
   /** Directories between the host bridge's and its own: `0000:00:0e.0/pci10000:e0`. */
   readonly under?: string;
+  /** What reading its configuration space answers; no such file when absent. */
+  readonly config?: Uint8Array;
   /** Further files of its directory. */
   readonly files?: Readonly<Record<string, string>>;
 }
@@ -48,6 +50,7 @@ function addFunction(sys: string, one: SysfsFunction): void {
   put("vendor", one.vendor ?? "0x8086");
   put("device", one.device ?? "0x10d3");
   put("class", one.class ?? "0x020000");
+  if (one.config !== undefined) writeFileSync(join(real, "config"), one.config);
   if (one.resource !== undefined) put("resource", one.resource.join("\n"));
   if (one.resetMethod !== undefined) put("reset_method", one.resetMethod);
   if (one.numaNode !== undefined) put("numa_node", String(one.numaNode));

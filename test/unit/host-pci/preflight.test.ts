@@ -297,3 +297,18 @@ t.test("holdersOf() finds the processes that have a file open", async (t) => {
   );
   t.same(takersOfDevices(proc), [{ pid: 9, name: "bash", file: "/sys/bus/pci/drivers/vfio-pci/unbind" }]);
 });
+
+t.test(
+  "findObstacles() refuses a function whose registers read as all ones, and tells how it comes back",
+  async (t) => {
+    const off = { ...GOOD, config: new Uint8Array(64).fill(0xff) };
+    t.same(messagesOf(t, { functions: [off] }), [
+      "Cannot pass 0000:01:00.0 through: it does not answer: its registers read as all ones " +
+        "(echo 1 > /sys/bus/pci/devices/0000:01:00.0/remove, then echo 1 > /sys/bus/pci/rescan; " +
+        "if it stays silent, switch the host off and on)",
+    ]);
+    // A virtual function has ones for its ids, and a class.
+    const virtual = { ...GOOD, config: Uint8Array.of(...new Array(8).fill(0xff), 0, 0, 0, 2) };
+    t.same(messagesOf(t, { functions: [virtual] }), []);
+  },
+);

@@ -273,3 +273,8 @@ t.test("DeviceUsage.reasons() lets an Open vSwitch port go where the default rou
   );
   t.same(host.reasons(NIC), []);
 });
+
+t.test("judge() blocks a function whose registers read as all ones", async (t) => {
+  const host = new Host(t, [{ bdf: DISK, driver: "vfio-pci", group: 1, config: new Uint8Array(256).fill(0xff) }]);
+  t.match(host.verdict(DISK), { state: "blocked", reason: /^it does not answer: .*rescan/ });
+});

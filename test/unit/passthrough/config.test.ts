@@ -1,6 +1,8 @@
 import t from "tap";
+import { FakeDeviceBackend } from "../../support/fake-device-backend.ts";
 import { E1000E, NVME, SD_HOST } from "../../support/fake-devices.ts";
 import { PassthroughBench } from "../../support/fake-passthrough-host.ts";
+import { randomNumbers } from "../../support/random-numbers.ts";
 
 t.test("PassthroughFunction shows the device's identity and its own list of capabilities", async (t) => {
   const bench = new PassthroughBench(NVME);
@@ -164,4 +166,53 @@ t.test("PassthroughFunction hands on registers beyond 0x100 that no capability h
   bench.write(0x70f, 1, 0x27);
   bench.write(0x890, 2, 0xbeef);
   t.same(bench.host.takeLog(), ["write config 0x70f/1 = 0x27", "write config 0x890/2 = 0xbeef"]);
+});
+
+t.test("PassthroughFunction shortens capabilities that reach into each other, and shows what is whole", async (t) => {
+  const image = E1000E.image.slice();
+  // MSI with masks at 0xd0, of 24 bytes, with power management 16 bytes behind it.
+  image.set([0x05, 0xe0, 0x80, 0x01], 0xd0);
+  image.set([0x01, 0xa0, 0x03, 0x00], 0xe0);
+  image[0x34] = 0xd0;
+  const short = new PassthroughBench({ ...E1000E, image, interrupts: { ...E1000E.interrupts, msi: { count: 1 } } });
+  t.equal(short.read(0xd2, 2), 0x0080, "MSI without masks");
+  t.equal(short.capability(0x01), 0xe0);
+  image[0xd1] = 0xd8;
+  image.set([0x01, 0xa0, 0x03, 0x00], 0xd8);
+  const inside = new PassthroughBench({ ...E1000E, image, interrupts: { ...E1000E.interrupts, msi: { count: 1 } } });
+  t.equal(inside.capability(0x05), undefined);
+  t.equal(inside.capability(0x01), 0xd8);
+  t.match(inside.host.reports, [/MSI is not shown: another capability begins 8 bytes behind its start/]);
+});
+
+t.test("PassthroughFunction takes whatever a list of capabilities says", async () => {
+  const random = randomNumbers(7);
+  const ids = [0x01, 0x03, 0x05, 0x05, 0x09, 0x10, 0x11, 0x11, 0x13, 0x14, 0x77];
+  for (let round = 0; round < 500; round++) {
+    const image = NVME.image.slice();
+    for (let at = 0x40; at < 0x100; at++) image[at] = random(256);
+    let link = 0x34;
+    for (let count = 1 + random(8); count > 0; count--) {
+      const at = 0x40 + 4 * random(0x30);
+      image[link] = at;
+      image[at] = ids[random(ids.length)] ?? 0;
+      link = at + 1;
+    }
+    for (let at = 0x100; at < 0x400; at += 4) if (random(3) === 0) image[at] = random(0x30);
+    const interrupts = { intx: { count: 1 }, msi: { count: 4 }, msix: { count: 16 } };
+    const bench = new PassthroughBench({ ...NVME, image, interrupts });
+    bench.function.close();
+  }
+});
+
+t.test("PassthroughFunction refuses a device that does not answer, with the way back", async (t) => {
+  const off = { ...NVME, image: NVME.image.map((byte, at) => (at < 0x04 ? byte : 0xff)) };
+  const log: string[] = [];
+  const backend = new FakeDeviceBackend(off, log);
+  t.throws(() => new PassthroughBench(backend), {
+    name: "HostError",
+    message:
+      /^Cannot use 0000:01:00.0: it does not answer: .* \(echo 1 > .*0000:01:00.0\/remove, then .*rescan; else power the host off/,
+  });
+  t.same(log, ["close device"], "and gives it back");
 });

@@ -1,0 +1,34 @@
+import { closeSync, openSync, readSync } from "node:fs";
+import { join } from "node:path";
+
+const PCI_CLASS_REVISION = 0x08;
+
+/** What is said of a function that {@link isSilent}. */
+export const SILENT = "it does not answer: its registers read as all ones";
+
+/** How a function that is off the bus, or asleep in D3cold with no way to wake, comes back. */
+export function silenceRemedy(bdf: string): string {
+  const rescan = `echo 1 > /sys/bus/pci/devices/${bdf}/remove, then echo 1 > /sys/bus/pci/rescan`;
+  return `${rescan}; if it stays silent, switch the host off and on`;
+}
+
+/**
+ * Whether a function's class and revision read as all ones, which no function has. sysfs wakes it for the read; its
+ * files `class` and `vendor` keep what the kernel saw at boot.
+ *
+ * @param path Its directory in sysfs. One whose configuration space cannot be read is not called silent.
+ */
+export function isSilent(path: string): boolean {
+  const bytes = new Uint8Array(4);
+  try {
+    const file = openSync(join(path, "config"), "r");
+    try {
+      if (readSync(file, bytes, 0, bytes.length, PCI_CLASS_REVISION) !== bytes.length) return false;
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return false; // no such file, or not ours to look at
+  }
+  return bytes.every((byte) => byte === 0xff);
+}
