@@ -1,4 +1,4 @@
-import { allOnes, hex, type Width } from "./units.ts";
+import { allOnes, type Halves, hex, type Width } from "./units.ts";
 
 /**
  * Something that answers reads and writes at offsets from its own start. One type serves ports, MMIO and PCI
@@ -10,6 +10,9 @@ export interface BusDevice {
   readonly name: string;
   read(offset: number, width: Width): number;
   write(offset: number, width: Width, value: number): void;
+  /** Eight bytes in one piece. A device without this gets two accesses of four, the low half first. */
+  readWide?(offset: number): Halves;
+  writeWide?(offset: number, value: Halves): void;
   /**
    * What is at an offset, in the words of the specification: `LSR`. Text for logs and traces; `undefined` where it has
    * no name.
@@ -165,6 +168,34 @@ export class Bus {
       return;
     }
     for (let byte = 0; byte < width; byte++) this.write(address + byte, 1, (value >>> (8 * byte)) & 0xff);
+  }
+
+  /** Reads eight bytes: in one piece where one device has them all and takes them so, else as two of four. */
+  readWide(address: number): Halves {
+    const range = this.#wideRange(address);
+    if (range?.device.readWide === undefined) {
+      const low = this.read(address, 4);
+      return { low, high: this.read(address + 4, 4) };
+    }
+    range.accesses++;
+    return range.device.readWide(address - range.base);
+  }
+
+  /** Writes eight bytes, as {@link readWide} reads them. */
+  writeWide(address: number, value: Halves): void {
+    const range = this.#wideRange(address);
+    if (range?.device.writeWide === undefined) {
+      this.write(address, 4, value.low);
+      this.write(address + 4, 4, value.high);
+      return;
+    }
+    range.accesses++;
+    range.device.writeWide(address - range.base, value);
+  }
+
+  #wideRange(address: number): MutableRange | undefined {
+    const range = this.#find(address);
+    return range !== undefined && address + 8 <= range.base + range.sizeBytes ? range : undefined;
   }
 }
 

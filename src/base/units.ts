@@ -17,8 +17,16 @@ export type Gsi = Branded<"gsi">;
 /** Open file descriptor of this process. */
 export type Fd = Branded<"fd">;
 
-/** Bytes one access moves. Eight-byte guest accesses are split into two of four, low half first. */
+/** Bytes that one access moves. Eight-byte accesses are {@link Halves}. */
 export type Width = 1 | 2 | 4;
+
+/** The two u32 of an eight-byte access. */
+export interface Halves {
+  readonly low: number;
+  readonly high: number;
+}
+/** What an unclaimed eight-byte read answers. */
+export const ALL_ONES_WIDE: Halves = { low: 0xffff_ffff, high: 0xffff_ffff };
 
 // Casts: these five functions are where a plain number is declared to be of its kind.
 export const gpa = (value: number): Gpa => value as Gpa;

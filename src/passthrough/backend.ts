@@ -1,6 +1,6 @@
 import { HostError } from "../base/errors.ts";
 import type { DmaMapper, IovaRange } from "../base/mappings.ts";
-import type { Fd, Hva, Width } from "../base/units.ts";
+import type { Fd, Halves, Hva, Width } from "../base/units.ts";
 
 /** Indices of regions that are no BAR, as <linux/vfio.h> has them; BARs 0 to 5 have their number. */
 export const VFIO_PCI_ROM_REGION_INDEX = 6;
@@ -79,6 +79,9 @@ export interface DeviceBackend {
   readRegion(index: number, offset: number, width: Width): number | undefined;
   /** False when the device does not answer. */
   writeRegion(index: number, offset: number, width: Width, value: number): boolean;
+  /** Eight bytes of a BAR as one access of the device, where the transport can. */
+  readWide(index: number, offset: number): Halves | undefined;
+  writeWide(index: number, offset: number, value: Halves): boolean;
   /**
    * `area` is page-aligned and lies in one of the region's {@link RegionInfo.mappableAreas}, grown to a page if
    * shorter.

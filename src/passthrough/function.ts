@@ -2,7 +2,7 @@ import type { Report } from "../base/backends.ts";
 import { HostError } from "../base/errors.ts";
 import type { MsiRouter } from "../base/signals.ts";
 import { UndoStack } from "../base/undo-stack.ts";
-import { allOnes, type Gpa, type Gsi, type Width } from "../base/units.ts";
+import { ALL_ONES_WIDE, allOnes, type Gpa, type Gsi, type Halves, type Width } from "../base/units.ts";
 import { parseBdf } from "../pci/bdf.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
@@ -140,6 +140,26 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       this.#backend.writeRegion(index, at, count, part);
     };
     if (this.#structures?.write(index, offset, width, value, toDevice) !== true) toDevice(offset, width, value);
+  }
+
+  /** Some devices have registers that are eight bytes or nothing: halves of a doorbell would be two rings. */
+  readBarWide(index: BarIndex, offset: number): Halves {
+    if (this.#structures?.touches(index, offset, 8) === true) {
+      const low = this.readBar(index, offset, 4);
+      return { low, high: this.readBar(index, offset + 4, 4) };
+    }
+    this.#reads[index] = (this.#reads[index] ?? 0) + 1;
+    return (this.#isAsleep ? undefined : this.#backend.readWide(index, offset)) ?? ALL_ONES_WIDE;
+  }
+
+  writeBarWide(index: BarIndex, offset: number, value: Halves): void {
+    if (this.#structures?.touches(index, offset, 8) === true) {
+      this.writeBar(index, offset, 4, value.low);
+      this.writeBar(index, offset + 4, 4, value.high);
+      return;
+    }
+    this.#writes[index] = (this.#writes[index] ?? 0) + 1;
+    if (index !== ROM_BAR && !this.#isAsleep) this.#backend.writeWide(index, offset, value);
   }
 
   barPlaced(index: BarIndex, address: Gpa | undefined): void {

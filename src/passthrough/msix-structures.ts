@@ -88,7 +88,12 @@ export class MsixStructures {
     return true;
   }
 
-  #overlapping(index: BarIndex, offset: number, width: Width): Structure | undefined {
+  /** Whether a byte of an access lies in a structure. */
+  touches(index: BarIndex, offset: number, sizeBytes: number): boolean {
+    return this.#overlapping(index, offset, sizeBytes) !== undefined;
+  }
+
+  #overlapping(index: BarIndex, offset: number, width: number): Structure | undefined {
     return this.#structures.find(
       (structure) =>
         structure.bar === index && offset < structure.offset + structure.sizeBytes && offset + width > structure.offset,

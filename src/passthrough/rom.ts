@@ -1,4 +1,4 @@
-import type { Fd, Width } from "../base/units.ts";
+import type { Fd, Halves, Width } from "../base/units.ts";
 import {
   type DeviceBackend,
   type InterruptInfo,
@@ -71,6 +71,17 @@ class OtherRom implements DeviceBackend {
 
   writeRegion(index: number, offset: number, width: Width, value: number): boolean {
     return index !== VFIO_PCI_ROM_REGION_INDEX && this.#device.writeRegion(index, offset, width, value);
+  }
+
+  readWide(index: number, offset: number): Halves | undefined {
+    if (index !== VFIO_PCI_ROM_REGION_INDEX) return this.#device.readWide(index, offset);
+    const low = this.readRegion(index, offset, 4);
+    const high = this.readRegion(index, offset + 4, 4);
+    return low === undefined || high === undefined ? undefined : { low, high };
+  }
+
+  writeWide(index: number, offset: number, value: Halves): boolean {
+    return index !== VFIO_PCI_ROM_REGION_INDEX && this.#device.writeWide(index, offset, value);
   }
 
   interrupt(kind: InterruptKind): InterruptInfo {

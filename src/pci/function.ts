@@ -1,4 +1,4 @@
-import type { Gpa, Width } from "../base/units.ts";
+import type { Gpa, Halves, Width } from "../base/units.ts";
 import type { ConfigSpace } from "./config-space.ts";
 import type { FunctionVectors } from "./vectors.ts";
 
@@ -28,6 +28,9 @@ export interface PciFunction {
 
   readBar(index: BarIndex, offset: number, width: Width): number;
   writeBar(index: BarIndex, offset: number, width: Width, value: number): void;
+  /** Eight bytes in one piece; a function without this gets two accesses of four, the low half first. */
+  readBarWide?(index: BarIndex, offset: number): Halves;
+  writeBarWide?(index: BarIndex, offset: number, value: Halves): void;
 
   /** What is at an offset of a BAR, where the function knows: text such as `MSI-X entry 3 data`. */
   describeBar?(index: BarIndex, offset: number): string | undefined;

@@ -1,6 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import type { Bus, BusDevice, BusRange } from "../base/bus.ts";
-import { allOnes, type Gsi, gpa, hex, TWO_POW_32, type Width } from "../base/units.ts";
+import { ALL_ONES_WIDE, allOnes, type Gsi, gpa, hex, TWO_POW_32, type Width } from "../base/units.ts";
 import { type BarMove, type BarPlace, BarSet } from "./bar.ts";
 import { isInside, type PciWindows, placeBars } from "./bar-placement.ts";
 import { type Bdf, formatBdf } from "./bdf.ts";
@@ -285,6 +285,14 @@ export class PciRoot implements Disposable {
 
 const barName = (index: BarIndex): string => (index === ROM_BAR ? "expansion ROM" : `BAR ${index}`);
 
+/** For a function that has both. */
+function wideAccesses(pciFunction: PciFunction, index: BarIndex): Pick<BusDevice, "readWide" | "writeWide"> {
+  return {
+    readWide: (offset) => pciFunction.readBarWide?.(index, offset) ?? ALL_ONES_WIDE,
+    writeWide: (offset, value) => pciFunction.writeBarWide?.(index, offset, value),
+  };
+}
+
 function barState(pciFunction: PciFunction, request: BarRequest): BarState {
   const { index } = request;
   const device: BusDevice = {
@@ -292,6 +300,7 @@ function barState(pciFunction: PciFunction, request: BarRequest): BarState {
     read: (offset, width) => pciFunction.readBar(index, offset, width),
     write: (offset, width, value) => pciFunction.writeBar(index, offset, width, value),
     describe: (offset) => pciFunction.describeBar?.(index, offset),
+    ...(pciFunction.readBarWide === undefined ? {} : wideAccesses(pciFunction, index)),
   };
   return { request, device, attached: undefined, isReported: false };
 }

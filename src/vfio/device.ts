@@ -1,6 +1,6 @@
 import { HostError } from "../base/errors.ts";
 import { UndoStack } from "../base/undo-stack.ts";
-import { alignUp, type Fd, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
+import { alignUp, type Fd, type Halves, MIB, PAGE_SIZE, type Width } from "../base/units.ts";
 import { MMAN } from "../host/constants.ts";
 import { check } from "../host/errors.ts";
 import { HostMapping } from "../host/memory/mapping.ts";
@@ -44,7 +44,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
   readonly #resetMethod: ResetMethod;
   readonly #regions: readonly (VfioRegion | undefined)[];
   readonly #interrupts: ReadonlyMap<InterruptKind, InterruptInfo>;
-  readonly #buffer: DataView = new DataView(new ArrayBuffer(4));
+  readonly #buffer: DataView = new DataView(new ArrayBuffer(8));
   readonly #bufferBytes: Uint8Array = new Uint8Array(this.#buffer.buffer);
   #isClosed = false;
 
@@ -112,6 +112,21 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     else if (width === 2) this.#buffer.setUint16(0, value, true);
     else this.#buffer.setUint8(0, value);
     return this.#libc.pwrite(this.#device, this.#bufferBytes, width, region.fileOffset + offset) === width;
+  }
+
+  readWide(index: number, offset: number): Halves | undefined {
+    const region = this.#inside(index, offset, 8);
+    // Linux 6.11 makes of eight aligned bytes one access of the device; before, it makes two of four.
+    const count = region && this.#libc.pread(this.#device, this.#bufferBytes, 8, region.fileOffset + offset);
+    return count === 8 ? { low: this.#buffer.getUint32(0, true), high: this.#buffer.getUint32(4, true) } : undefined;
+  }
+
+  writeWide(index: number, offset: number, value: Halves): boolean {
+    const region = this.#inside(index, offset, 8);
+    if (region === undefined) return false;
+    this.#buffer.setUint32(0, value.low, true);
+    this.#buffer.setUint32(4, value.high, true);
+    return this.#libc.pwrite(this.#device, this.#bufferBytes, 8, region.fileOffset + offset) === 8;
   }
 
   mapRegion(index: number, area: RegionArea): MappedRegion {
@@ -187,7 +202,7 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     this.close();
   }
 
-  #inside(index: number, offset: number, width: Width): VfioRegion | undefined {
+  #inside(index: number, offset: number, width: number): VfioRegion | undefined {
     const region = this.#regions[index];
     return region !== undefined && offset + width <= region.info.sizeBytes ? region : undefined;
   }

@@ -1,5 +1,5 @@
 import type { HostError } from "../../src/base/errors.ts";
-import { type Fd, fd, hva, type Width } from "../../src/base/units.ts";
+import { type Fd, fd, type Halves, hva, type Width } from "../../src/base/units.ts";
 import {
   type DeviceBackend,
   FewerVectors,
@@ -148,6 +148,25 @@ export class FakeDeviceBackend implements DeviceBackend {
     else if (width === 4) bytes.setUint32(offset, value, true);
     else if (width === 2) bytes.setUint16(offset, value, true);
     else bytes.setUint8(offset, value);
+    return true;
+  }
+
+  /** As Linux' drivers/vfio/pci/vfio_pci_rdwr.c since 6.11: eight aligned bytes are one access of the device. */
+  readWide(index: number, offset: number): Halves | undefined {
+    this.#alive("readWide");
+    const bytes = this.#answering(index, offset, 4);
+    if (bytes === undefined || offset + 8 > bytes.byteLength) return undefined;
+    if (this.isGone) return { low: 0xffff_ffff, high: 0xffff_ffff };
+    return { low: bytes.getUint32(offset, true), high: bytes.getUint32(offset + 4, true) };
+  }
+
+  writeWide(index: number, offset: number, { low, high }: Halves): boolean {
+    this.#alive("writeWide");
+    this.log.push(`write region ${index} ${hexText(offset)}/8 = ${hexText(high)}:${hexText(low)}`);
+    const bytes = this.#answering(index, offset, 4);
+    if (bytes === undefined || offset + 8 > bytes.byteLength) return false;
+    bytes.setUint32(offset, low, true);
+    bytes.setUint32(offset + 4, high, true);
     return true;
   }
 

@@ -70,6 +70,8 @@ export class FakeVfioKernel implements VfioLibc {
     [0n, 0xfedf_ffffn],
     [0xfef0_0000n, 0x7f_ffff_ffffn],
   ];
+  /** Reads and writes of the devices' files, as "pread 8 at 0x10". */
+  readonly accesses: string[] = [];
   /** Bytes behind the devices' files, by file offset. */
   readonly bytes: Map<number, number> = new Map();
   /**
@@ -127,12 +129,14 @@ export class FakeVfioKernel implements VfioLibc {
   }
 
   pread(_fd: number, buffer: Uint8Array, sizeBytes: number, offset: number): number {
+    this.accesses.push(`pread ${sizeBytes} at 0x${offset.toString(16)}`);
     if (!this.isAnswering) return this.#fail(ERRNO.EIO);
     for (let at = 0; at < sizeBytes; at++) buffer[at] = this.bytes.get(offset + at) ?? 0;
     return sizeBytes;
   }
 
   pwrite(_fd: number, buffer: Uint8Array, sizeBytes: number, offset: number): number {
+    this.accesses.push(`pwrite ${sizeBytes} at 0x${offset.toString(16)}`);
     if (!this.isAnswering) return this.#fail(ERRNO.EIO);
     for (let at = 0; at < sizeBytes; at++) this.bytes.set(offset + at, buffer[at] ?? 0);
     return sizeBytes;

@@ -1,4 +1,4 @@
-import type { Fd, Width } from "../../src/base/units.ts";
+import type { Fd, Halves, Width } from "../../src/base/units.ts";
 import type { InterruptKind, MappedRegion, RegionArea, ResetMethod } from "../../src/passthrough/backend.ts";
 import {
   type DeviceRecording,
@@ -129,10 +129,7 @@ export class ReplayBackend extends FakeDeviceBackend {
       this.strays.push(`${at}: ${value} is no value`);
     }
     if (index === CONFIG) return this.#writeConfig(offset, width, value);
-    for (const area of this.#forbidden) {
-      const isHit = area.index === index && offset < area.offset + area.sizeBytes && offset + width > area.offset;
-      if (isHit) this.strays.push(`${at}: in the ${area.what}`);
-    }
+    this.#noteStrays(index, offset, width);
     let kept = value;
     for (let byte = 0; byte < width; byte++) {
       if (!this.#isReadOnly(index, offset + byte)) continue;
@@ -140,6 +137,17 @@ export class ReplayBackend extends FakeDeviceBackend {
       kept += (old - (Math.floor(kept / 2 ** (8 * byte)) & 0xff)) * 2 ** (8 * byte);
     }
     return super.writeRegion(index, offset, width, kept);
+  }
+
+  override readWide(index: number, offset: number): Halves | undefined {
+    this.calls.regionReads++;
+    return super.readWide(index, offset);
+  }
+
+  override writeWide(index: number, offset: number, value: Halves): boolean {
+    this.calls.regionWrites++;
+    this.#noteStrays(index, offset, 8);
+    return super.writeWide(index, offset, value);
   }
 
   override mapRegion(index: number, area: RegionArea): MappedRegion {
@@ -162,6 +170,13 @@ export class ReplayBackend extends FakeDeviceBackend {
     const method = super.reset();
     if (method !== false) this.#clearState();
     return method;
+  }
+
+  #noteStrays(index: number, offset: number, width: number): void {
+    for (const area of this.#forbidden) {
+      const isHit = area.index === index && offset < area.offset + area.sizeBytes && offset + width > area.offset;
+      if (isHit) this.strays.push(`region ${index} at 0x${offset.toString(16)}, ${width} bytes: in the ${area.what}`);
+    }
   }
 
   #isInside(index: number, offset: number, width: Width): boolean {

@@ -2,7 +2,7 @@ import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
 import type { FdWatch, FdWatcher } from "../../base/signals.ts";
 import { allOrNothing } from "../../base/undo-stack.ts";
-import type { Fd, Width } from "../../base/units.ts";
+import type { Fd, Halves, Width } from "../../base/units.ts";
 import { closeAll, DescriptorSocket } from "../../host/descriptor-socket.ts";
 import { SyscallError } from "../../host/errors.ts";
 import { connectTo } from "../../host/unix-socket.ts";
@@ -32,7 +32,14 @@ import {
 import { answerDma, type SharedMemory, shareMemory, unshareMemory } from "./memory.ts";
 import { MessageControls } from "./message-control.ts";
 import { negotiate, queryUserDevice, type ServerLimits } from "./negotiation.ts";
-import { mapUserRegion, queryUserRegion, readUserBytes, type UserRegion, writeUserRegion } from "./region.ts";
+import {
+  mapUserRegion,
+  postUserWide,
+  queryUserRegion,
+  readUserBytes,
+  type UserRegion,
+  writeUserRegion,
+} from "./region.ts";
 import { WaitBudget } from "./wait-budget.ts";
 
 export interface UserDeviceOptions {
@@ -169,6 +176,24 @@ export class UserDevice implements DeviceBackend, Disposable {
     );
   }
 
+  readWide(index: number, offset: number): Halves | undefined {
+    if (!this.#answers(index, offset, 8)) return undefined;
+    return attempt(() => {
+      const bytes = readUserBytes(this.#channel, index, offset, 8);
+      return { low: littleEndian(bytes.subarray(0, 4)), high: littleEndian(bytes.subarray(4)) };
+    });
+  }
+
+  writeWide(index: number, offset: number, value: Halves): boolean {
+    if (!this.#answers(index, offset, 8)) return false;
+    this.#image = undefined;
+    const write = (): boolean => {
+      postUserWide(this.#channel, index, offset, value);
+      return true;
+    };
+    return attempt(write) ?? false;
+  }
+
   mapRegion(index: number, area: RegionArea): MappedRegion {
     const region = this.#regions[index];
     if (region === undefined) throw new RangeError(`Cannot map region ${index} of ${this.name}: it has none`);
@@ -270,7 +295,7 @@ export class UserDevice implements DeviceBackend, Disposable {
     }
   }
 
-  #answers(index: number, offset: number, width: Width): boolean {
+  #answers(index: number, offset: number, width: number): boolean {
     return !this.#channel.isLost && offset + width <= (this.#regions[index]?.info.sizeBytes ?? 0);
   }
 }

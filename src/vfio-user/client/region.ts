@@ -1,6 +1,6 @@
 import { fstatSync } from "node:fs";
 import { HostError } from "../../base/errors.ts";
-import { alignUp, type Fd, hex, PAGE_SIZE, type Width } from "../../base/units.ts";
+import { alignUp, type Fd, type Halves, hex, PAGE_SIZE, type Width } from "../../base/units.ts";
 import { MMAN } from "../../host/constants.ts";
 import { closeAll, isMemoryFile } from "../../host/descriptor-socket.ts";
 import { HostMapping } from "../../host/memory/mapping.ts";
@@ -108,6 +108,15 @@ export function readUserBytes(channel: UserChannel, index: number, offset: numbe
     throw channel.lose("its server answers REGION_READ with another width");
   }
   return new Uint8Array(reply.buffer, reply.byteOffset + USER_REGION_ACCESS.size, count);
+}
+
+/** VFIO_USER_REGION_WRITE of eight bytes in one message, posted as {@link writeUserRegion} has it. @throws HostError */
+export function postUserWide(channel: UserChannel, index: number, offset: number, value: Halves): void {
+  const bytes = access(index, offset, 8, 8);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(USER_REGION_ACCESS.size, value.low, true);
+  view.setUint32(USER_REGION_ACCESS.size + 4, value.high, true);
+  channel.post(VFIO_USER_REGION_WRITE, bytes);
 }
 
 /**

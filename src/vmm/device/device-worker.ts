@@ -194,13 +194,26 @@ const doAccess: AccessHandler = (_vcpu, kind, address, width, value) => {
     case ACCESS.mmioWrite:
       board.mmio.write(address, width, value);
       return value;
+    case ACCESS.mmioReadWide: {
+      const { low, high } = board.mmio.readWide(address);
+      mailboxes.highHalf = high;
+      return low;
+    }
+    case ACCESS.mmioWriteWide:
+      board.mmio.writeWide(address, { low: value, high: mailboxes.highHalf });
+      return value;
     case ACCESS.memoryFault:
       return board.memoryFault();
     default:
       return kind satisfies never;
   }
 };
-const tracedAccess = traceAccesses(doAccess, () => board, tracer);
+const tracedAccess = traceAccesses(
+  doAccess,
+  () => board,
+  tracer,
+  () => mailboxes.highHalf,
+);
 let access = doAccess;
 
 /**

@@ -27,20 +27,33 @@ const KINDS: Readonly<Record<Access, TraceAccess>> = {
   [ACCESS.mmioRead]: "MMIO read",
   [ACCESS.mmioWrite]: "MMIO write",
   [ACCESS.memoryFault]: "memory fault",
+  [ACCESS.mmioReadWide]: "MMIO read",
+  [ACCESS.mmioWriteWide]: "MMIO write",
 };
 
 /**
  * A write is told before what it causes, a read when its value is known. To be used while the trace is on: it names
  * what answers first.
  */
-export function traceAccesses(handle: AccessHandler, buses: () => Buses | undefined, tracer: TraceSink): AccessHandler {
+export function traceAccesses(
+  handle: AccessHandler,
+  buses: () => Buses | undefined,
+  tracer: TraceSink,
+  highHalf: () => number = () => 0,
+): AccessHandler {
   return (vcpu, kind, address, width, value) => {
     // First: a write may move what lies there.
     const what = kind === ACCESS.memoryFault ? "device memory" : describe(buses(), kind, address);
     const access = KINDS[kind];
-    const tell = (seen: number): void =>
+    const isWide = kind === ACCESS.mmioReadWide || kind === ACCESS.mmioWriteWide;
+    const above = isWide ? describe(buses(), kind, address + 4) : "";
+    const tell = (seen: number): void => {
       tracer.emit?.({ kind: "access", vcpu, access, address, width, value: seen, what });
-    const isWrite = kind === ACCESS.portWrite || kind === ACCESS.mmioWrite;
+      // One access, told as its halves.
+      if (!isWide) return;
+      tracer.emit?.({ kind: "access", vcpu, access, address: address + 4, width, value: highHalf(), what: above });
+    };
+    const isWrite = kind === ACCESS.portWrite || kind === ACCESS.mmioWrite || kind === ACCESS.mmioWriteWide;
     if (isWrite) tell(value);
     const result = handle(vcpu, kind, address, width, value);
     if (!isWrite) tell(result);

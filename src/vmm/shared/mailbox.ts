@@ -1,4 +1,4 @@
-import { allOnes, type Width } from "../../base/units.ts";
+import { allOnes, type Halves, type Width } from "../../base/units.ts";
 
 /*
  * The one synchronous call of the program: a vCPU thread sends the device thread a port or MMIO access and waits for
@@ -11,6 +11,7 @@ import { allOnes, type Width } from "../../base/units.ts";
  * | width   | vCPU   | 1, 2 or 4                                                                                     |
  * | address | vCPU   | two words, low first                                                                          |
  * | data    | both   | the value written, or, before `reply` is stored, the value read                               |
+ * | high    | both   | the upper half of an eight-byte access; `data` is the lower one                                |
  * | waits   | vCPU   | 1 while it is in Atomics.wait: only then the device thread notifies                           |
  *
  * Payload is stored before its sequence number and loaded after it; Atomics orders the two. Each vCPU has a line of its
@@ -28,9 +29,17 @@ import { allOnes, type Width } from "../../base/units.ts";
 
 /**
  * What an access does. A `memoryFault` has no address: KVM met memory that does not answer, and the reply is a count of
- * withdrawals.
+ * withdrawals. A wide access has eight bytes and is told as of four: the upper ones are `highHalf` of both ends.
  */
-export const ACCESS = { portRead: 0, portWrite: 1, mmioRead: 2, mmioWrite: 3, memoryFault: 4 } as const;
+export const ACCESS = {
+  portRead: 0,
+  portWrite: 1,
+  mmioRead: 2,
+  mmioWrite: 3,
+  memoryFault: 4,
+  mmioReadWide: 5,
+  mmioWriteWide: 6,
+} as const;
 export type Access = (typeof ACCESS)[keyof typeof ACCESS];
 
 const WORDS_PER_LINE = 16; // 64 bytes
@@ -42,6 +51,7 @@ const ADDRESS_LOW = 4;
 const ADDRESS_HIGH = 5;
 const DATA = 6;
 const WAITS = 7;
+const HIGH = 8;
 
 /** Index of `sleeping` in the first line, which is the device thread's own. */
 const SLEEPING = 0;
@@ -111,6 +121,8 @@ export class MailboxClient {
   readonly #asleep: SpinBudget;
   /** The last access was given up, and nothing has been asked since. */
   #hasGivenUp = false;
+  /** The upper half of a wide access: set before a write, and by a read. */
+  highHalf = 0xffff_ffff;
 
   /**
    * @param spins Loads of `reply` before this thread sleeps.
@@ -147,6 +159,7 @@ export class MailboxClient {
     words[base + ADDRESS_LOW] = address; // which keeps the low 32 bits
     words[base + ADDRESS_HIGH] = address / 0x1_0000_0000;
     words[base + DATA] = value;
+    words[base + HIGH] = this.highHalf;
     const sequence = (Atomics.load(words, base + REQUEST) + 1) | 0;
     Atomics.store(words, base + REQUEST, sequence);
     const isAsleep = Atomics.load(words, SLEEPING) === 1;
@@ -155,6 +168,7 @@ export class MailboxClient {
     for (let spin = budget.next(); spin > 0; spin--) {
       if (Atomics.load(words, base + REPLY) !== sequence) continue;
       budget.found();
+      this.highHalf = (words[base + HIGH] ?? 0) >>> 0;
       return Atomics.load(words, base + DATA) >>> 0;
     }
     budget.missed();
@@ -177,7 +191,21 @@ export class MailboxClient {
       this.#onSlow(kind, address, width, seconds);
     }
     Atomics.store(words, base + WAITS, 0);
+    this.highHalf = (words[base + HIGH] ?? 0) >>> 0;
     return Atomics.load(words, base + DATA) >>> 0;
+  }
+
+  /** Reads eight bytes. */
+  readWide(address: number): Halves {
+    this.highHalf = 0xffff_ffff; // also what a read that is given up answers
+    const low = this.access(ACCESS.mmioReadWide, address, 4, 0);
+    return { low, high: this.highHalf };
+  }
+
+  /** Writes eight bytes. */
+  writeWide(address: number, value: Halves): void {
+    this.highHalf = value.high;
+    this.access(ACCESS.mmioWriteWide, address, 4, value.low);
   }
 }
 
@@ -188,6 +216,8 @@ export type AccessHandler = (vcpu: number, kind: Access, address: number, width:
 export class MailboxServer {
   readonly #words: Int32Array;
   readonly vcpuCount: number;
+  /** The upper half of the wide access that is being done: the one written, or all ones for the handler to replace. */
+  highHalf = 0xffff_ffff;
 
   constructor(shared: SharedArrayBuffer) {
     this.#words = new Int32Array(shared);
@@ -216,7 +246,9 @@ export class MailboxServer {
       const low = (words[base + ADDRESS_LOW] as number) >>> 0;
       const high = (words[base + ADDRESS_HIGH] as number) >>> 0;
       const value = (words[base + DATA] as number) >>> 0;
+      this.highHalf = (words[base + HIGH] as number) >>> 0;
       words[base + DATA] = handle(vcpu, kind, high * 0x1_0000_0000 + low, width, value);
+      words[base + HIGH] = this.highHalf;
       Atomics.store(words, base + REPLY, sequence);
       if (Atomics.load(words, base + WAITS) === 1) Atomics.notify(words, base + REPLY);
       served++;

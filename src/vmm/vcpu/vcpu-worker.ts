@@ -146,7 +146,7 @@ function portAccess(page: RunPage): void {
   }
 }
 
-/** Devices know accesses of 1, 2 and 4 bytes: 8 go as two of 4, low half first, odd lengths byte by byte. */
+/** Odd lengths go byte by byte. */
 function mmioAccess(page: RunPage): void {
   const address = page.mmioAddress;
   const length = page.mmioLength;
@@ -155,10 +155,8 @@ function mmioAccess(page: RunPage): void {
   if (page.mmioIsWrite) {
     control.count(COUNT_MMIO_WRITE);
     if (length === 1 || length === 2 || length === 4) mailbox.access(ACCESS.mmioWrite, address, length, low);
-    else if (length === 8) {
-      mailbox.access(ACCESS.mmioWrite, address, 4, low);
-      mailbox.access(ACCESS.mmioWrite, address + 4, 4, high);
-    } else {
+    else if (length === 8) mailbox.writeWide(address, { low, high });
+    else {
       for (let i = 0; i < length; i++) {
         mailbox.access(ACCESS.mmioWrite, address + i, 1, ((i < 4 ? low : high) >>> (8 * (i % 4))) & 0xff);
       }
@@ -169,8 +167,8 @@ function mmioAccess(page: RunPage): void {
   if (length === 1 || length === 2 || length === 4) {
     page.setMmioData(mailbox.access(ACCESS.mmioRead, address, length, 0), 0);
   } else if (length === 8) {
-    const first = mailbox.access(ACCESS.mmioRead, address, 4, 0);
-    page.setMmioData(first, mailbox.access(ACCESS.mmioRead, address + 4, 4, 0));
+    const value = mailbox.readWide(address);
+    page.setMmioData(value.low, value.high);
   } else {
     const halves: [number, number] = [0, 0];
     for (let i = 0; i < length; i++) {

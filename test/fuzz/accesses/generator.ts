@@ -57,7 +57,8 @@ export function generate(random: Random, length: number): readonly Operation[] {
 function scene(random: Random): readonly Operation[] {
   const roll = random.below(1000);
   if (roll < 250) return [configAccess(random)];
-  if (roll < 450) return [barAccess(random)];
+  if (roll < 430) return [barAccess(random)];
+  if (roll < 450) return [wideAccess(random)];
   if (roll < 620) return tableScene(random);
   if (roll < 650) return msiScene(random);
   if (roll < 720) return [signal(random), signal(random)];
@@ -101,6 +102,16 @@ function barAccess(random: Random): Operation {
   const small = (): number => random.pick([0, 0, 1, 2, 3, 4, 0x0b, 0x0f, 0x10, 0x100, 0xffff, 0x80, 0x40]);
   const value = (): number => (random.chance(60) ? small() : anyNumber(random)) % 2 ** (8 * width);
   return { op: "bar", fn, bar, offset, width, ...maybeWrite(random, value) };
+}
+
+/** Eight bytes of a passed-through function's BAR, in and beside its MSI-X table. */
+function wideAccess(random: Random): Operation {
+  const fn = VIRTIO_NAMES.length + random.below(FUNCTION_COUNT - VIRTIO_NAMES.length);
+  const { bar, table, pba } = LAYOUTS[fn]?.msix ?? NO_TABLE;
+  const near = (place: number): number => place + random.below(64) - 32;
+  const offset = random.pick([random.below(0x1_0000), near(table), near(pba), 8 * random.below(0x200)]);
+  const write = random.chance(60) ? { value: [anyNumber(random), anyNumber(random)] as const } : {};
+  return { op: "wide", fn, bar: random.pick([bar, bar, 0, 1, 6]), offset: Math.max(0, offset), ...write };
 }
 
 /** Entries written and masked as drivers do and do not, and pending bits read. */

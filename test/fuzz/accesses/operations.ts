@@ -23,6 +23,14 @@ export type Operation =
       readonly width: Width;
       readonly value?: number;
     }
+  /** Eight bytes, as two halves. */
+  | {
+      readonly op: "wide";
+      readonly fn: number;
+      readonly bar: number;
+      readonly offset: number;
+      readonly value?: readonly [low: number, high: number];
+    }
   | {
       readonly op: "absolute";
       readonly bus: "mmio" | "ports";
@@ -41,4 +49,4 @@ export type Operation =
 
 /** True for what a guest does, which is what is counted. */
 export const isAccess = (operation: Operation): boolean =>
-  operation.op === "config" || operation.op === "bar" || operation.op === "absolute" || operation.op === "ram";
+  ["config", "bar", "wide", "absolute", "ram"].includes(operation.op);

@@ -72,6 +72,8 @@ export class Session {
         const address = modelled.model.address(operation.bar) + operation.offset;
         return this.#access({ bus: bar.kind === "io" ? "ports" : "mmio", address, ...withoutPlace(operation) });
       }
+      case "wide":
+        return this.#wideAccess(operation);
       case "absolute":
         return this.#access(operation);
       case "ram":
@@ -148,6 +150,44 @@ export class Session {
     const holder = holders[0];
     if (holder !== undefined && width === 1 && value === 0 && address === holder.base + 0x14) this.#takeBack(holder);
     return undefined;
+  }
+
+  /** Eight bytes of a passed-through function: one call to its device where it is the device's. */
+  #wideAccess({ fn, bar, offset, value }: Extract<Operation, { op: "wide" }>): string | undefined {
+    const modelled = this.#all[fn];
+    const found = modelled?.model.bars.find((candidate) => candidate.index === bar);
+    if (modelled === undefined || found === undefined || found.kind === "io") return undefined;
+    const { mmio } = this.#world;
+    const address = modelled.model.address(bar) + offset;
+    const holders = Array.from({ length: 8 }, (_, byte) => mmio.find(address + byte));
+    const isDevices = this.#isDevices(modelled, bar, holders, address);
+    if (value === undefined) {
+      const { low, high } = mmio.readWide(address);
+      const wrong = judgeWidth(low, 4) ?? judgeWidth(high, 4) ?? this.#judgeBytes(holders.slice(0, 4), address, low);
+      const calls = modelled.real.backend?.calls.regionReads;
+      if (isDevices && calls !== 1) return `${modelled.model.name} was read ${calls} times for eight bytes`;
+      return wrong ?? this.#judgeBytes(holders.slice(4), address + 4, high);
+    }
+    const [low, high] = value;
+    this.#predictWrite(holders.slice(0, 4), address, low);
+    this.#predictWrite(holders.slice(4), address + 4, high);
+    mmio.writeWide(address, { low, high });
+    const calls = modelled.real.backend?.calls.regionWrites;
+    return isDevices && calls !== 1 ? `${modelled.model.name} was written ${calls} times for eight bytes` : undefined;
+  }
+
+  /** Whether eight bytes are registers of one waking device: of its BAR, and not of its MSI-X structures. */
+  #isDevices(modelled: Modelled, bar: number, holders: readonly (BusRange | undefined)[], address: number): boolean {
+    const [range] = holders;
+    const { model, real } = modelled;
+    if (range === undefined || holders.some((holder) => holder !== range) || model.powerState !== 0) return false;
+    const place = this.#place(range);
+    const offset = address - range.base;
+    if (place?.modelled !== modelled || place.bar !== bar || bar === 6) return false;
+    if (offset + 8 > (real.backend?.region(bar)?.sizeBytes ?? 0)) return false;
+    return holders.every(
+      (_, byte) => model.tableByte(bar, offset + byte) === undefined && model.pbaByte(bar, offset + byte) === undefined,
+    );
   }
 
   /** The driver wrote 0 to the device status. VIRTIO 1.2 §4.1.4.3 */

@@ -94,6 +94,8 @@ export class RemovalMachine {
         const place = this.#barPlace(operation.fn, operation.bar);
         return place === undefined ? undefined : this.#access({ ...operation, ...place(operation.offset) });
       }
+      case "wide":
+        return this.#wideAccess(operation);
       case "absolute":
         return this.#access(operation);
       case "ram":
@@ -125,6 +127,13 @@ export class RemovalMachine {
       default:
         return operation satisfies never;
     }
+  }
+
+  #wideAccess({ fn, bar, offset, value }: Extract<Operation, { op: "wide" }>): undefined {
+    const place = this.#barPlace(fn, bar)?.(offset);
+    if (place === undefined || place.bus !== "mmio") return;
+    if (value === undefined) this.#world.mmio.readWide(place.address);
+    else this.#world.mmio.writeWide(place.address, { low: value[0], high: value[1] });
   }
 
   #takeAway({ op, fn }: Extract<Operation, { op: "wants" | "error" | "vanish" }>): undefined {

@@ -122,3 +122,30 @@ t.test("Bus.accesses() counts by device, over all its ranges and after they are 
   bus.read(0x10, 4);
   t.same([...bus.accesses()], [["a", 4]]);
 });
+
+t.test("Bus hands eight bytes whole to a device that takes them so, and halves to others, low first", async (t) => {
+  const { bus } = build();
+  const halves = new Bytes("halves", [1, 0, 0, 0, 2, 0, 0, 0]);
+  const whole: string[] = [];
+  const other = new Bytes("whole", [0, 0, 0, 0, 0, 0, 0, 0]);
+  bus.attach(0x100, 8, halves);
+  bus.attach(0x200, 16, {
+    name: "whole",
+    read: (offset, width) => other.read(offset % 8, width),
+    write: (offset, width, value) => other.write(offset, width, value),
+    readWide: (offset) => {
+      whole.push(`r@${offset}`);
+      return { low: 5, high: 6 };
+    },
+    writeWide: (offset, { low, high }) => whole.push(`w@${offset}=${high}:${low}`),
+  });
+  t.same(bus.readWide(0x100), { low: 1, high: 2 });
+  bus.writeWide(0x100, { low: 3, high: 4 });
+  t.same(halves.accesses, ["r4@0", "r4@4", "w4@0=3", "w4@4=4"]);
+  t.same(bus.readWide(0x208), { low: 5, high: 6 });
+  bus.writeWide(0x204, { low: 7, high: 8 });
+  t.same(whole, ["r@8", "w@4=8:7"]);
+  t.same(bus.readWide(0x300), { low: 0xffff_ffff, high: 0xffff_ffff }, "nobody");
+  bus.writeWide(0x20c, { low: 9, high: 10 });
+  t.same(other.accesses, ["w4@12=9"], "the half that is on the bus");
+});

@@ -235,3 +235,21 @@ t.test("PassthroughFunction keeps slots out while a sleeping device's BAR is mov
   bench.write(pm + 4, 2, 0);
   t.ok(slotsOf(bench.host.takeLog()).includes("slot BAR 0 of 0000:06:00.0 at 0xc9000000+0x20000"));
 });
+
+t.test(
+  "PassthroughFunction hands eight bytes to its device as one access, and halves to the MSI-X table",
+  async (t) => {
+    const bench = new PassthroughBench(NVME, { bars: "trap" });
+    bench.write(0x04, 2, 0x0002);
+    const bar = bench.barAddress(0);
+    bench.host.takeLog();
+    bench.host.mmio.writeWide(bar + 0x1008, { low: 0x1122_3344, high: 0x5566_7788 });
+    t.same(bench.host.takeLog(), ["write region 0 0x1008/8 = 0x55667788:0x11223344"]);
+    t.same(bench.host.mmio.readWide(bar + 0x1008), { low: 0x1122_3344, high: 0x5566_7788 });
+    bench.host.mmio.writeWide(bar + 0x2000, { low: 0xfee0_0000, high: 0x1 });
+    t.same(bench.host.takeLog(), [], "an entry's address");
+    t.same(bench.host.mmio.readWide(bar + 0x2000), { low: 0xfee0_0000, high: 0x1 });
+    bench.write((bench.capability(0x01) ?? 0) + 4, 2, 3);
+    t.same(bench.host.mmio.readWide(bar + 0x1008), { low: 0xffff_ffff, high: 0xffff_ffff }, "it sleeps");
+  },
+);

@@ -243,3 +243,14 @@ t.test("VfioDevice.mapRegion() keeps pieces round an MSI-X table congruent to th
     if (piece.sizeBytes > gib) t.equal(mapped.address % gib, piece.offset, `the piece at ${piece.offset}`);
   }
 });
+
+t.test("VfioDevice reads and writes eight bytes by one call each", async (t) => {
+  const { kernel, device } = open();
+  t.ok(device.writeWide(3, 0x4010, { low: 0x8899_aabb, high: 0xccdd_eeff }));
+  t.same(device.readWide(3, 0x4010), { low: 0x8899_aabb, high: 0xccdd_eeff });
+  t.same(kernel.accesses, ["pwrite 8 at 0x30000004010", "pread 8 at 0x30000004010"]);
+  t.equal(device.readWide(2, 0x1c), undefined, "beyond its end");
+  t.notOk(device.writeWide(2, 0x1c, { low: 0, high: 0 }));
+  kernel.isAnswering = false;
+  t.equal(device.readWide(3, 0x4010), undefined);
+});

@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import t from "tap";
 import { EventFd } from "../../../../src/host/eventfd.ts";
-import { queryUserRegion } from "../../../../src/vfio-user/client/region.ts";
+import { postUserWide, queryUserRegion } from "../../../../src/vfio-user/client/region.ts";
 import { PreparedServer } from "../../../support/prepared-server.ts";
 
 const GET_REGION_INFO = 5;
@@ -42,5 +42,16 @@ t.test("queryUserRegion() asks a server that wants more each time twice, not on 
     readdirSync("/proc/self/fd").length,
     before - 1,
     "the channel's socket is closed, and what came with the answers",
+  );
+});
+
+t.test("postUserWide() sends eight bytes in one message", async (t) => {
+  const server = new PreparedServer(t);
+  postUserWide(server.channel, 2, 0x1_0000_0010, { low: 0x8899_aabb, high: 0xccdd_eeff });
+  const { command, payload } = server.take();
+  t.equal(command, 10);
+  t.same(
+    [...payload],
+    [0x10, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 8, 0, 0, 0, 0xbb, 0xaa, 0x99, 0x88, 0xff, 0xee, 0xdd, 0xcc],
   );
 });

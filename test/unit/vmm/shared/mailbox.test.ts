@@ -13,6 +13,10 @@ function client(shared: SharedArrayBuffer, vcpu: number, spinLimit: number, coun
       const spins = { awake: spinLimit, asleep: spinLimit };
       const mailbox = new MailboxClient(shared, vcpu, spins, ring, () => false, () => {});
       let sum = 0;
+      if (count === 0) {
+        const { low, high } = mailbox.readWide(0x1_2345_6000);
+        mailbox.writeWide(0x1_2345_6008, { low: high, high: low });
+      }
       for (let i = 0; i < count; i++) sum += mailbox.access(ACCESS.mmioRead, 0x1_2345_6000 + i, 4, 0);
       parentPort.postMessage(sum);
     });`;
@@ -115,4 +119,24 @@ t.test("MailboxClient.access() gives up on a stop, and then asks for nothing mor
     await new Promise(setImmediate);
   }
   t.equal(sum, 7, "a later access is answered");
+});
+
+t.test("MailboxServer.serve() hands both halves of an eight-byte access over as one", async (t) => {
+  const shared = createMailboxes(1);
+  const server = new MailboxServer(shared);
+  let isDone = false;
+  const finished = client(shared, 0, 1000, 0).then(() => {
+    isDone = true;
+  });
+  const seen: string[] = [];
+  while (!isDone) {
+    server.serve((_vcpu, kind, address, width, value) => {
+      seen.push(`${kind} ${width} ${address.toString(16)} ${value.toString(16)} ${server.highHalf.toString(16)}`);
+      server.highHalf = 0xaabb_ccdd;
+      return 0x8899_0011;
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await finished;
+  t.same(seen, ["5 4 123456000 0 ffffffff", "6 4 123456008 aabbccdd 88990011"]);
 });
