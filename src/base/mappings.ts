@@ -6,6 +6,13 @@ export interface Mapping {
   unmap(): void;
 }
 
+/** Memory of this process, in whole pages. */
+export interface HostMemory extends Mapping {
+  readonly address: Hva;
+  /** Its bytes, until {@link unmap}. */
+  view(): ArrayBuffer;
+}
+
 /** Puts host memory into the guest-physical space, so that the guest reaches it without an exit (KVM memory slots). */
 export interface SlotMapper {
   /**

@@ -83,6 +83,12 @@ export interface DeviceBackend {
   readWide(index: number, offset: number): Halves | undefined;
   writeWide(index: number, offset: number, value: Halves): boolean;
   /**
+   * Fills `target` from a region's start, in as few reads as the transport allows.
+   *
+   * @returns How many bytes the device gave.
+   */
+  readBytes(index: number, target: Uint8Array): number;
+  /**
    * `area` is page-aligned and lies in one of the region's {@link RegionInfo.mappableAreas}, grown to a page if
    * shorter.
    */

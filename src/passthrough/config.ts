@@ -5,6 +5,7 @@ import { ConfigSpace } from "../pci/config-space.ts";
 import type { BarIndex } from "../pci/function.ts";
 import {
   PCI_CACHE_LINE_SIZE,
+  PCI_CAP_MSIX_SIZEOF,
   PCI_CFG_SPACE_EXP_SIZE,
   PCI_CFG_SPACE_SIZE,
   PCI_CLASS_REVISION,
@@ -21,7 +22,6 @@ import {
   PCI_EXP_TYPE_RC_END,
   PCI_INTERRUPT_PIN,
   PCI_MIN_GNT,
-  PCI_CAP_MSIX_SIZEOF,
   PCI_MSI_DATA_32,
   PCI_MSI_DATA_64,
   PCI_MSI_FLAGS,

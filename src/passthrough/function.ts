@@ -18,11 +18,12 @@ import type { IntxHost } from "./intx.ts";
 import { type BarMappers, MappedBar } from "./mapped-bar.ts";
 import type { SlottedFunction } from "./memory-faults.ts";
 import { MsixStructures } from "./msix-structures.ts";
+import { RomCopy, type RomHost } from "./rom.ts";
 import type { BarSummary, PassthroughSummary } from "./summary.ts";
 import { examine, isAnswering, isDecodingMemory, type VitalSigns } from "./vital-signs.ts";
 
 /** What a passed-through function is handed of the machine. */
-export interface PassthroughHost extends BarMappers, IntxHost, EventHost {
+export interface PassthroughHost extends BarMappers, IntxHost, EventHost, RomHost {
   readonly router: MsiRouter;
   readonly report: Report;
 }
@@ -52,6 +53,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
   readonly #plans: ReadonlyMap<BarIndex, BarPlan>;
   readonly #mapped: ReadonlyMap<BarIndex, MappedBar>;
   readonly #placed: Map<BarIndex, Gpa> = new Map();
+  readonly #rom: RomCopy | undefined;
   readonly #events: HostEvents;
   readonly #reads: number[] = new Array(7).fill(0);
   readonly #writes: number[] = new Array(7).fill(0);
@@ -91,6 +93,8 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       const { msix } = this.#built;
       this.#structures = msix === undefined ? undefined : new MsixStructures(msix);
       this.#plans = this.#planBars(choice);
+      const rom = this.barRequests.find(({ kind }) => kind === "rom");
+      this.#rom = rom && new RomCopy(backend, rom.sizeBytes, choice.bars === "trap", host);
       // The root takes BARs off the bus before this and puts them back after it: the device decodes whenever the guest
       // can reach it.
       this.config.onWrite(PCI_COMMAND, 2, () => this.#forwardCommand());
@@ -125,6 +129,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
   readBar(index: BarIndex, offset: number, width: Width): number {
     this.#reads[index] = (this.#reads[index] ?? 0) + 1;
     if (this.#isAsleep) return allOnes(width); // nothing of it answers, the emulated parts neither
+    if (index === ROM_BAR) return this.#rom?.read(offset, width) ?? allOnes(width);
     const emulated = this.#structures?.read(index, offset, width, (at, count) => this.#readDevice(index, at, count));
     return emulated ?? this.#readDevice(index, offset, width);
   }
@@ -144,7 +149,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
 
   /** Some devices have registers that are eight bytes or nothing: halves of a doorbell would be two rings. */
   readBarWide(index: BarIndex, offset: number): Halves {
-    if (this.#structures?.touches(index, offset, 8) === true) {
+    if (index === ROM_BAR || this.#structures?.touches(index, offset, 8) === true) {
       const low = this.readBar(index, offset, 4);
       return { low, high: this.readBar(index, offset + 4, 4) };
     }
@@ -165,11 +170,11 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
   barPlaced(index: BarIndex, address: Gpa | undefined): void {
     if (address === undefined) {
       this.#placed.delete(index);
-      this.#mapped.get(index)?.hide();
+      this.#memoryOf(index)?.hide();
       return;
     }
     this.#placed.set(index, address);
-    if (!this.#isAsleep) this.#mapped.get(index)?.show(address);
+    if (!this.#isAsleep) this.#memoryOf(index)?.show(address);
   }
 
   get hasSlots(): boolean {
@@ -251,6 +256,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       this.#built.msix?.reset();
     });
     for (const bar of this.#mapped.values()) this.#attempt("unmap a BAR", () => bar.close());
+    this.#attempt("unmap its ROM", () => this.#rom?.close());
   }
 
   /** What it has done and how it is set up, as plain data. */
@@ -265,7 +271,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
           kind,
           sizeBytes,
           address: this.#placed.get(index),
-          slotBytes: this.#mapped.get(index)?.slotBytes ?? 0,
+          slotBytes: this.#memoryOf(index)?.slotBytes ?? 0,
           slots: [...(this.#mapped.get(index)?.shownAreas ?? [])],
           trapped: [...(plan?.trapped ?? []), ...(this.#mapped.get(index)?.unmappedAreas ?? [])].sort(
             (a, b) => a.offset - b.offset,
@@ -305,6 +311,10 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       plans.set(index, planBar(region, holes, barChoice));
     }
     return plans;
+  }
+
+  #memoryOf(index: BarIndex): MappedBar | RomCopy | undefined {
+    return index === ROM_BAR ? this.#rom : this.#mapped.get(index);
   }
 
   #mapBars(): ReadonlyMap<BarIndex, MappedBar> {
@@ -349,13 +359,14 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
   #beforeSleep(): void {
     this.#isAsleep = true;
     for (const bar of this.#mapped.values()) bar.hide();
+    this.#rom?.hide();
   }
 
   #afterWake(): void {
     if (!this.#isAsleep) return;
     this.#isAsleep = false;
     this.#forwardCommand(); // waking may have cleared it
-    for (const [index, address] of this.#placed) this.#mapped.get(index)?.show(address);
+    for (const [index, address] of this.#placed) this.#memoryOf(index)?.show(address);
   }
 
   /** The root takes the BARs off the bus, and so the slots go, when it sees the command register change. */

@@ -1,4 +1,7 @@
-import type { Fd, Halves, Width } from "../base/units.ts";
+import type { Report } from "../base/backends.ts";
+import { HostError } from "../base/errors.ts";
+import type { HostMemory, Mapping, SlotMapper } from "../base/mappings.ts";
+import { type Fd, type Gpa, type Halves, PAGE_SIZE, type Width } from "../base/units.ts";
 import {
   type DeviceBackend,
   type InterruptInfo,
@@ -28,6 +31,92 @@ const ROM_GRAIN = 2048;
 export function withRom(device: DeviceBackend, rom: OtherRomContent | undefined): DeviceBackend {
   if (rom === undefined) return device;
   return new OtherRom(device, rom === "none" ? undefined : rom);
+}
+
+/** What the copy of a ROM is handed of the machine. */
+export interface RomHost {
+  readonly slots: SlotMapper;
+  readonly createMemory: (name: string, sizeBytes: number) => HostMemory;
+  readonly report: Report;
+}
+
+/**
+ * A device's expansion ROM as the guest reads it: a copy, made in large reads when the guest first decodes it, and
+ * then a read-only memory slot. vfio-pci enables the device's ROM decoder, maps it, walks its images and disables it
+ * for each single read, which takes tens of microseconds.
+ */
+export class RomCopy {
+  readonly #backend: DeviceBackend;
+  readonly #host: RomHost;
+  readonly #isTrapped: boolean;
+  readonly #bytes: Uint8Array;
+  #isRead = false;
+  #memory: HostMemory | undefined;
+  #slot: Mapping | undefined;
+
+  /**
+   * @param sizeBytes Of the base address register.
+   * @param isTrapped Without a slot: every read exits, and is answered from the copy.
+   */
+  constructor(backend: DeviceBackend, sizeBytes: number, isTrapped: boolean, host: RomHost) {
+    this.#backend = backend;
+    this.#host = host;
+    this.#isTrapped = isTrapped;
+    this.#bytes = new Uint8Array(sizeBytes).fill(0xff);
+  }
+
+  /** Bytes that the guest reads without an exit now. */
+  get slotBytes(): number {
+    return this.#slot === undefined ? 0 : this.#bytes.length;
+  }
+
+  read(offset: number, width: Width): number {
+    let value = 0;
+    for (let byte = width - 1; byte >= 0; byte--) value = value * 256 + (this.#bytes[offset + byte] ?? 0xff);
+    return value;
+  }
+
+  /** The guest decodes it, and the device its memory. */
+  show(address: Gpa): void {
+    this.hide();
+    if (!this.#isRead) this.#fill();
+    if (this.#isTrapped || !this.#isRead || this.#bytes.length % PAGE_SIZE !== 0 || address % PAGE_SIZE !== 0) return;
+    const name = `expansion ROM of ${this.#backend.name}`;
+    try {
+      this.#memory ??= this.#inMemory(name);
+      this.#slot = this.#host.slots.mapSlot(name, address, this.#memory.address, this.#bytes.length, true);
+    } catch (error) {
+      if (!(error instanceof HostError)) throw error;
+      this.#host.report("warn", `${error.message}: reads of it exit`);
+    }
+  }
+
+  hide(): void {
+    this.#slot?.unmap();
+    this.#slot = undefined;
+  }
+
+  close(): void {
+    this.hide();
+    this.#memory?.unmap();
+    this.#memory = undefined;
+  }
+
+  /** A device that gives nothing now is asked again at the next decode. */
+  #fill(): void {
+    const sizeBytes = this.#backend.region(VFIO_PCI_ROM_REGION_INDEX)?.sizeBytes ?? 0;
+    const count = this.#backend.readBytes(VFIO_PCI_ROM_REGION_INDEX, this.#bytes.subarray(0, sizeBytes));
+    this.#isRead = count > 0;
+    if (count >= sizeBytes) return;
+    const text = `Cannot read the expansion ROM of ${this.#backend.name}: it gives ${count} of ${sizeBytes} bytes`;
+    this.#host.report("warn", `${text}: the rest reads as ones (rom=file=PATH shows another)`);
+  }
+
+  #inMemory(name: string): HostMemory {
+    const memory = this.#host.createMemory(name, this.#bytes.length);
+    new Uint8Array(memory.view()).set(this.#bytes);
+    return memory;
+  }
 }
 
 /** A device whose ROM region is bytes of ours; all else goes to the device. */
@@ -82,6 +171,12 @@ class OtherRom implements DeviceBackend {
 
   writeWide(index: number, offset: number, value: Halves): boolean {
     return index !== VFIO_PCI_ROM_REGION_INDEX && this.#device.writeWide(index, offset, value);
+  }
+
+  readBytes(index: number, target: Uint8Array): number {
+    if (index !== VFIO_PCI_ROM_REGION_INDEX) return this.#device.readBytes(index, target);
+    target.set(this.#bytes.subarray(0, target.length));
+    return Math.min(target.length, this.#bytes.length);
   }
 
   interrupt(kind: InterruptKind): InterruptInfo {

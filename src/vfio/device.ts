@@ -129,6 +129,19 @@ export class VfioDevice implements DeviceBackend, BusResettable, Disposable {
     return this.#libc.pwrite(this.#device, this.#bufferBytes, 8, region.fileOffset + offset) === 8;
   }
 
+  readBytes(index: number, target: Uint8Array): number {
+    const region = this.#regions[index];
+    if (region === undefined) return 0;
+    let done = 0;
+    while (done < target.length) {
+      const rest = target.subarray(done);
+      const count = this.#libc.pread(this.#device, rest, rest.length, region.fileOffset + done);
+      if (count <= 0) break;
+      done += count;
+    }
+    return done;
+  }
+
   mapRegion(index: number, area: RegionArea): MappedRegion {
     const region = this.#regions[index];
     if (region === undefined) throw new RangeError(`Cannot map region ${index} of ${this.name}: it has none`);

@@ -170,6 +170,17 @@ export class FakeDeviceBackend implements DeviceBackend {
     return true;
   }
 
+  /** As Linux' vfio_pci_bar_rw(): one call reads as much as there is of the region. */
+  readBytes(index: number, target: Uint8Array): number {
+    this.#alive("readBytes");
+    const bytes = this.#answering(index, 0, 1);
+    if (bytes === undefined) return 0;
+    this.log.push(`read region ${index} ${target.length} bytes`);
+    const count = Math.min(target.length, bytes.byteLength);
+    target.set(new Uint8Array(bytes.buffer, 0, count));
+    return count;
+  }
+
   mapRegion(index: number, area: RegionArea): MappedRegion {
     this.#alive("mapRegion");
     this.#fail("mapRegion");

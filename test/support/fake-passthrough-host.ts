@@ -1,6 +1,6 @@
 import { Bus } from "../../src/base/bus.ts";
 import type { HostError } from "../../src/base/errors.ts";
-import type { DmaMapper, Mapping, PeerMapper, SlotMapper } from "../../src/base/mappings.ts";
+import type { DmaMapper, HostMemory, Mapping, PeerMapper, SlotMapper } from "../../src/base/mappings.ts";
 import type {
   EventDescriptor,
   FdWatch,
@@ -10,7 +10,7 @@ import type {
   ResampledLines,
   RingWatcher,
 } from "../../src/base/signals.ts";
-import { type Fd, fd, gsi } from "../../src/base/units.ts";
+import { type Fd, fd, gsi, hva } from "../../src/base/units.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
 import { PeerDma } from "../../src/vmm/device/passed/peer-dma.ts";
 import { PciRoot } from "../../src/pci/root.ts";
@@ -82,7 +82,8 @@ export class FakePassthroughHost implements PassthroughHost {
   readonly router: MsiRouter;
 
   readonly slots: SlotMapper = {
-    mapSlot: (name, address, _host, sizeBytes) => this.#mapping("mapSlot", `slot ${name}`, address, sizeBytes),
+    mapSlot: (name, address, _host, sizeBytes, isReadOnly) =>
+      this.#mapping("mapSlot", `${isReadOnly ? "read-only " : ""}slot ${name}`, address, sizeBytes),
   };
 
   readonly lines: ResampledLines = {
@@ -95,6 +96,14 @@ export class FakePassthroughHost implements PassthroughHost {
   };
 
   readonly createEvent: () => EventDescriptor = FakeEvent.create;
+
+  /** Memory that was made and not yet given back. */
+  readonly memories: Set<string> = new Set();
+  readonly createMemory = (name: string, sizeBytes: number): HostMemory => {
+    const bytes = new ArrayBuffer(sizeBytes);
+    this.memories.add(name);
+    return { address: hva(0x7100_0000_0000), view: () => bytes, unmap: () => void this.memories.delete(name) };
+  };
 
   readonly watcher: RingWatcher = {
     watchRings: (descriptor, onRing): FdWatch => {

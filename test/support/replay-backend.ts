@@ -150,6 +150,11 @@ export class ReplayBackend extends FakeDeviceBackend {
     return super.writeWide(index, offset, value);
   }
 
+  override readBytes(index: number, target: Uint8Array): number {
+    this.calls.regionReads++;
+    return super.readBytes(index, target);
+  }
+
   override mapRegion(index: number, area: RegionArea): MappedRegion {
     this.calls.maps++;
     return super.mapRegion(index, area);

@@ -194,6 +194,19 @@ export class UserDevice implements DeviceBackend, Disposable {
     return attempt(write) ?? false;
   }
 
+  readBytes(index: number, target: Uint8Array): number {
+    let done = 0;
+    while (done < target.length) {
+      const count = Math.min(target.length - done, this.#limits.maxTransferBytes);
+      if (!this.#answers(index, done, count)) break;
+      const piece = attempt(() => readUserBytes(this.#channel, index, done, count));
+      if (piece === undefined) break;
+      target.set(piece, done);
+      done += count;
+    }
+    return done;
+  }
+
   mapRegion(index: number, area: RegionArea): MappedRegion {
     const region = this.#regions[index];
     if (region === undefined) throw new RangeError(`Cannot map region ${index} of ${this.name}: it has none`);

@@ -66,12 +66,16 @@ const describe = (mapping: LiveMapping): string => `${mapping.name} ${hex(mappin
 function checkSlots(world: FuzzedWorld, all: readonly Modelled[], attached: ReadonlySet<string>): string | undefined {
   const must = new Set<string>();
   const may = new Set<string>();
+  const roms = new Set<string>();
   for (const { real, model } of all) {
     if (real.backend === undefined || model.powerState !== 0) continue;
     for (const decoded of model.decoded()) {
       if (!attached.has(barName(model, decoded))) continue;
       if (!real.backend.isDecodingMemory && decoded.bus === "mmio")
         return `${model.name} is decoded, its device is not`;
+      if (decoded.bar.index === 6 && decoded.bar.sizeBytes % 4096 === 0 && decoded.base % 4096 === 0) {
+        roms.add(`expansion ROM of ${model.name} ${hex(decoded.base)}+${hex(decoded.bar.sizeBytes)}`);
+      }
       for (const area of real.backend.mappedAreas) {
         const [bar, offset, sizeBytes] = area.split(/[ +]/).map(Number);
         if (bar !== decoded.bar.index || offset === undefined || sizeBytes === undefined) continue;
@@ -86,8 +90,9 @@ function checkSlots(world: FuzzedWorld, all: readonly Modelled[], attached: Read
     ["peer mapping", world.peerMappings],
   ] as const) {
     const found = new Set([...mappings].map(describe));
-    for (const text of found) if (!must.has(text) && !may.has(text)) return `${what} ${text} is over nothing`;
-    for (const text of must) if (!found.has(text)) return `${what} ${text} is missing`;
+    const wanted = what === "slot" ? new Set([...must, ...roms]) : must;
+    for (const text of found) if (!wanted.has(text) && !may.has(text)) return `${what} ${text} is over nothing`;
+    for (const text of wanted) if (!found.has(text)) return `${what} ${text} is missing`;
   }
   return undefined;
 }

@@ -1,8 +1,8 @@
 import type { BlockBackend, BlockStatus, CharBackend } from "../../../src/base/backends.ts";
 import { Bus } from "../../../src/base/bus.ts";
 import type { HostSegment } from "../../../src/base/guest-memory.ts";
-import type { DmaMapper, Mapping, PeerMapper, SlotMapper } from "../../../src/base/mappings.ts";
-import { gsi } from "../../../src/base/units.ts";
+import type { DmaMapper, HostMemory, Mapping, PeerMapper, SlotMapper } from "../../../src/base/mappings.ts";
+import { gsi, hva } from "../../../src/base/units.ts";
 import { PassthroughFunction } from "../../../src/passthrough/function.ts";
 import { PeerDma } from "../../../src/vmm/device/passed/peer-dma.ts";
 import type { DeviceRecording } from "../../../src/passthrough/recording.ts";
@@ -279,6 +279,7 @@ export class FuzzedWorld {
         mmio: this.mmio,
         lines: { connect: () => ({ disconnect: () => undefined }) },
         createEvent: FakeEvent.create,
+        createMemory: (_name, sizeBytes) => romMemory(sizeBytes),
         watcher: { watchRings: () => ({ setInterest: () => undefined, close: () => undefined }) },
         report: () => undefined,
       },
@@ -311,6 +312,12 @@ export class FuzzedWorld {
     into.add(mapping);
     return { unmap: () => void into.delete(mapping) };
   }
+}
+
+/** Where a ROM's copy pretends to be. */
+function romMemory(sizeBytes: number): HostMemory {
+  const bytes = new ArrayBuffer(sizeBytes);
+  return { address: hva(0x7100_0000_0000), view: () => bytes, unmap: () => undefined };
 }
 
 /** What the host does of its own accord. */

@@ -1,5 +1,6 @@
 import { EventFd } from "../../../host/eventfd.ts";
 import { libc } from "../../../host/libc.ts";
+import { HostMapping } from "../../../host/memory/mapping.ts";
 import { KvmVfioDevice } from "../../../kvm/vfio-device.ts";
 import type { PassthroughHost } from "../../../passthrough/function.ts";
 import { GroupSource } from "../../../vfio/group-source.ts";
@@ -10,7 +11,16 @@ import type { BoardAccess, DeviceKind, NewFunction } from "./device-kind.ts";
 /** What functions of the host and of other processes are wired to. */
 export function passthroughHost({ wires, mmio, watcher, report }: BoardAccess): PassthroughHost {
   const { slots, router, resampled: lines } = wires;
-  return { slots, mmio, router, lines, watcher, createEvent: EventFd.create, report };
+  return {
+    slots,
+    mmio,
+    router,
+    lines,
+    watcher,
+    createEvent: EventFd.create,
+    createMemory: HostMapping.anonymous,
+    report,
+  };
 }
 
 export const passedFunctions: DeviceKind<"devices"> = {
