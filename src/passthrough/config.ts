@@ -17,6 +17,8 @@ import {
   PCI_EXP_FLAGS,
   PCI_EXP_FLAGS_TYPE,
   PCI_EXP_LNKCAP,
+  PCI_EXP_LNKCTL,
+  PCI_EXP_LNKCTL2,
   PCI_EXP_TYPE_ENDPOINT,
   PCI_EXP_TYPE_LEG_END,
   PCI_EXP_TYPE_RC_END,
@@ -74,6 +76,8 @@ export interface FunctionConfig {
 
 export interface FunctionConfigOptions {
   readonly name: string;
+  /** Shows an endpoint as part of the root complex. */
+  readonly isIntegrated: boolean;
   readonly backend: DeviceBackend;
   readonly router: MsiRouter;
   readonly host: VectorHost;
@@ -84,8 +88,9 @@ export interface FunctionConfigOptions {
 /**
  * Reads a device's configuration space once and builds the guest's from it, as `config-policy.ts` says.
  *
- * PCI Express endpoints are presented as Root Complex Integrated Endpoints, without link registers: bus 0 has no root
- * port. Some guests reject a plain endpoint there; Linux accepts both. Linux takes both.
+ * A PCI Express endpoint keeps its type and link registers, by which drivers choose speeds (amdgpu) and AtomicOps.
+ * There is no root port above it: a guest that rejects such an endpoint on bus 0 can have it as a Root Complex
+ * Integrated Endpoint, without a link.
  */
 export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   const { name, backend } = options;
@@ -115,7 +120,7 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   for (const capability of policy.standard) {
     if (capability.treatment === "msi") msi = addMsi(options, config, view, capability);
     else if (capability.treatment === "msix") msix = addMsix(options, config, view, capability);
-    else addStandard(config, live, view, capability);
+    else addStandard(config, live, view, capability, options.isIntegrated);
   }
   for (const capability of policy.extended) {
     const { id, version, offset, sizeBytes } = capability;
@@ -222,10 +227,16 @@ class LiveConfig {
   }
 }
 
-function addStandard(config: ConfigSpace, live: LiveConfig, view: DataView, capability: KeptCapability): void {
+function addStandard(
+  config: ConfigSpace,
+  live: LiveConfig,
+  view: DataView,
+  capability: KeptCapability,
+  isIntegrated: boolean,
+): void {
   const { id, offset, sizeBytes, treatment } = capability;
   const bytes = new Uint8Array(view.buffer).slice(offset, offset + sizeBytes);
-  if (treatment === "express") makeIntegrated(bytes);
+  if (treatment === "express" && isIntegrated) makeIntegrated(bytes);
   config.addCapability(id, bytes.subarray(2), offset);
   switch (treatment) {
     case "live":
@@ -233,6 +244,11 @@ function addStandard(config: ConfigSpace, live: LiveConfig, view: DataView, capa
       break;
     case "express":
       if (sizeBytes >= PCI_EXP_DEVCTL2 + 4) live.overlay(offset + PCI_EXP_DEVCTL2, 4);
+      if (isIntegrated) break;
+      // The link is the host's: it is read as it is, and not written.
+      for (const link of [PCI_EXP_LNKCTL, PCI_EXP_LNKCTL2]) {
+        if (sizeBytes >= link + 4) live.overlayReads(offset + link, 4);
+      }
       break;
     default: // a snapshot is its bytes; registers of the device's state come later
   }

@@ -34,6 +34,8 @@ export interface PassthroughChoice {
   readonly bars: "map" | "trap";
   /** BARs left trapped although they could be mapped. */
   readonly excludedMmapBars: readonly number[];
+  /** How a PCI Express endpoint looks: as on the host when absent. */
+  readonly express?: "host" | "integrated";
 }
 
 /**
@@ -78,6 +80,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       this.#built = buildConfig({
         name: this.name,
         backend,
+        isIntegrated: choice.express === "integrated",
         router: host.router,
         host: this.#interrupts,
         state: {

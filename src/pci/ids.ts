@@ -138,6 +138,7 @@ export const PCI_EXP_LNKCTL = 16;
 export const PCI_EXP_LNKSTA = 18;
 export const PCI_EXP_DEVCAP2 = 36;
 export const PCI_EXP_DEVCTL2 = 40;
+export const PCI_EXP_LNKCTL2 = 48;
 
 // Advanced features. PCI Advanced Capabilities ECN
 export const PCI_AF_CAP = 3;

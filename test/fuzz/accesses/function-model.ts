@@ -299,7 +299,9 @@ export class FunctionModel {
         case 0x10:
           judge(60);
           live(8, 4);
+          live(16, 4); // link control and status
           live(40, 4);
+          live(48, 4);
           break;
         case 0x11:
           judge(12);

@@ -14,9 +14,9 @@ t.test("PassthroughFunction shows the device's identity and its own list of capa
 });
 
 t.test(
-  "PassthroughFunction shows an endpoint as integrated into the root complex, without link registers",
+  "PassthroughFunction shows an endpoint as integrated into the root complex where the user wants it, without a link",
   async (t) => {
-    const bench = new PassthroughBench(NVME);
+    const bench = new PassthroughBench(NVME, { express: "integrated" });
     const express = bench.capability(0x10) ?? 0;
     t.equal(bench.read(express + 2, 2), 0x0092, "version 2, type 9");
     t.equal(bench.read(express + 4, 4), 0x1000_8fe2, "device capabilities stay, function-level reset too");
@@ -215,4 +215,17 @@ t.test("PassthroughFunction refuses a device that does not answer, with the way 
       /^Cannot use 0000:01:00.0: it does not answer: .* \(echo 1 > .*0000:01:00.0\/remove, then .*rescan; else power the host off/,
   });
   t.same(log, ["close device"], "and gives it back");
+});
+
+t.test("PassthroughFunction shows an endpoint as it is on the host, with its link", async (t) => {
+  const bench = new PassthroughBench(NVME);
+  const express = bench.capability(0x10) ?? 0;
+  t.equal(bench.read(express + 2, 2), 0x0002, "version 2, an endpoint");
+  t.equal(bench.read(express + 12, 4), 0x0041_0843, "link capabilities");
+  t.equal(bench.read(express + 16, 4), 0x1043_0040, "link control and status");
+  bench.backend.config.setUint16(express + 18, 0x1041, true);
+  t.equal(bench.read(express + 18, 2), 0x1041, "the speed as it is now");
+  bench.host.takeLog();
+  bench.write(express + 16, 2, 0x0003);
+  t.same(bench.host.takeLog(), [], "the link is the host's");
 });

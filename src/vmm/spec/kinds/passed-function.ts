@@ -35,6 +35,14 @@ const FIELDS = {
     value: "[N,N]",
     help: "BARs to trap although they could be mapped",
   },
+  /** `integrated` shows a PCI Express endpoint as part of the root complex, for guests that refuse endpoints on bus 0. */
+  express: {
+    type: "choice",
+    choices: ["host", "integrated"],
+    key: "express",
+    value: "host|integrated",
+    help: "PCI Express type: as on the host, or part of the root complex, without a link",
+  },
   /** The device's own expansion ROM when absent. */
   rom: {
     type: "variants",

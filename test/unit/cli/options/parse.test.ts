@@ -107,14 +107,21 @@ t.test("parseRun() reads every key of --disk, several after one flag and repeate
 });
 
 t.test("parseRun() reads every key of --device", async (t) => {
-  const keys = "id=card,bars=trap,pci_device_id=5,exclude_mmap_bars=[0,2]";
+  const keys = "id=card,bars=trap,pci_device_id=5,exclude_mmap_bars=[0,2],express=integrated";
   const { devices } = parse(
     "--device",
     `${home}/0000:01:00.0,${keys}`,
     `path=~/0000:01:00.1,x_exclude_mmap_bars=[4]`,
   ).spec;
   t.same(devices, [
-    { path: `${home}/0000:01:00.0`, id: "card", bars: "trap", excludedMmapBars: [0, 2], pciSlot: 5 },
+    {
+      path: `${home}/0000:01:00.0`,
+      id: "card",
+      bars: "trap",
+      excludedMmapBars: [0, 2],
+      express: "integrated",
+      pciSlot: 5,
+    },
     { path: `${home}/0000:01:00.1`, id: "_vfio1", bars: "map", excludedMmapBars: [4] },
   ]);
 });
