@@ -1,6 +1,6 @@
 import type { Report } from "../base/backends.ts";
 import type { MsiRouter } from "../base/signals.ts";
-import { allOnes, type Width } from "../base/units.ts";
+import { allOnes, hex, type Width } from "../base/units.ts";
 import { ConfigSpace } from "../pci/config-space.ts";
 import type { BarIndex } from "../pci/function.ts";
 import {
@@ -49,6 +49,7 @@ import type { VectorHost } from "../pci/vectors.ts";
 import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 import { type ConfigPolicy, decideConfig, type KeptCapability } from "./config-policy.ts";
 import { type DeviceStateObserver, followDeviceState } from "./device-state.ts";
+import { placePendingBits } from "./msix-structures.ts";
 
 /** Registers of the PCI Express capability that exist only with a link, a slot or a root behind the function. */
 const EXPRESS_LINK_AND_ROOT = { start: PCI_EXP_LNKCAP, end: PCI_EXP_DEVCAP2 } as const;
@@ -316,12 +317,19 @@ function addMsix(
   const vectorCount = options.backend.interrupt("msix").count;
   const table = barOffsetAt(view.getUint32(offset + PCI_MSIX_TABLE, true));
   const pba = barOffsetAt(view.getUint32(offset + PCI_MSIX_PBA, true));
-  const fits = (place: BarOffset | undefined, sizeBytes: number): place is BarOffset =>
-    place !== undefined && place.offset + sizeBytes <= (options.backend.region(place.bar)?.sizeBytes ?? 0);
+  const barBytes = (bar: BarIndex): number => options.backend.region(bar)?.sizeBytes ?? 0;
+  const tableBytes = vectorCount * PCI_MSIX_ENTRY_SIZE;
   const isPossible = vectorCount >= 1 && vectorCount <= 2048;
-  if (!isPossible || !fits(table, vectorCount * PCI_MSIX_ENTRY_SIZE) || !fits(pba, 8 * Math.ceil(vectorCount / 64))) {
+  const hasTable = isPossible && table !== undefined && table.offset + tableBytes <= barBytes(table.bar);
+  const id = view.getUint32(PCI_VENDOR_ID, true);
+  const pending = hasTable ? placePendingBits({ id, vectorCount, table, pba, tableBytes, barBytes }) : undefined;
+  if (!hasTable || pending === undefined) {
     options.report("warn", `${options.name}: MSI-X is not shown: its ${vectorCount} vectors do not fit its BARs`);
     return undefined;
+  }
+  if (pending !== pba) {
+    const where = `BAR ${pending.bar} at ${hex(pending.offset)}`;
+    options.report("info", `${options.name}: MSI-X pending bits are shown in ${where}: they lie outside their BAR`);
   }
   return new MsixCapability({
     config,
@@ -329,7 +337,7 @@ function addMsix(
     host: options.host,
     vectorCount,
     table,
-    pba,
+    pba: pending,
     at: offset,
   });
 }

@@ -1,7 +1,53 @@
-import type { Width } from "../base/units.ts";
+import { alignDown, alignUp, PAGE_SIZE, type Width } from "../base/units.ts";
 import type { BarIndex } from "../pci/function.ts";
 import { type BarOffset, type MsixCapability, nameTableEntry } from "../pci/msix.ts";
 import type { BarHole } from "./bar-areas.ts";
+
+/** What a function says of its MSI-X. */
+export interface MsixPlaces {
+  /** Device id above vendor id. */
+  readonly id: number;
+  readonly vectorCount: number;
+  /** It fits its BAR. */
+  readonly table: BarOffset;
+  readonly tableBytes: number;
+  /** As the capability has it; `undefined` for a BAR that does not exist. */
+  readonly pba: BarOffset | undefined;
+  readonly barBytes: (bar: BarIndex) => number;
+}
+
+/**
+ * Where known virtual functions really have their pending bits: QEMU's `vfio_msix_early_setup()`. Chelsio's T5 say
+ * 0x8000 in a BAR of 8 KiB, Baidu's Kunlun 0x46_0000 in one of 64 KiB.
+ */
+const TRUE_PLACES: readonly { readonly mask: number; readonly id: number; readonly offset: number }[] = [
+  { mask: 0xff00_ffff, id: 0x5800_1425, offset: 0x1000 },
+  { mask: 0xffff_ffff, id: 0x3685_1d22, offset: 0xb400 },
+];
+
+/**
+ * Where the guest sees the pending bits: where the function says, if they fit there, else where it has them in truth or
+ * at the end of the table's BAR. They are emulated, so that any place will do that is not the table's.
+ *
+ * @returns `undefined` when the table's BAR has no room.
+ */
+export function placePendingBits(places: MsixPlaces): BarOffset | undefined {
+  const { id, vectorCount, table, tableBytes, pba, barBytes } = places;
+  const sizeBytes = 8 * Math.ceil(vectorCount / 64);
+  if (pba !== undefined && pba.offset + sizeBytes <= barBytes(pba.bar)) return pba;
+  const end = barBytes(table.bar);
+  const known = TRUE_PLACES.filter(({ mask, id: other }) => ((id & mask) ^ other) === 0);
+  // A page of their own is best: nothing of the device is trapped with them.
+  const lastPage = alignDown(end - sizeBytes, PAGE_SIZE);
+  const behindTable = alignUp(table.offset + tableBytes, 8);
+  const candidates = [...known.map(({ offset }) => offset), lastPage, alignDown(end - sizeBytes, 8), behindTable];
+  const isFree = (offset: number): boolean =>
+    offset >= 0 &&
+    offset + sizeBytes <= end &&
+    (offset + sizeBytes <= table.offset || offset >= table.offset + tableBytes);
+  const offset = candidates.find(isFree);
+  return offset === undefined ? undefined : { bar: table.bar, offset };
+}
 
 /** Where one of the two structures of MSI-X lies in the BARs, and how its bytes are reached. */
 interface Structure extends BarOffset {

@@ -3,7 +3,7 @@ import { HostError } from "../../../src/base/errors.ts";
 import { type FakeDevice, FakeDeviceBackend } from "../../support/fake-device-backend.ts";
 import { E1000E, EDU, KIOXIA, NVME, SAMSUNG, SD_HOST } from "../../support/fake-devices.ts";
 import { PassthroughBench } from "../../support/fake-passthrough-host.ts";
-import { pciImage } from "../../support/pci-image.ts";
+import { msixCapability, pciImage } from "../../support/pci-image.ts";
 
 const MEMORY = 2;
 const slotsOf = (log: readonly string[]): readonly string[] => log.filter((line) => line.startsWith("slot "));
@@ -251,5 +251,46 @@ t.test(
     t.same(bench.host.mmio.readWide(bar + 0x2000), { low: 0xfee0_0000, high: 0x1 });
     bench.write((bench.capability(0x01) ?? 0) + 4, 2, 3);
     t.same(bench.host.mmio.readWide(bar + 0x1008), { low: 0xffff_ffff, high: 0xffff_ffff }, "it sleeps");
+  },
+);
+
+t.test(
+  "PassthroughFunction shows MSI-X whose pending bits lie outside their BAR, and traps them where they fit",
+  async (t) => {
+    const vf = (
+      device: Partial<FakeDevice>,
+      vendorId: number,
+      deviceId: number,
+      table: number,
+      pba: number,
+    ): FakeDevice => ({
+      name: "0000:0c:01.0",
+      image: pciImage({
+        ...{ vendorId, deviceId, classCode: 0x02_0000, barFlags: [4, 0] },
+        capabilities: [msixCapability(0x40, 33, table, pba)],
+      }),
+      regions: [{ index: 0, sizeBytes: 0x2000, isMsixMappable: true }],
+      interrupts: { msix: { count: 33 } },
+      ...device,
+    });
+    const pendingBits = (device: FakeDevice): readonly [number, string | undefined] => {
+      const bench = new PassthroughBench(device);
+      const at = bench.read(0x48, 4);
+      bench.write(0x04, 2, 2);
+      bench.write(0x42, 2, 0x8000);
+      const trapped = bench.function.summary().bars[0]?.trapped.find(({ reason }) => reason === "MSI-X pending bits");
+      t.equal(bench.host.mmio.read(bench.barAddress(0) + at, 4), 0, "nothing is pending");
+      return [
+        at,
+        trapped === undefined ? undefined : `0x${trapped.offset.toString(16)}+0x${trapped.sizeBytes.toString(16)}`,
+      ];
+    };
+    t.same(pendingBits(vf({}, 0x1425, 0x5803, 0, 0x8000)), [0x1000, "0x1000+0x1000"], "Chelsio T5");
+    const kunlun = { regions: [{ index: 0, sizeBytes: 0x1_0000, isMsixMappable: true }] };
+    t.same(pendingBits(vf(kunlun, 0x1d22, 0x3685, 0x8000, 0x46_0000)), [0xb400, "0xb000+0x1000"], "Kunlun");
+    t.same(pendingBits(vf({}, 0x1234, 0x0001, 0, 0x8000)), [0x1000, "0x1000+0x1000"], "any other: the last page");
+    t.same(pendingBits(vf({}, 0x1234, 0x0001, 0x1000, 0x8005)), [0x1ff8, undefined], "behind a table in the last page");
+    const small = { regions: [{ index: 0, sizeBytes: 0x400, isMsixMappable: true }] };
+    t.equal(pendingBits(vf(small, 0x1234, 0x0001, 0, 0x8000))[0], 0x3f8);
   },
 );
