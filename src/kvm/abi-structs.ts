@@ -16,6 +16,9 @@ export const MEMORY_REGION = {
 /** struct kvm_pit_config, KVM API §4.71 */
 export const PIT_CONFIG = { size: 64, flags: 0 } as const;
 
+/** struct kvm_reinject_control, KVM API §4.59 */
+export const REINJECT_CONTROL = { size: 32, pit_reinject: 0 } as const;
+
 /** struct kvm_irqchip, KVM API §4.26: of the union, what is used of struct kvm_pic_state. */
 export const IRQCHIP = { size: 520, chip_id: 0, "chip.pic.irq_base": 13 } as const;
 

@@ -24,6 +24,7 @@ export const REQUIRED_CAPABILITIES: readonly Capability[] = [
   { name: "EXT_CPUID", reason: "telling the guest what its CPU can do" },
   { name: "MP_STATE", reason: "starting further CPUs by INIT and SIPI" },
   { name: "PIT2", reason: "the timer that kernels calibrate with" },
+  { name: "REINJECT_CONTROL", reason: "interrupts of devices without an exit on AMD hosts" },
   { name: "IRQ_ROUTING", reason: "message-signalled interrupts" },
   { name: "IRQFD", reason: "interrupts from devices without a thread between" },
   { name: "IRQFD_RESAMPLE", reason: "level-triggered interrupts of passed-through functions" },

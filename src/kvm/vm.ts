@@ -25,6 +25,7 @@ import {
   MEMORY_REGION,
   MSI,
   PIT_CONFIG,
+  REINJECT_CONTROL,
 } from "./abi-structs.ts";
 
 /**
@@ -120,6 +121,16 @@ export class Vm implements Disposable {
       libc.ioctlStruct(this.fd, IOCTL.KVM_CREATE_PIT2, pit.bytes),
       "make the interval timer",
       "KVM_CREATE_PIT2",
+      "TSVMM_KVM_REFUSED",
+    );
+    // A timer that repeats the ticks a guest missed, as KVM makes it, inhibits AVIC for the machine's life, and with it
+    // interrupts that the IOMMU posts to vCPUs (APICV_INHIBIT_REASON_PIT_REINJ).
+    const reinject = structOf(REINJECT_CONTROL.size);
+    reinject.view.setUint8(REINJECT_CONTROL.pit_reinject, 0);
+    check(
+      libc.ioctlStruct(this.fd, IOCTL.KVM_REINJECT_CONTROL, reinject.bytes),
+      "keep the interval timer from repeating ticks",
+      "KVM_REINJECT_CONTROL",
       "TSVMM_KVM_REFUSED",
     );
   }

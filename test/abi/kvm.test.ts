@@ -10,6 +10,7 @@ const skip = missingCompiler();
 const STRUCTS: readonly (readonly [string, Readonly<Record<string, number>>])[] = [
   ["kvm_userspace_memory_region", structs.MEMORY_REGION],
   ["kvm_pit_config", structs.PIT_CONFIG],
+  ["kvm_reinject_control", structs.REINJECT_CONTROL],
   ["kvm_irqchip", structs.IRQCHIP],
   ["kvm_irq_level", structs.IRQ_LEVEL],
   ["kvm_irqfd", structs.IRQFD],

@@ -257,3 +257,19 @@ t.test("ResampledIrqLines raises a pin by eventfd and tells when the guest has h
   t.same(guest.runToOut(), [HANDLER, 0x40], "not after disconnect()");
   t.end();
 });
+
+t.test("Vm.create() keeps KVM's interval timer from repeating missed ticks", { skip }, async (t) => {
+  const real = libc.ioctlStruct;
+  const requests: [number, number][] = [];
+  libc.ioctlStruct = (file, request, argument) => {
+    requests.push([request, argument[0] ?? 0]);
+    return real(file, request, argument);
+  };
+  t.teardown(() => {
+    libc.ioctlStruct = real;
+  });
+  const guest = new KvmGuest(new Assembler(CODE).label("nothing"));
+  t.teardown(() => guest.close());
+  const made = requests.findIndex(([request]) => request === 0x4040_ae77);
+  t.same(requests[made + 1], [0xae71, 0], "KVM_REINJECT_CONTROL with pit_reinject 0, behind KVM_CREATE_PIT2");
+});
