@@ -15,8 +15,8 @@ import {
   VMD_ADVICE,
   vmdReason,
 } from "./functions.ts";
-import { isSilent, SILENT, silenceRemedy } from "./silence.ts";
 import { kernelArgument } from "./platform-checks.ts";
+import { isSilent, SILENT, silenceRemedy } from "./silence.ts";
 
 /**
  * Checks one function that is to be passed through.
@@ -78,6 +78,11 @@ export function functionChecks(
   const token = tokenState(pciFunction, facts, vfTokens, path);
   if (token !== undefined) {
     checks.push(check("token", "who has the physical function decides who may have its virtual ones", token));
+  }
+  if (pciFunction.vendorId === 0x8086 && pciFunction.classCode >>> 16 === 0x03 && /^0+:00:02\.0$/.test(name)) {
+    const found = "rendering, video and compute work in a guest; displays and its boot screen do not";
+    const why = "the firmware's tables and stolen memory of the processor's GPU stay with the host";
+    checks.push(check("graphics", why, { state: "warning", found }));
   }
   const width = widthState(pciFunction);
   if (width !== undefined) {

@@ -74,8 +74,9 @@ const MAX_EXTENDED_CAPABILITIES = 960;
  * Extended configuration space exists for the guest only with a PCI Express capability, as the specification has it.
  *
  * @param image The device's configuration space, 256 or 4096 bytes.
+ * @param kept Registers outside capabilities that the guest may not have.
  */
-export function decideConfig(image: Uint8Array): ConfigPolicy {
+export function decideConfig(image: Uint8Array, kept: readonly RegionArea[] = []): ConfigPolicy {
   const view = new DataView(image.buffer, image.byteOffset, image.byteLength);
   const hidden: HiddenCapability[] = [];
   const offsets = standardList(view);
@@ -102,7 +103,7 @@ export function decideConfig(image: Uint8Array): ConfigPolicy {
     standard,
     extended,
     hidden,
-    deviceSpecific: gaps(taken, PCI_STD_HEADER_SIZEOF, sizeBytes),
+    deviceSpecific: gaps([...taken, ...kept], PCI_STD_HEADER_SIZEOF, sizeBytes),
   };
 }
 

@@ -1,6 +1,7 @@
 import type { Report } from "../base/backends.ts";
 import type { MsiRouter } from "../base/signals.ts";
 import { allOnes, hex, type Width } from "../base/units.ts";
+import { parseBdf } from "../pci/bdf.ts";
 import { ConfigSpace } from "../pci/config-space.ts";
 import type { BarIndex } from "../pci/function.ts";
 import {
@@ -43,6 +44,7 @@ import {
   PCI_SUBSYSTEM_VENDOR_ID,
   PCI_VENDOR_ID,
 } from "../pci/ids.ts";
+import { type HostAddressRegister, hostAddressRegisters, isIntelGraphics } from "../pci/intel-graphics.ts";
 import { MsiCapability } from "../pci/msi.ts";
 import { type BarOffset, MsixCapability } from "../pci/msix.ts";
 import type { VectorHost } from "../pci/vectors.ts";
@@ -56,6 +58,9 @@ const EXPRESS_LINK_AND_ROOT = { start: PCI_EXP_LNKCAP, end: PCI_EXP_DEVCAP2 } as
 const EXPRESS_LINK_AND_ROOT_2 = { start: PCI_EXP_DEVCTL2 + 4, end: 60 } as const;
 /** All bits that PCI Local Bus 3.0 §6.2.2 has: the device knows which of them it implements. */
 const COMMAND_WRITABLE = 0x07ff;
+/** An Intel GPU without its firmware's OpRegion and stolen memory. */
+const GRAPHICS_LIMITS =
+  "rendering, video and compute work; displays and the guest's boot screen do not, without the firmware's tables";
 /** Latency tolerance reports and OBFF need the platform's help. PCI Express Base 3.0 §7.8.15 */
 const DEVCAP2_PLATFORM = 0x000c_0800;
 
@@ -97,7 +102,9 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
   const { name, backend } = options;
   const image = readImage(backend);
   const view = new DataView(image.buffer);
-  const policy = decideConfig(image);
+  const isGraphics = isIntelGraphics(parseBdf(name), view);
+  const blanked = isGraphics ? hostAddressRegisters(view) : [];
+  const policy = decideConfig(image, blanked);
   const config = new ConfigSpace(name, policy.sizeBytes);
   const live = new LiveConfig(config, backend, image);
 
@@ -129,6 +136,8 @@ export function buildConfig(options: FunctionConfigOptions): FunctionConfig {
     if (capability.treatment === "live" && sizeBytes > 4) live.overlay(offset + 4, sizeBytes - 4);
   }
   for (const { offset, sizeBytes } of policy.deviceSpecific) live.overlay(offset, sizeBytes);
+  for (const register of blanked) blank(config, live, policy, register);
+  if (isGraphics) options.report("warn", `${name} is the processor's GPU: ${GRAPHICS_LIMITS}`);
   const power = policy.standard.find((capability) => capability.treatment === "power");
   const express = policy.standard.find((capability) => capability.treatment === "express");
   const advancedFeatures = policy.standard.find((capability) => capability.treatment === "advancedFeatures");
@@ -226,6 +235,20 @@ class LiveConfig {
       peek: (at) => this.peek(at),
     });
   }
+}
+
+/** What the host's firmware has put into a register reads as zero, and cannot be written. */
+function blank(config: ConfigSpace, live: LiveConfig, policy: ConfigPolicy, register: HostAddressRegister): void {
+  const { offset, sizeBytes, kept } = register;
+  const isTaken = policy.standard.some(
+    (area) => offset < area.offset + area.sizeBytes && offset + sizeBytes > area.offset,
+  );
+  if (kept === 0 || isTaken) return; // the space's own bytes are zeroes
+  const mask = (at: number): number => (kept >>> (8 * (at - offset))) >>> 0;
+  config.overlay(offset, sizeBytes, {
+    read: (at, width) => (live.read(at, width) & mask(at)) >>> 0,
+    peek: (at) => live.peek(at) & mask(at),
+  });
 }
 
 function addStandard(

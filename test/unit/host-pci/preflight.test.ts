@@ -312,3 +312,10 @@ t.test(
     t.same(messagesOf(t, { functions: [virtual] }), []);
   },
 );
+
+t.test("passthroughChecks() warns of an Intel processor's GPU, with what works", async (t) => {
+  const gpu = { bdf: "0000:00:02.0", driver: "vfio-pci", group: 7, vendor: "0x8086", class: "0x030000" };
+  const found = "warning: rendering, video and compute work in a guest; displays and its boot screen do not";
+  t.equal(stateOf(t, "graphics of 0000:00:02.0", { functions: [gpu] }), found);
+  t.equal(stateOf(t, "graphics of 0000:01:00.0", { functions: [{ ...gpu, bdf: "0000:01:00.0" }] }), undefined);
+});

@@ -1,7 +1,8 @@
 import t from "tap";
-import { FakeDeviceBackend } from "../../support/fake-device-backend.ts";
+import { type FakeDevice, FakeDeviceBackend } from "../../support/fake-device-backend.ts";
 import { E1000E, NVME, SD_HOST } from "../../support/fake-devices.ts";
 import { PassthroughBench } from "../../support/fake-passthrough-host.ts";
+import { pciImage, pmCapability } from "../../support/pci-image.ts";
 import { randomNumbers } from "../../support/random-numbers.ts";
 
 t.test("PassthroughFunction shows the device's identity and its own list of capabilities", async (t) => {
@@ -228,4 +229,46 @@ t.test("PassthroughFunction shows an endpoint as it is on the host, with its lin
   bench.host.takeLog();
   bench.write(express + 16, 2, 0x0003);
   t.same(bench.host.takeLog(), [], "the link is the host's");
+});
+
+/** An Intel GPU as its host's firmware has set it up. */
+function intelGraphics(deviceId: number, name = "0000:00:02.0"): FakeDevice {
+  const image = pciImage({
+    ...{ vendorId: 0x8086, deviceId, classCode: 0x03_0000, barFlags: [4, 0] },
+    capabilities: [pmCapability(0xd0)],
+  });
+  const view = new DataView(image.buffer);
+  view.setUint16(0x50, 0x02c9, true); // GMS, GGMS and flags
+  view.setUint32(0x5c, 0x7c80_0001, true);
+  view.setUint32(0xc0, 0x7c80_0001, true);
+  view.setUint32(0xc4, 0x0000_0001, true);
+  view.setUint32(0xfc, 0x7a5e_3018, true);
+  return { name, image, regions: [{ index: 0, sizeBytes: 0x100_0000 }], interrupts: { msi: { count: 1 } } };
+}
+
+t.test("PassthroughFunction shows no host address of an Intel GPU", async (t) => {
+  const skylake = new PassthroughBench(intelGraphics(0x1912));
+  t.equal(skylake.read(0x50, 2), 0x00c9, "GMS is 0, the size of the GTT stays");
+  t.equal(skylake.read(0x5c, 4), 0, "BDSM");
+  t.equal(skylake.read(0xc0, 4), 0x7c80_0001, "no such register before generation 11");
+  t.equal(skylake.read(0xfc, 4), 0, "ASLS");
+  t.match(skylake.host.reports, [/^warn: 0000:00:02.0 is the processor's GPU: rendering, video and compute work/]);
+  skylake.host.takeLog();
+  for (const at of [0x50, 0x5c, 0xfc]) skylake.write(at, 4, 0xffff_ffff);
+  t.same(
+    skylake.host.takeLog().filter((line) => !line.startsWith("write config 0x52/2")),
+    [],
+    "none of them can be written",
+  );
+  t.equal(skylake.read(0xfc, 4), 0);
+
+  const alderLake = new PassthroughBench(intelGraphics(0x4680));
+  t.same([alderLake.read(0xc0, 4), alderLake.read(0xc4, 4)], [0, 0], "BDSM of 64 bits");
+  t.equal(alderLake.read(0x5c, 4), 0x7c80_0001);
+  const haswell = new PassthroughBench(intelGraphics(0x0412));
+  t.equal(haswell.read(0x50, 2), 0x0201, "GMS in bits 7:3");
+
+  const card = new PassthroughBench(intelGraphics(0x56a0, "0000:03:00.0"));
+  t.equal(card.read(0xfc, 4), 0x7a5e_3018, "a card of the same vendor is any device");
+  t.same(card.host.reports, []);
 });
