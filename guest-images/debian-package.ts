@@ -1,9 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { HostError } from "../src/base/errors.ts";
 import { candidateVersion, type Progress } from "../tools/apt.ts";
 import { cacheDirectory, cached } from "../tools/cache.ts";
 import { runProgram } from "../tools/program.ts";
+import { ToolError } from "../tools/tool-error.ts";
 
 /** How a colon of a version is spelled in a directory's name, as in apt's own file names. */
 const COLON = "%3a";
@@ -20,12 +20,12 @@ export interface UnpackedPackage {
  * Answers the newest version of a package, unpacked into the cache, downloading it first when it is not there. Needs no
  * root.
  *
- * @throws HostError when apt does not know the package, or cannot download it.
+ * @throws ToolError when apt does not know the package, or cannot download it.
  */
 export async function debianPackage(name: string, progress: Progress): Promise<UnpackedPackage> {
   const version = await candidateVersion(name);
   if (version === undefined) {
-    throw new HostError(`Cannot find the Debian package ${name}: apt does not know it`, "run apt-get update as root");
+    throw new ToolError(`Cannot find the Debian package ${name}: apt does not know it`, "run apt-get update as root");
   }
   const directory = await cached(join("packages", `${name}_${version.replaceAll(":", COLON)}`), async (partial) => {
     progress(`downloading the Debian package ${name} ${version} (unpacked into the cache, not installed)`);
@@ -35,7 +35,7 @@ export async function debianPackage(name: string, progress: Progress): Promise<U
     const asRoot = process.getuid?.() === 0 ? ["-o", "APT::Sandbox::User=root"] : [];
     await runProgram("apt-get", [...asRoot, "-qq", "download", `${name}=${version}`], { cwd: download });
     const file = readdirSync(download).find((entry) => entry.endsWith(".deb"));
-    if (file === undefined) throw new HostError(`Cannot download the Debian package ${name}: apt-get left no file`);
+    if (file === undefined) throw new ToolError(`Cannot download the Debian package ${name}: apt-get left no file`);
     await runProgram("dpkg-deb", ["-x", join(download, file), partial]);
     rmSync(download, { recursive: true });
   });

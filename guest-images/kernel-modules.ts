@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import { HostError } from "../src/base/errors.ts";
 import { runProgram } from "../tools/program.ts";
+import { ToolError } from "../tools/tool-error.ts";
 import type { CpioEntry } from "./cpio.ts";
 import type { Kernel } from "./kernel.ts";
 
@@ -25,7 +25,7 @@ export const moduleName = (path: string): string =>
  * Answers the paths of the named modules and of all they need.
  *
  * @param builtin Names of modules that are part of this kernel's image: nothing has to be loaded for them.
- * @throws HostError when the kernel has no module of a name.
+ * @throws ToolError when the kernel has no module of a name.
  */
 export function moduleClosure(
   names: readonly string[],
@@ -38,7 +38,7 @@ export function moduleClosure(
     if (builtin.has(name)) continue;
     const path = pathByName.get(name);
     if (path === undefined)
-      throw new HostError(`Cannot find the kernel module ${name}: this kernel has none of that name`);
+      throw new ToolError(`Cannot find the kernel module ${name}: this kernel has none of that name`);
     closure.add(path);
     // modules.dep lists the whole closure of a module, not only its direct needs.
     for (const needed of dependencies.get(path) ?? []) closure.add(needed);

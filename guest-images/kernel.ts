@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
-import { HostError } from "../src/base/errors.ts";
 import { dependencyOf, type Progress, refreshLists } from "../tools/apt.ts";
 import { cached } from "../tools/cache.ts";
 import { runProgram } from "../tools/program.ts";
+import { ToolError } from "../tools/tool-error.ts";
 import { debianPackage, newestCachedPackage, type UnpackedPackage } from "./debian-package.ts";
 
 /** A stock Debian kernel, ready to be given to a VMM. */
@@ -26,14 +26,14 @@ const KERNEL_PACKAGE = /^linux-image-\d[\d.+~-]*-amd64$/;
  * Answers Debian's kernel for 64-bit PCs: the cache's newest. An empty cache gets the current one, downloaded and
  * unpacked (70 MB, half a minute).
  *
- * @throws HostError when the cache holds none and apt knows none.
+ * @throws ToolError when the cache holds none and apt knows none.
  */
 export async function debianKernel(progress: Progress): Promise<Kernel> {
   const unpacked = newestCachedPackage(KERNEL_PACKAGE) ?? (await updateKernel(progress));
   const release = readdirSync(join(unpacked.directory, "boot"))
     .find((entry) => entry.startsWith("vmlinuz-"))
     ?.slice("vmlinuz-".length);
-  if (release === undefined) throw new HostError(`Cannot use ${unpacked.name}: it holds no boot/vmlinuz`);
+  if (release === undefined) throw new ToolError(`Cannot use ${unpacked.name}: it holds no boot/vmlinuz`);
   const vmlinuz = join(unpacked.directory, "boot", `vmlinuz-${release}`);
   const prepared = await cached(join("kernels", `${release}_${unpacked.version}`), async (partial) => {
     progress(`unpacking the kernel ${release}: the ELF inside the bzImage, and the list of module dependencies`);
@@ -57,7 +57,7 @@ export async function updateKernel(progress: Progress): Promise<UnpackedPackage>
   // A fresh machine has no lists yet.
   const name = (await current()) ?? ((await refreshLists(progress)) ? await current() : undefined);
   if (name === undefined) {
-    throw new HostError("Cannot find a Debian kernel: apt knows no linux-image-amd64", "run apt-get update as root");
+    throw new ToolError("Cannot find a Debian kernel: apt knows no linux-image-amd64", "run apt-get update as root");
   }
   return await debianPackage(name, progress);
 }
@@ -74,13 +74,13 @@ const SETUP_HEADER = {
 /**
  * Answers the ELF kernel that a bzImage carries compressed.
  *
- * @throws HostError when the bytes are no bzImage, or compressed in a way that is not understood here.
+ * @throws ToolError when the bytes are no bzImage, or compressed in a way that is not understood here.
  */
 export async function unpackBzImage(image: Buffer): Promise<Buffer> {
   const isBzImage =
     image.length > 0x250 && image.toString("latin1", SETUP_HEADER.header, SETUP_HEADER.header + 4) === "HdrS";
   if (!isBzImage || image.readUInt16LE(SETUP_HEADER.version) < 0x208) {
-    throw new HostError("Cannot unpack the kernel: it is no bzImage of boot protocol 2.08 or later");
+    throw new ToolError("Cannot unpack the kernel: it is no bzImage of boot protocol 2.08 or later");
   }
   // 0 stands for 4 for the sake of very old kernels; one more sector is the boot sector itself.
   const setupSectors = (image.readUInt8(SETUP_HEADER.setup_sects) || 4) + 1;
@@ -96,8 +96,8 @@ export async function unpackBzImage(image: Buffer): Promise<Buffer> {
         : magic.startsWith("1f8b")
           ? gunzipSync(payload)
           : undefined;
-  if (elf === undefined) throw new HostError(`Cannot unpack the kernel: compression with magic ${magic} is not known`);
+  if (elf === undefined) throw new ToolError(`Cannot unpack the kernel: compression with magic ${magic} is not known`);
   if (elf.toString("latin1", 0, 4) !== "\x7fELF")
-    throw new HostError("Cannot unpack the kernel: its payload is no ELF");
+    throw new ToolError("Cannot unpack the kernel: its payload is no ELF");
   return elf;
 }

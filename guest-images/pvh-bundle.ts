@@ -1,5 +1,5 @@
-import { HostError } from "../src/base/errors.ts";
 import { alignUp, hex } from "../src/base/units.ts";
+import { ToolError } from "../tools/tool-error.ts";
 
 /*
  * A kernel with its initramfs built in, made after the fact.
@@ -61,7 +61,7 @@ interface Segment {
  * segment's end. So it is about half as large as what a bzImage unpacks to.
  *
  * @param vmlinux An ELF-64 kernel with a PVH note.
- * @throws HostError when it is not one.
+ * @throws ToolError when it is not one.
  */
 export function bundleInitramfs(vmlinux: Buffer, initramfs: Buffer): Buffer {
   const segments = readSegments(vmlinux);
@@ -124,7 +124,7 @@ function moduleListEntry(address: number, size: number): Buffer {
 
 function readSegments(elf: Buffer): readonly Segment[] {
   const isElf64 = elf.length > EHDR.size && elf.readUInt32BE(0) === 0x7f454c46 && elf.readUInt8(4) === 2;
-  if (!isElf64) throw new HostError("Cannot add an initramfs to the kernel: it is no ELF-64 file");
+  if (!isElf64) throw new ToolError("Cannot add an initramfs to the kernel: it is no ELF-64 file");
   const table = Number(elf.readBigUInt64LE(EHDR.e_phoff));
   return Array.from({ length: elf.readUInt16LE(EHDR.e_phnum) }, (_, index) => {
     const at = table + index * elf.readUInt16LE(EHDR.e_phentsize);
@@ -160,7 +160,7 @@ function turnEntry(segments: readonly Segment[], newEntry: number): number {
     }
     return entry;
   }
-  throw new HostError("Cannot add an initramfs to the kernel: it has no PVH entry point");
+  throw new ToolError("Cannot add an initramfs to the kernel: it has no PVH entry point");
 }
 
 /**
@@ -211,7 +211,7 @@ function writeElf(header: Buffer, loads: readonly Segment[], original: readonly 
       return within >= 0 && within + note.bytes.length <= segment.bytes.length;
     });
     if (holder === undefined)
-      throw new HostError(`Cannot place the kernel's notes at ${hex(note.paddr)}: no segment holds them`);
+      throw new ToolError(`Cannot place the kernel's notes at ${hex(note.paddr)}: no segment holds them`);
     placed.push({ segment: note, offset: holder.offset + note.paddr - holder.segment.paddr });
   }
   placed.forEach(({ segment, offset: at }, index) => {

@@ -39,8 +39,9 @@ export function parseLabArguments(args: readonly string[]): LabArguments | undef
   const { values } = parse(args.slice(0, end));
   const command = args.slice(args[end] === "--" ? end + 1 : end);
   if (values.help) return undefined;
-  if (command.length === 0) throw new SpecError("command", "there is none to run (see --help)");
-  if (values.tcg && values.kvm) throw new SpecError("--kvm", "cannot be given together with --tcg");
+  if (command.length === 0) throw new SpecError("TSVMM_VALUE_INVALID", "command", "there is none to run (see --help)");
+  if (values.tcg && values.kvm)
+    throw new SpecError("TSVMM_VALUE_INVALID", "--kvm", "cannot be given together with --tcg");
   return {
     devices: (values.device ?? []).map(parseLabDevice),
     command,
@@ -57,7 +58,7 @@ function parse(args: readonly string[]): ReturnType<typeof parseArgs<{ options: 
   try {
     return parseArgs({ args: [...args], options: OPTIONS });
   } catch (error) {
-    throw new SpecError("", error instanceof Error ? error.message : String(error));
+    throw new SpecError("TSVMM_VALUE_INVALID", "", error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -73,6 +74,7 @@ function endOfOptions(args: readonly string[]): number {
 
 function count(option: string, text: string | undefined, whenAbsent: number): number {
   const value = text === undefined ? whenAbsent : Number(text);
-  if (!Number.isInteger(value) || value <= 0) throw new SpecError(option, `${text} is no positive whole number`);
+  if (!Number.isInteger(value) || value <= 0)
+    throw new SpecError("TSVMM_VALUE_INVALID", option, `${text} is no positive whole number`);
   return value;
 }

@@ -55,8 +55,8 @@ function parseFunction(text: string): LabDevice {
   const [model = "", ...rest] = text.split(",");
   const image = rest.find((part) => part.startsWith("image="))?.slice("image=".length);
   const properties = rest.filter((part) => !part.startsWith("image=")).join(",");
-  if (model === "") throw new SpecError("--device", "names no device");
-  if (image?.includes(",")) throw new SpecError("--device", "the image's path holds a comma");
+  if (model === "") throw new SpecError("TSVMM_VALUE_INVALID", "--device", "names no device");
+  if (image?.includes(",")) throw new SpecError("TSVMM_VALUE_INVALID", "--device", "the image's path holds a comma");
   return { model, ...(image !== undefined && { image }), ...(properties !== "" && { properties }) };
 }
 
@@ -106,10 +106,11 @@ function functionArguments(device: LabDevice, key: string, bus: string, place: s
   ];
   const args: string[] = [];
   if (device.image !== undefined) {
-    if (model?.drive === undefined) throw new SpecError("--device", `${device.model} takes no image`);
+    if (model?.drive === undefined)
+      throw new SpecError("TSVMM_VALUE_INVALID", "--device", `${device.model} takes no image`);
     args.push("-drive", `file=${device.image},format=raw,if=none,id=drive${key},cache=unsafe`);
   } else if (model?.drive === "required") {
-    throw new SpecError("--device", `${device.model} needs an image (image=FILE)`);
+    throw new SpecError("TSVMM_VALUE_INVALID", "--device", `${device.model} needs an image (image=FILE)`);
   }
   if (model?.hasNetwork) args.push("-netdev", `user,id=net${key}`);
   args.push("-device", properties.filter(Boolean).join(","));

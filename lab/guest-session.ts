@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { HostError } from "../src/base/errors.ts";
+import type { HostError } from "../src/base/errors.ts";
+import { ToolError } from "../tools/tool-error.ts";
 
 /** What one command typed at a guest's shell prompt gave. */
 export interface CommandResult {
@@ -198,6 +199,6 @@ export class GuestSession {
   #failure(text: string): HostError {
     const said = this.#complaints.trim() === "" ? "" : `\nThe VMM said:\n${this.#complaints.trimEnd()}`;
     const printed = this.#transcript.trimEnd().split("\n").slice(-15).join("\n  ");
-    return new HostError(`Cannot go on with the guest: ${text}${said}\nIts serial port's last lines:\n  ${printed}`);
+    return new ToolError(`Cannot go on with the guest: ${text}${said}\nIts serial port's last lines:\n  ${printed}`);
   }
 }

@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { HostError } from "../src/base/errors.ts";
+import type { HostError } from "../src/base/errors.ts";
 import { findProgram } from "../tools/program.ts";
+import { ToolError } from "../tools/tool-error.ts";
 import { type LabEvent, ReportStream } from "./report-stream.ts";
 import type { LabOptions, LabResult, ScenarioResult } from "./scenario.ts";
 
@@ -27,7 +28,7 @@ const PANIC =
  * through no fault of what runs in it: QEMU's translator was seen to let a guest run on with its host's GS base, and
  * the host's kernel then finds itself damaged.
  */
-export class NestedHostLost extends HostError {
+export class NestedHostLost extends ToolError {
   /** Scenarios that had come to their end. */
   readonly results: readonly ScenarioResult[];
 
@@ -104,7 +105,7 @@ export class LabRun {
         if (this.#isOverdue || this.#wasReset || PANIC.test(consoleLog)) {
           throw new NestedHostLost(`${what}\n  ${last}`, this.#results);
         }
-        throw new HostError(`${what}\nLast lines of its console (all of it is in ${logFile}):\n  ${last}`);
+        throw new ToolError(`${what}\nLast lines of its console (all of it is in ${logFile}):\n  ${last}`);
       }
       return {
         bootSeconds: this.#bootSeconds ?? 0,
@@ -139,7 +140,7 @@ export class LabRun {
   /** Runs QEMU to its end and says how that was. */
   #runQemu(args: readonly string[]): Promise<string> {
     const qemu = findProgram("qemu-system-x86_64");
-    if (qemu === undefined) throw new HostError("Cannot run qemu-system-x86_64: it is not installed");
+    if (qemu === undefined) throw new ToolError("Cannot run qemu-system-x86_64: it is not installed");
     // Even if this process is killed, QEMU is not left behind.
     const guard = findProgram("setpriv");
     const guarded = ["--pdeathsig", "KILL", "--", qemu, ...args];
@@ -178,7 +179,7 @@ export class LabRun {
   /** Switches the nested host off, the hard way. */
   #end(reason: string): void {
     const where = this.#scenario === undefined ? "" : ` during ${this.#scenario.name}`;
-    this.#verdict ??= new HostError(`The nested host was switched off${where}: ${reason}`);
+    this.#verdict ??= new ToolError(`The nested host was switched off${where}: ${reason}`);
     this.#killQemu();
   }
 

@@ -11,7 +11,14 @@
  *
  * @module
  */
-export { HostError, SpecError } from "./base/errors.ts";
+export {
+  type DeviceErrorCode,
+  type ErrorCode,
+  HostError,
+  type HostErrorCode,
+  type InputErrorCode,
+  SpecError,
+} from "./base/errors.ts";
 export type { MsiMessage } from "./base/signals.ts";
 export type { LogSettings, LogThreshold } from "./vmm/log.ts";
 export { Machine } from "./vmm/machine.ts";

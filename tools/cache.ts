@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { HostError } from "../src/base/errors.ts";
+import { ToolError } from "./tool-error.ts";
 
 /**
  * Prefix of directories that are being filled; the process id follows, so that leftovers of a killed run can be told.
@@ -17,7 +17,7 @@ export function projectRoot(): string {
   let directory = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(directory, "package.json"))) {
     const parent = dirname(directory);
-    if (parent === directory) throw new HostError("Cannot find the project's package.json above the compiled files");
+    if (parent === directory) throw new ToolError("Cannot find the project's package.json above the compiled files");
     directory = parent;
   }
   return directory;

@@ -1,10 +1,10 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { HostError } from "../src/base/errors.ts";
 import type { Progress } from "./apt.ts";
 import { cacheDirectory, cached } from "./cache.ts";
 import { runProgram } from "./program.ts";
+import { ToolError } from "./tool-error.ts";
 
 /** A package of another Debian release with everything it depends on. */
 export interface UnpackedProgram {
@@ -24,7 +24,7 @@ const UNUSED = ["doc", "man", "locale", "i18n", "bash-completion", "lintian", "i
  * library. A newer one from the backports is preferred. The host's packages and apt's lists stay as they are. The
  * newest one that the cache has serves until it is removed. Needs no root.
  *
- * @throws HostError when apt has no Debian mirror, or cannot reach it.
+ * @throws ToolError when apt has no Debian mirror, or cannot reach it.
  */
 export async function debianProgram(name: string, progress: Progress): Promise<UnpackedProgram> {
   const directory = newestTree(name) ?? (await download(name, progress));
@@ -59,7 +59,7 @@ async function download(name: string, progress: Progress): Promise<string> {
     const policy = await runProgram("apt-cache", [...apt, "policy", name]).catch(() => "");
     const version = /^ *Candidate: (\S+)$/m.exec(policy.toString())?.[1];
     if (version === undefined || version === "(none)") {
-      throw new HostError(`Cannot bring the Debian package ${name}: its mirror has none, or does not answer`);
+      throw new ToolError(`Cannot bring the Debian package ${name}: its mirror has none, or does not answer`);
     }
     return await cached(join(TREES, `${name}_${version.replaceAll(":", "%3a")}`), async (tree) => {
       progress(`downloading ${name} ${version} with its libraries (unpacked into the cache, not installed)`);
@@ -80,7 +80,7 @@ async function download(name: string, progress: Progress): Promise<string> {
 async function debianMirror(): Promise<string> {
   const said = await runProgram("apt-get", ["indextargets", "--format", "$(ORIGIN) $(REPO_URI) $(LABEL)"]);
   const mirror = /^Debian (\S+) Debian$/m.exec(said.toString())?.[1];
-  if (mirror === undefined) throw new HostError("Cannot find a mirror of Debian: apt's sources name none");
+  if (mirror === undefined) throw new ToolError("Cannot find a mirror of Debian: apt's sources name none");
   return mirror;
 }
 

@@ -1,6 +1,6 @@
-import { HostError } from "../src/base/errors.ts";
 import { apt, aptKnows, type Progress, refreshLists } from "./apt.ts";
 import { findProgram } from "./program.ts";
+import { ToolError } from "./tool-error.ts";
 
 /** A program of the host that we run, the Debian package that has it, and what for. */
 export interface Prerequisite {
@@ -24,7 +24,7 @@ export function missingPrerequisites(needed: readonly Prerequisite[]): readonly 
 /**
  * Makes sure that the host has what is needed; as root it installs what is missing, and says what and why.
  *
- * @throws HostError with the exact command to run when something is missing and this process may not install it.
+ * @throws ToolError with the exact command to run when something is missing and this process may not install it.
  */
 export async function ensurePrerequisites(needed: readonly Prerequisite[], progress: Progress): Promise<void> {
   const missing = missingPrerequisites(needed);
@@ -33,14 +33,14 @@ export async function ensurePrerequisites(needed: readonly Prerequisite[], progr
     const command = `apt-get install --no-install-recommends ${packages.join(" ")}`;
     const reasons = missing.map((one) => `${one.program} (package ${one.package}: ${one.purpose})`).join(", ");
     if (process.getuid?.() !== 0 || findProgram("apt-get") === undefined) {
-      throw new HostError(`Cannot go on without ${reasons}`, `run, as root: ${command}`);
+      throw new ToolError(`Cannot go on without ${reasons}`, `run, as root: ${command}`);
     }
     progress(`installing what is missing: ${reasons}`);
     // Lists may be absent on a fresh machine, or name versions that are no longer served.
     if (!(await aptKnows(packages)) || !(await install(packages))) {
       await refreshLists(progress);
       if (!(await install(packages)))
-        throw new HostError(`Cannot install ${packages.join(", ")}`, `see what it says: ${command}`);
+        throw new ToolError(`Cannot install ${packages.join(", ")}`, `see what it says: ${command}`);
     }
   }
 }

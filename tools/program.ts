@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { accessSync, constants, existsSync } from "node:fs";
 import { join } from "node:path";
-import { HostError } from "../src/base/errors.ts";
+import { ToolError } from "./tool-error.ts";
 
 /** Where programs are looked for: an ordinary user's PATH lacks the system directories. */
 const SYSTEM_DIRECTORIES = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
@@ -34,12 +34,12 @@ export interface ProgramOptions {
 /**
  * Runs a program to its end and answers what it wrote to standard output.
  *
- * @throws HostError when it cannot start or ends with another status than 0; the text carries the last lines of its
+ * @throws ToolError when it cannot start or ends with another status than 0; the text carries the last lines of its
  *   standard error.
  */
 export function runProgram(name: string, args: readonly string[], options: ProgramOptions = {}): Promise<Buffer> {
   const path = findProgram(name);
-  if (path === undefined) return Promise.reject(new HostError(`Cannot run ${name}: it is not installed`));
+  if (path === undefined) return Promise.reject(new ToolError(`Cannot run ${name}: it is not installed`));
   return new Promise((resolve, reject) => {
     const child = spawn(path, args, {
       cwd: options.cwd,
@@ -53,12 +53,12 @@ export function runProgram(name: string, args: readonly string[], options: Progr
     // A program that ends without reading all its input breaks the pipe; its exit status says what went wrong.
     child.stdin?.on("error", () => undefined);
     child.stdin?.end(options.input);
-    child.on("error", (error) => reject(new HostError(`Cannot run ${name}: ${error.message}`)));
+    child.on("error", (error) => reject(new ToolError(`Cannot run ${name}: ${error.message}`)));
     child.on("close", (status, signal) => {
       if (status === 0) return resolve(Buffer.concat(output));
       const said = Buffer.concat(complaints).toString().trim().split("\n").slice(-5).join("; ");
       reject(
-        new HostError(
+        new ToolError(
           `Cannot run ${[name, ...args].join(" ")}: it ended with ${signal ?? `status ${status}`}`,
           said || undefined,
         ),

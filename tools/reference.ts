@@ -7,6 +7,7 @@ import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ERROR_SECTIONS, ERRORS, type ErrorCode } from "../src/base/errors.ts";
 import { formatTable } from "../src/cli/output.ts";
 import type { Field } from "../src/vmm/spec/fields/field.ts";
 import type { KindDescription } from "../src/vmm/spec/kinds/kind.ts";
@@ -106,11 +107,32 @@ export function kindsPage(): string {
   ].join("\n");
 }
 
+/** Broken at spaces into lines of at most 100 characters. */
+const wrapped = (text: string): string => text.replaceAll(/(.{1,100})(?: |$)/g, "$1\n").trimEnd();
+
+/** docs/reference/errors.md: the table of error codes. */
+export function errorsPage(): string {
+  const section = (code: ErrorCode): string => {
+    const { title, meaning, look, advice, remedy } = ERRORS[code];
+    const told = advice === undefined ? [] : [`**The message's advice**: ${advice.replaceAll(/[<>*_$]/g, "\\$&")}.`];
+    const parts = [`${title}. ${meaning}`, `**How to see it**: ${look}`, ...told, `**What to do**: ${remedy}`];
+    return `### ${code}\n\n${parts.map((part) => `${wrapped(part)}\n`).join("\n")}`;
+  };
+  return [
+    "# Errors\n",
+    "Each `SpecError` and `HostError` has a `code`, the same in all versions; texts may change.",
+    "`tsvmm help CODE` prints a section. This page is made by `npm run reference`; a test compares it with",
+    "the program.\n",
+    ...ERROR_SECTIONS.map(([title, codes]) => `## ${title}\n\n${codes.map(section).join("\n")}`),
+  ].join("\n");
+}
+
 /** Pages by their path below the project's root. */
 export const PAGES: Readonly<Record<string, () => string>> = {
   "docs/reference/cli.md": cliPage,
   "docs/reference/kinds.md": kindsPage,
   "docs/reference/machine-schema.json": () => `${JSON.stringify(machineSchema(), undefined, 2)}\n`,
+  "docs/reference/errors.md": errorsPage,
 };
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -4,11 +4,13 @@
  *
  * usage: node guest.js BDF VMLINUX DISK RESULT.json [qemu]
  */
+
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HostError } from "../../src/base/errors.ts";
+import { ToolError } from "../../tools/tool-error.ts";
 import { GuestSession } from "../guest-session.ts";
 import { type CardResult, type DemoResult, GUEST_TEXT, type MachineSummary, tsvmmCommandLine } from "./result.ts";
 
@@ -58,7 +60,7 @@ async function drive(commandLine: string, bdf: string, env: NodeJS.ProcessEnv): 
     const ids = `${identity(bdf, "vendor")} ${identity(bdf, "device")}`;
     const ours = functions.find((line) => line.includes(ids));
     if (ours === undefined)
-      throw new HostError(`The guest has no PCI function ${ids}: it sees ${functions.join("; ")}`);
+      throw new ToolError(`The guest has no PCI function ${ids}: it sees ${functions.join("; ")}`);
     const [address = "", , , driver = ""] = ours.split(" ");
     const card = driver === "sdhci-pci" ? await useCard(session) : undefined;
     const interrupts = lines((await session.run(`interrupts ${address}`)).output);
@@ -85,7 +87,7 @@ async function useCard(session: GuestSession): Promise<CardResult> {
 async function succeed(session: GuestSession, command: string): Promise<string> {
   const { status, output } = await session.run(command);
   if (status !== 0)
-    throw new HostError(`The guest's command failed with status ${status}: ${command}: ${output.trim()}`);
+    throw new ToolError(`The guest's command failed with status ${status}: ${command}: ${output.trim()}`);
   return output;
 }
 

@@ -6,6 +6,7 @@
  * Without --device it makes a nested host that has an SD card reader. With --device it uses this machine's own
  * function, which must be bound to vfio-pci.
  */
+
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -17,6 +18,7 @@ import { type GuestImages, guestImages } from "../../guest-images/images.ts";
 import { HostError } from "../../src/base/errors.ts";
 import { MIB } from "../../src/base/units.ts";
 import { ensurePrerequisites, IMAGE_PREREQUISITES } from "../../tools/prerequisites.ts";
+import { ToolError } from "../../tools/tool-error.ts";
 import type { Accelerator } from "../accelerator.ts";
 import { labDeviceBdf } from "../devices.ts";
 import { readSdCardFile, sha256, writeSdCard } from "../media.ts";
@@ -91,7 +93,7 @@ async function inLab(images: GuestImages, vmm: string, accelerator: Accelerator 
       lab = await run();
     }
     if (lab.scenarios[0]?.status !== 0)
-      throw new HostError("The demo did not come to its end: see the last lines above");
+      throw new ToolError("The demo did not come to its end: see the last lines above");
     const result = readResult(join(share, "result.json"));
     const guestFile = (await readSdCardFile(card, "guest.txt"))?.toString().trim();
     const checks: readonly Check[] = [
@@ -131,7 +133,7 @@ async function onThisMachine(images: GuestImages, bdf: string, vmm: string): Pro
       child.on("error", reject);
       child.on("close", resolve);
     });
-    if (status !== 0) throw new HostError("The demo did not come to its end: see the last lines above");
+    if (status !== 0) throw new ToolError("The demo did not come to its end: see the last lines above");
     const result = readResult(file);
     const checks: readonly Check[] = [
       { text: "the guest sees the function on its PCI bus", isTrue: true },

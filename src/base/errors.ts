@@ -1,25 +1,25 @@
-import { ERRORS, type ErrorCode, isErrorCode } from "./error-codes/table.ts";
+import { ERRORS, type ErrorCode } from "./error-codes/table.ts";
 
+export type { DeviceErrorCode } from "./error-codes/devices.ts";
 export { IOMMU_SWITCH } from "./error-codes/devices.ts";
+export type { HostErrorCode } from "./error-codes/host.ts";
+export type { InputErrorCode } from "./error-codes/input.ts";
 export type { ErrorCode } from "./error-codes/table.ts";
-export { isErrorCode } from "./error-codes/table.ts";
+export { ERROR_SECTIONS, ERRORS, isErrorCode } from "./error-codes/table.ts";
 
 /** The user's specification or command line is wrong: shown as one line, without a stack, exit status 2. */
 export class SpecError extends Error {
   override readonly name = "SpecError";
   /** The cause, for programs. */
   readonly code: ErrorCode;
-  /** Which part: an option (`--memory`) or a path in the spec (`devices[1].bdf`). */
+  /** Which part of the spec (`devices[1].path`); the command line says the option instead (`--device`). */
   readonly path: string;
   /** `message` without the path. */
   readonly text: string;
 
-  constructor(code: ErrorCode, path: string, text: string);
-  constructor(path: string, text: string);
-  constructor(...args: readonly string[]) {
-    const [code = "", path = "", text = ""] = args.length === 3 ? args : ["TSVMM_VALUE_INVALID", ...args];
+  constructor(code: ErrorCode, path: string, text: string) {
     super(path === "" ? text : `${path}: ${text}`);
-    this.code = isErrorCode(code) ? code : "TSVMM_VALUE_INVALID";
+    this.code = code;
     this.path = path;
     this.text = text;
   }
@@ -41,16 +41,11 @@ export class HostError extends Error {
    * @param text What could not be done, a colon, the state found; sentence case, no period.
    * @param advice What to do; the code's when absent, none when empty.
    */
-  constructor(code: ErrorCode, text: string, advice?: string, details?: string);
-  constructor(text: string, advice?: string, details?: string);
-  constructor(...args: readonly (string | undefined)[]) {
-    const [code = "", text = "", given, details] = isErrorCode(args[0] ?? "") ? args : ["TSVMM_HOST_CALL", ...args];
-    const known = isErrorCode(code) ? code : "TSVMM_HOST_CALL";
-    const advice = (given ?? adviceOf(known)) || undefined;
-    super(advice === undefined ? text : `${text} (${advice})`);
-    this.code = known;
+  constructor(code: ErrorCode, text: string, advice: string = adviceOf(code), details?: string) {
+    super(advice === "" ? text : `${text} (${advice})`);
+    this.code = code;
     this.text = text;
-    this.advice = advice;
+    this.advice = advice === "" ? undefined : advice;
     this.details = details;
   }
 }

@@ -27,14 +27,14 @@ export interface BootRequest {
  * @throws SpecError
  */
 export function commandLineBytes(cmdline: string, limit: number, program = ""): Uint8Array {
-  if (cmdline.includes("\0")) throw new SpecError("TSVMM_CMDLINE", "--cmdline", "contains a NUL character");
+  if (cmdline.includes("\0")) throw new SpecError("TSVMM_CMDLINE", "cmdline", "contains a NUL character");
   const bytes = cString([program, cmdline].filter((part) => part !== "").join(" "));
   const room = Math.min(limit, COMMAND_LINE_ROOM - 1);
   if (bytes.length - 1 > room) {
     const sizeBytes = cString(cmdline).length - 1;
     const taken = bytes.length - 1 - sizeBytes;
     const rest = taken === 0 ? "" : ` with its path before it, which takes ${taken} of them`;
-    throw new SpecError("TSVMM_CMDLINE", "--cmdline", `is ${sizeBytes} bytes long: this kernel takes ${room}${rest}`);
+    throw new SpecError("TSVMM_CMDLINE", "cmdline", `is ${sizeBytes} bytes long: this kernel takes ${room}${rest}`);
   }
   return bytes;
 }

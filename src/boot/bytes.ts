@@ -40,7 +40,7 @@ export function readImage(file: ImageFile, offset: number, sizeBytes: number, wh
 export function truncated(file: ImageFile, what: string, offset: number, sizeBytes: number): SpecError {
   return new SpecError(
     "TSVMM_KERNEL_DAMAGED",
-    "--kernel",
+    "kernel",
     `${file.name} is truncated: its ${what} reaches to ${hex(offset + sizeBytes)}, but the file ends at ` +
       `${hex(file.sizeBytes)}`,
   );

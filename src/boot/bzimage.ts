@@ -47,7 +47,7 @@ function readHeader(file: ImageFile, setup: DataView): SetupHeader {
   if (version < 0x0200 || (setup.getUint8(SETUP_HEADER.loadflags) & LOADED_HIGH) === 0) {
     throw new SpecError(
       "TSVMM_KERNEL_UNSUPPORTED",
-      "--kernel",
+      "kernel",
       `${file.name} is a zImage, which loads below 1 MiB: a bzImage is needed`,
     );
   }
@@ -94,7 +94,7 @@ function claimKernel(placement: Placement, name: string, header: SetupHeader): v
   const { codeAddress, codeBytes, runtimeAddress, initBytes } = header;
   const start = initBytes === 0 ? codeAddress : Math.min(codeAddress, runtimeAddress);
   const end = Math.max(codeAddress + codeBytes, initBytes === 0 ? 0 : runtimeAddress + initBytes);
-  placement.claim("--kernel", `${name}, which unpacks itself there,`, start, end - start);
+  placement.claim("kernel", `${name}, which unpacks itself there,`, start, end - start);
 }
 
 /**
@@ -110,7 +110,7 @@ export function planBzImage(request: BootRequest): LoadPlan {
   if (header.codeAddress < MIB) {
     throw new SpecError(
       "TSVMM_KERNEL_DAMAGED",
-      "--kernel",
+      "kernel",
       `${kernel.name} is damaged: code32_start is ${hex(header.codeAddress)}`,
     );
   }
@@ -118,9 +118,9 @@ export function planBzImage(request: BootRequest): LoadPlan {
   const { start, gdt } = flatProtectedMode(LINUX_SELECTORS, { rsi: ZERO_PAGE_ADDRESS, rip: header.codeAddress });
 
   const placement = new Placement(request.ramRegions, request.memoryMap);
-  placement.claim("--memory", "the boot GDT", GDT_ADDRESS, gdt.byteLength);
-  placement.claim("--memory", "the zero page", ZERO_PAGE_ADDRESS, 4096);
-  placement.claim("--memory", "the command line", COMMAND_LINE_ADDRESS, cmdline.length);
+  placement.claim("memory.sizeBytes", "the boot GDT", GDT_ADDRESS, gdt.byteLength);
+  placement.claim("memory.sizeBytes", "the zero page", ZERO_PAGE_ADDRESS, 4096);
+  placement.claim("memory.sizeBytes", "the command line", COMMAND_LINE_ADDRESS, cmdline.length);
   claimKernel(placement, kernel.name, header);
   const initramfs = placeInitramfs(request.initramfs, placement, header.initramfsLimits);
 

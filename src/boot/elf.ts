@@ -78,32 +78,32 @@ function checkIdentity(file: ImageFile): 32 | 64 {
   const start = readImage(file, 0, 20, "ELF header");
   const elfClass = start.getUint8(EI_CLASS);
   if (start.getUint8(EI_DATA) !== ELFDATA2LSB) {
-    throw new SpecError("TSVMM_KERNEL_UNSUPPORTED", "--kernel", `${file.name} is big-endian: an x86 kernel is needed`);
+    throw new SpecError("TSVMM_KERNEL_UNSUPPORTED", "kernel", `${file.name} is big-endian: an x86 kernel is needed`);
   }
   const machine = start.getUint16(18, true);
   if (machine !== EM_386 && machine !== EM_X86_64) {
     const name = MACHINE_NAMES[machine] ?? `machine type ${machine}`;
     throw new SpecError(
       "TSVMM_KERNEL_UNSUPPORTED",
-      "--kernel",
+      "kernel",
       `${file.name} is built for ${name}: an x86 kernel is needed`,
     );
   }
   const type = start.getUint16(16, true);
   if (type !== ET_EXEC && type !== ET_DYN) {
     const kind = type === 1 ? "an object file or kernel module" : type === 4 ? "a core dump" : `ELF type ${type}`;
-    throw new SpecError("TSVMM_KERNEL_FORMAT", "--kernel", `${file.name} is not a kernel: it is ${kind}`);
+    throw new SpecError("TSVMM_KERNEL_FORMAT", "kernel", `${file.name} is not a kernel: it is ${kind}`);
   }
   if (elfClass === ELFCLASS64) return 64;
   if (elfClass === ELFCLASS32) return 32;
-  throw new SpecError("TSVMM_KERNEL_DAMAGED", "--kernel", `${file.name} is damaged: ELF class is ${elfClass}`);
+  throw new SpecError("TSVMM_KERNEL_DAMAGED", "kernel", `${file.name} is damaged: ELF class is ${elfClass}`);
 }
 
 /** A field as wide as addresses of the file's class are. */
 function field(file: ImageFile, view: DataView, offset: number, bits: 32 | 64, what: string): number {
   const value = bits === 32 ? view.getUint32(offset, true) : getU64(view, offset);
   if (value === undefined)
-    throw new SpecError("TSVMM_KERNEL_DAMAGED", "--kernel", `${file.name} is damaged: ${what} is out of range`);
+    throw new SpecError("TSVMM_KERNEL_DAMAGED", "kernel", `${file.name} is damaged: ${what} is out of range`);
   return value;
 }
 
@@ -116,16 +116,12 @@ function readProgramHeaders(
 ): ProgramHeader[] {
   const layout = bits === 64 ? ELF64_PROGRAM : ELF32_PROGRAM;
   if (count === 0)
-    throw new SpecError("TSVMM_KERNEL_FORMAT", "--kernel", `${file.name} is not a kernel: it has no program headers`);
+    throw new SpecError("TSVMM_KERNEL_FORMAT", "kernel", `${file.name} is not a kernel: it has no program headers`);
   if (stride < layout.size)
-    throw new SpecError(
-      "TSVMM_KERNEL_DAMAGED",
-      "--kernel",
-      `${file.name} is damaged: program header size is ${stride}`,
-    );
+    throw new SpecError("TSVMM_KERNEL_DAMAGED", "kernel", `${file.name} is damaged: program header size is ${stride}`);
   if (stride * count > MAX_TABLE_BYTES) {
     const state = `its program header table claims ${stride * count} bytes, more than ${MAX_TABLE_BYTES}`;
-    throw new SpecError("TSVMM_KERNEL_DAMAGED", "--kernel", `${file.name} is damaged: ${state}`);
+    throw new SpecError("TSVMM_KERNEL_DAMAGED", "kernel", `${file.name} is damaged: ${state}`);
   }
   const table = readImage(file, offset, stride * count, "program header table");
   const headers: ProgramHeader[] = [];
@@ -151,7 +147,7 @@ function readProgramHeaders(
     if (type === PT_LOAD && header.fileBytes > header.memoryBytes) {
       throw new SpecError(
         "TSVMM_KERNEL_DAMAGED",
-        "--kernel",
+        "kernel",
         `${file.name} is damaged: segment ${index} holds ${hex(header.fileBytes)} bytes for ` +
           `${hex(header.memoryBytes)} of memory`,
       );
@@ -200,12 +196,12 @@ export function readElf(file: ImageFile): ElfImage {
   );
   const loads = headers.filter((header) => header.type === PT_LOAD && header.memoryBytes > 0);
   if (loads.length === 0)
-    throw new SpecError("TSVMM_KERNEL_FORMAT", "--kernel", `${file.name} is not a kernel: it has nothing to load`);
+    throw new SpecError("TSVMM_KERNEL_FORMAT", "kernel", `${file.name} is not a kernel: it has nothing to load`);
   const noted = headers.filter((header) => header.type === PT_NOTE);
   const noteBytes = noted.reduce((sum, { fileBytes }) => sum + fileBytes, 0);
   if (noteBytes > MAX_NOTE_BYTES) {
     const state = `its notes claim ${noteBytes} bytes, more than ${MAX_NOTE_BYTES}`;
-    throw new SpecError("TSVMM_KERNEL_DAMAGED", "--kernel", `${file.name} is damaged: ${state}`);
+    throw new SpecError("TSVMM_KERNEL_DAMAGED", "kernel", `${file.name} is damaged: ${state}`);
   }
   // A 64-bit entry above 2^53 cannot be used: PVH has its own.
   const entry = bits === 64 ? getU64(view, layout.e_entry) : view.getUint32(layout.e_entry, true);

@@ -16,7 +16,7 @@ export function placeInitramfs(
   limits: readonly number[],
 ): FileSegment | undefined {
   if (file === undefined) return undefined;
-  if (file.sizeBytes === 0) throw new SpecError("TSVMM_FILE_EMPTY", "--initramfs", `${file.name} is empty`);
-  const address = placement.claimHighest("--initramfs", file.name, file.sizeBytes, limits);
+  if (file.sizeBytes === 0) throw new SpecError("TSVMM_FILE_EMPTY", "initramfs", `${file.name} is empty`);
+  const address = placement.claimHighest("initramfs", file.name, file.sizeBytes, limits);
   return { file, fileOffset: 0, sizeBytes: file.sizeBytes, address, memoryBytes: file.sizeBytes };
 }

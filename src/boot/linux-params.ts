@@ -65,7 +65,7 @@ export function zeroPage(params: LinuxParams): DataView {
   if (memoryMap.length > E820_MAX_ENTRIES_ZEROPAGE) {
     throw new SpecError(
       "TSVMM_MEMORY_LAYOUT",
-      "--memory",
+      "memory.sizeBytes",
       `the memory map has ${memoryMap.length} entries, Linux takes 128`,
     );
   }

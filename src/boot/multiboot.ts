@@ -81,18 +81,14 @@ function flatKernel(file: ImageFile, header: MultibootHeader): Loadable {
   if (skipped < 0 || fileOffset < 0) {
     throw new SpecError(
       "TSVMM_KERNEL_DAMAGED",
-      "--kernel",
+      "kernel",
       `${file.name} is damaged: its multiboot header is outside what it loads`,
     );
   }
   const loadEnd = field(ADDRESSES.load_end_addr);
   const sizeBytes = loadEnd === 0 ? file.sizeBytes - fileOffset : loadEnd - loadAddress;
   if (sizeBytes < 0)
-    throw new SpecError(
-      "TSVMM_KERNEL_DAMAGED",
-      "--kernel",
-      `${file.name} is damaged: load_end_addr is ${hex(loadEnd)}`,
-    );
+    throw new SpecError("TSVMM_KERNEL_DAMAGED", "kernel", `${file.name} is damaged: load_end_addr is ${hex(loadEnd)}`);
   if (fileOffset + sizeBytes > file.sizeBytes) throw truncated(file, "multiboot image", fileOffset, sizeBytes);
   const bssEnd = field(ADDRESSES.bss_end_addr);
   const memoryBytes = Math.max(sizeBytes, bssEnd === 0 ? 0 : bssEnd - loadAddress);
@@ -107,7 +103,7 @@ function loadable(file: ImageFile, header: MultibootHeader, elf: ElfImage | unde
   if (unknown !== 0) {
     throw new SpecError(
       "TSVMM_KERNEL_UNSUPPORTED",
-      "--kernel",
+      "kernel",
       `${file.name} demands multiboot features that are unknown here: flags ${hex(unknown)}`,
     );
   }
@@ -151,7 +147,8 @@ export function planMultiboot(request: BootRequest, header: MultibootHeader, elf
   ];
 
   const placement = new Placement(request.ramRegions, memoryMap);
-  for (const { name, address, bytes } of writes) placement.claim("--memory", `the ${name}`, address, bytes.length);
+  for (const { name, address, bytes } of writes)
+    placement.claim("memory.sizeBytes", `the ${name}`, address, bytes.length);
   placement.claimSegments(kernel.name, image.segments);
   const initramfs = placeInitramfs(request.initramfs, placement, [TWO_POW_32]);
 

@@ -68,7 +68,7 @@ export class Placement {
     const place = `${hex(address)}+${hex(sizeBytes)}`;
     if (!this.#ram.some((range) => address >= range.start && end <= range.end)) {
       const map = this.#ram.map((range) => `${hex(range.start)}-${hex(range.end - 1)}`).join(", ");
-      const advice = address >= MIB ? "; raise --memory" : "";
+      const advice = address >= MIB ? "; give the guest more memory" : "";
       throw new SpecError(
         "TSVMM_IMAGE_NO_ROOM",
         option,
@@ -91,7 +91,7 @@ export class Placement {
   claimSegments(kernel: string, segments: readonly FileSegment[]): void {
     const ordered = [...segments.entries()].sort(([, a], [, b]) => a.address - b.address);
     for (const [index, { address, memoryBytes }] of ordered) {
-      this.claim("--kernel", `segment ${index} of ${kernel}`, address, memoryBytes);
+      this.claim("kernel", `segment ${index} of ${kernel}`, address, memoryBytes);
     }
   }
 

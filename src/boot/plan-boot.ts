@@ -12,12 +12,12 @@ import { unsupportedKernel } from "./unsupported.ts";
  *
  * In this order: an ELF file with a PVH note, a Linux bzImage, a multiboot kernel (flat or ELF). Nothing is loaded yet.
  *
- * @throws SpecError with the path `--kernel`, `--initramfs`, `--cmdline` or `--memory`: the file is not a kernel, is
+ * @throws SpecError with the path `kernel`, `initramfs`, `cmdline` or `memory.sizeBytes`: the file is not a kernel, is
  *   damaged, or something does not fit into memory.
  */
 export function planBoot(request: BootRequest): LoadPlan {
   const { kernel } = request;
-  if (kernel.sizeBytes === 0) throw new SpecError("TSVMM_FILE_EMPTY", "--kernel", `${kernel.name} is empty`);
+  if (kernel.sizeBytes === 0) throw new SpecError("TSVMM_FILE_EMPTY", "kernel", `${kernel.name} is empty`);
   if (isElf(kernel)) {
     const elf = readElf(kernel);
     const entry = pvhEntry(elf);
@@ -26,7 +26,7 @@ export function planBoot(request: BootRequest): LoadPlan {
     if (header !== undefined) return planMultiboot(request, header, elf);
     throw new SpecError(
       "TSVMM_KERNEL_UNSUPPORTED",
-      "--kernel",
+      "kernel",
       `${kernel.name} has no PVH entry point: take a kernel built with CONFIG_PVH=y (distributions' kernels are), ` +
         "or its bzImage",
     );

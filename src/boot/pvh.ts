@@ -81,7 +81,8 @@ export function planPvh(request: BootRequest, elf: ElfImage, entry: number): Loa
   }
 
   const placement = new Placement(request.ramRegions, memoryMap);
-  for (const { name, address, bytes } of writes) placement.claim("--memory", `the ${name}`, address, bytes.length);
+  for (const { name, address, bytes } of writes)
+    placement.claim("memory.sizeBytes", `the ${name}`, address, bytes.length);
   placement.claimSegments(kernel.name, elf.segments);
   const initramfs = placeInitramfs(request.initramfs, placement, [TWO_POW_32]);
   if (initramfs !== undefined) {

@@ -52,13 +52,13 @@ export function checkEntry(kernel: ImageFile, what: string, entry: number, segme
   if (!segments.some(({ address, memoryBytes }) => entry >= address && entry < address + memoryBytes)) {
     throw new SpecError(
       "TSVMM_KERNEL_DAMAGED",
-      "--kernel",
+      "kernel",
       `${kernel.name} is damaged: its ${what} ${hex(entry)} is in no segment`,
     );
   }
   if (entry < TWO_POW_32) return;
   const state = `its entry is at ${hex(entry)}, but kernels are entered in 32-bit mode, below ${hex(TWO_POW_32)}`;
-  throw new SpecError("TSVMM_KERNEL_UNSUPPORTED", "--kernel", `${kernel.name} cannot be started: ${state}`);
+  throw new SpecError("TSVMM_KERNEL_UNSUPPORTED", "kernel", `${kernel.name} cannot be started: ${state}`);
 }
 
 /**

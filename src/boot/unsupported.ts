@@ -17,11 +17,11 @@ const SIGNATURES: readonly Signature[] = [
   { offset: 0, bytes: "425a68", text: "is compressed with bzip2: unpack it with bunzip2" },
   { offset: 0, bytes: "04224d18", text: "is compressed with lz4: unpack it with unlz4" },
   { offset: 0, bytes: "02214c18", text: "is compressed with lz4: unpack it with unlz4" },
-  { offset: 0, bytes: "303730373031", text: "is a cpio archive: it belongs after --initramfs" },
+  { offset: 0, bytes: "303730373031", text: "is a cpio archive: give it as initramfs" },
   {
     offset: 0,
     bytes: "514649fb",
-    text: "is a qcow2 disk image: a kernel is needed here, a disk belongs after --disk (raw)",
+    text: "is a qcow2 disk image: a kernel is needed here; disks are given apart, as raw images",
   },
   { offset: 0x38, bytes: "41524d64", text: "is built for 64-bit Arm: an x86 kernel is needed" },
   { offset: 0x38, bytes: "52534305", text: "is built for RISC-V: an x86 kernel is needed" },
@@ -35,7 +35,7 @@ const SIGNATURES: readonly Signature[] = [
   {
     offset: 0x1fe,
     bytes: "55aa",
-    text: "is a boot sector or disk image: a kernel is needed here, a disk belongs after --disk",
+    text: "is a boot sector or disk image: a kernel is needed here; disks are given apart",
   },
 ];
 
@@ -52,5 +52,5 @@ export function unsupportedKernel(file: ImageFile): SpecError {
   })?.text;
   const unknown =
     "is no kernel this program knows: it takes an ELF vmlinux with a PVH note, a bzImage, or a multiboot kernel";
-  return new SpecError("TSVMM_KERNEL_FORMAT", "--kernel", `${file.name} ${text ?? unknown}`);
+  return new SpecError("TSVMM_KERNEL_FORMAT", "kernel", `${file.name} ${text ?? unknown}`);
 }

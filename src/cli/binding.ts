@@ -76,7 +76,7 @@ export function bind(
     if (reason !== undefined) throw refusal("bind", one, reason);
     if (one.group === undefined) {
       const advice = kernelArgument(surroundings.root.proc);
-      throw new HostError(`Cannot bind ${one.bdf}: no IOMMU translates for it`, advice);
+      throw new HostError("TSVMM_NO_IOMMU", `Cannot bind ${one.bdf}: no IOMMU translates for it`, advice);
     }
   }
   const real = changes ?? hostChanges((bdf, seconds) => tellWait(functions, bdf, seconds, surroundings));
@@ -130,7 +130,11 @@ function readRequest(
   if (request === undefined) return undefined;
   const { values, operands } = request;
   if (operands.length === 0) {
-    throw new SpecError("", `no PCI function is named: tsvmm ${text.name} 0000:01:00.0; tsvmm devices lists them`);
+    throw new SpecError(
+      "TSVMM_VALUE_MISSING",
+      "",
+      `no PCI function is named: tsvmm ${text.name} 0000:01:00.0; tsvmm devices lists them`,
+    );
   }
   const named = findFunctions(operands, surroundings);
   const members = values.has("--group") ? named.flatMap((one) => describeGroup(one)?.members ?? []) : [];
@@ -145,7 +149,7 @@ function readRequest(
 }
 
 function refusal(verb: string, { bdf }: HostFunction, reason: string): HostError {
-  return new HostError(`Cannot ${verb} ${bdf}: ${reason}`, `--force does it all the same`);
+  return new HostError("TSVMM_DEVICE_IN_USE", `Cannot ${verb} ${bdf}: ${reason}`, `--force does it all the same`);
 }
 
 /** Tells why a driver does not let go of a function, as far as it is seen. */

@@ -1,4 +1,4 @@
-import { SpecError } from "../base/errors.ts";
+import { type ErrorCode, isErrorCode, SpecError } from "../base/errors.ts";
 import { didYouMean } from "./options/suggest.ts";
 
 /** A subcommand. Its code is loaded when it is used, so that none pays for the others. */
@@ -49,6 +49,12 @@ export function commandRows(): readonly (readonly string[])[] {
   return COMMANDS.map(({ name, summary }) => [name, summary]);
 }
 
+async function printExplanation(code: ErrorCode): Promise<number> {
+  const { explain } = await import("./explain.ts");
+  process.stdout.write(explain(code, process.stdout.columns ?? 100));
+  return 0;
+}
+
 /**
  * Finds the command a command line means, by its first word.
  *
@@ -59,14 +65,19 @@ export function findCommand(argv: readonly string[]): { readonly command: Comman
   const [fallback] = COMMANDS;
   if (fallback !== undefined && (word === undefined || word.startsWith("-"))) return { command: fallback, rest: argv };
   const isHelp = word === "help";
+  const [, topic = ""] = argv;
+  if (isHelp && isErrorCode(topic)) {
+    return { command: { name: "help", summary: "", run: async () => await printExplanation(topic) }, rest: [] };
+  }
   // Options may follow, by TSVMM_OPTIONS.
   const [, about = fallback?.name, tooMany] = argv.filter((argument) => !argument.startsWith("-"));
-  if (isHelp && tooMany !== undefined) throw new SpecError("", `help takes one command: '${tooMany}' is too many`);
+  if (isHelp && tooMany !== undefined)
+    throw new SpecError("TSVMM_UNKNOWN_OPTION", "", `help takes one command: '${tooMany}' is too many`);
   const wanted = isHelp ? about : word;
   const command = COMMANDS.find(({ name }) => name === wanted);
   if (command !== undefined) return { command, rest: isHelp ? ["--help"] : argv.slice(1) };
   const names = COMMANDS.map(({ name }) => name);
   const guess =
     didYouMean(wanted ?? "", names) || `; the commands are ${names.join(", ")}, a kernel goes after --kernel`;
-  throw new SpecError("", `unknown command '${wanted}'${guess}`);
+  throw new SpecError("TSVMM_UNKNOWN_OPTION", "", `unknown command '${wanted}'${guess}`);
 }

@@ -85,7 +85,7 @@ export async function devices(
   const { values, operands } = request;
   const recorded = values.get("--record")?.[0];
   if (recorded !== undefined) {
-    if (values.has("--json")) throw new SpecError("--json", "a recording is JSON in any case");
+    if (values.has("--json")) throw new SpecError("TSVMM_VALUE_CONFLICT", "--json", "a recording is JSON in any case");
     await record(recorded, operands, surroundings);
     return 0;
   }
@@ -189,12 +189,14 @@ function detailText({ bars, resetMethods, numaNode, group, address }: DeviceRepo
 
 async function record(word: string, operands: readonly string[], surroundings: Surroundings): Promise<void> {
   const [file, ...rest] = operands;
-  if (file === undefined) throw new SpecError("--record", "needs a file behind the address: --record BDF FILE");
-  if (rest.length > 0) throw new SpecError("--record", `takes one address and one file: '${rest[0]}' is too many`);
+  if (file === undefined)
+    throw new SpecError("TSVMM_VALUE_MISSING", "--record", "needs a file behind the address: --record BDF FILE");
+  if (rest.length > 0)
+    throw new SpecError("TSVMM_UNKNOWN_OPTION", "--record", `takes one address and one file: '${rest[0]}' is too many`);
   const [pciFunction] = findFunctions([word], surroundings);
   if (pciFunction === undefined) return;
   // Before the function is opened, which resets it.
-  if (file === "") throw new SpecError("--record", "a file is needed, or - for standard output");
+  if (file === "") throw new SpecError("TSVMM_VALUE_MISSING", "--record", "a file is needed, or - for standard output");
   if (file !== "-") checkOutputFile("--record", file);
   const { formatRecording } = await import("../passthrough/recording.ts");
   const recording = await recordFunction(pciFunction, surroundings);

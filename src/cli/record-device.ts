@@ -15,7 +15,7 @@ import { GroupSource } from "../vfio/group-source.ts";
  */
 export function recordThroughVfio(libc: VfioLibc, pciFunction: HostFunction, report: Report): DeviceRecording {
   const { bdf, group, resetMethods } = pciFunction;
-  if (group === undefined) throw new HostError(`Cannot record ${bdf}: no IOMMU translates for it`);
+  if (group === undefined) throw new HostError("TSVMM_NO_IOMMU", `Cannot record ${bdf}: no IOMMU translates for it`);
   const source = GroupSource.open(libc, [pciFunction], report);
   try {
     const device = source.open(pciFunction);
@@ -41,11 +41,14 @@ export function recordFromSysfs(pciFunction: HostFunction): DeviceRecording {
   try {
     config = readFileSync(join(path, "config"));
   } catch (error) {
-    throw new HostError(`Cannot record ${bdf}: reading its configuration space failed with ${errnoOf(error)}`);
+    throw new HostError(
+      "TSVMM_DEVICE_UNREADABLE",
+      `Cannot record ${bdf}: reading its configuration space failed with ${errnoOf(error)}`,
+    );
   }
   if (config.length !== 256 && config.length !== 4096) {
     const found = `only ${config.length} bytes of its configuration space can be read`;
-    throw new HostError(`Cannot record ${bdf}: ${found}`, "run as root");
+    throw new HostError("TSVMM_DEVICE_UNREADABLE", `Cannot record ${bdf}: ${found}`, "run as root");
   }
   return recordUnopened(pciFunction, config);
 }

@@ -69,9 +69,9 @@ export function findFunctions(
   for (const word of words) {
     const path = resolvePciFunction("", word, join(root.sys, "bus/pci/devices"));
     const pciFunction = facts.at(path);
-    if (pciFunction === undefined) throw new SpecError("", `${word} is not a PCI function`);
+    if (pciFunction === undefined) throw new SpecError("TSVMM_NOT_PCI_FUNCTION", "", `${word} is not a PCI function`);
     if (found.some(({ bdf }) => bdf === pciFunction.bdf)) {
-      throw new SpecError("", `${pciFunction.bdf} is given twice`);
+      throw new SpecError("TSVMM_VALUE_TWICE", "", `${pciFunction.bdf} is given twice`);
     }
     found.push(pciFunction);
   }

@@ -47,8 +47,8 @@ export async function writeFile(what: string, path: string, text: string): Promi
   } catch (error) {
     if (error instanceof HostError) throw error;
     const errno = errnoOf(error);
-    const advice = errno === "ENXIO" ? "the pipe has no reader: start the reader first" : undefined;
-    throw new HostError(`Cannot write ${what} to ${path}: ${errno}`, advice);
+    const code = errno === "ENXIO" ? "TSVMM_PIPE_UNREAD" : "TSVMM_OUTPUT_FILE";
+    throw new HostError(code, `Cannot write ${what} to ${path}: ${errno}`);
   }
 }
 
@@ -136,7 +136,7 @@ async function writeStream(what: string, path: string, bytes: Uint8Array): Promi
       done += count;
       if (count > 0) deadline = performance.now() + PATIENCE_MS;
       else if (performance.now() >= deadline)
-        throw new HostError(`Cannot write ${what} to ${path}: its reader takes nothing`);
+        throw new HostError("TSVMM_PIPE_UNREAD", `Cannot write ${what} to ${path}: its reader takes nothing`, "");
       else await sleep(RETRY_MS);
     }
   } finally {

@@ -52,7 +52,7 @@ export function writeSlowly(
       if (times > told) onWait((times * tellMs) / 1000);
       told = times;
       if (hasEnded(writer.pid) && !existsSync(result))
-        throw new HostError(`Cannot write ${file}: the writer was ended`);
+        throw new HostError("TSVMM_DRIVER_CHANGE", `Cannot write ${file}: the writer was ended`);
     }
     const outcome = readFileSync(result, "utf8");
     if (outcome !== "written") throw Object.assign(new Error(`${outcome}: write ${file}`), { code: outcome });

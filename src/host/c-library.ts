@@ -20,7 +20,11 @@ export function fromCLibrary<T>(step: () => T, glibcVersion: () => string | unde
     return step();
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
-    if (glibcVersion() !== undefined) throw new HostError(`Cannot load the C library: ${text}`);
-    throw new HostError("Cannot load the C library: this Node.js runs with musl (Alpine), tsvmm needs glibc", ADVICE);
+    if (glibcVersion() !== undefined) throw new HostError("TSVMM_C_LIBRARY", `Cannot load the C library: ${text}`);
+    throw new HostError(
+      "TSVMM_C_LIBRARY",
+      "Cannot load the C library: this Node.js runs with musl (Alpine), tsvmm needs glibc",
+      ADVICE,
+    );
   }
 }

@@ -124,7 +124,8 @@ export class TextChannel {
    */
   write(text: string | Uint8Array): void {
     this.#mustBeHere("cannot be written to");
-    if (this.#ended !== undefined) throw new HostError(`Cannot write to the guest: ${this.#ended}`);
+    if (this.#ended !== undefined)
+      throw new HostError("TSVMM_MACHINE_OFF", `Cannot write to the guest: ${this.#ended}`);
     this.#send(typeof text === "string" ? new TextEncoder().encode(text) : text);
   }
 
@@ -320,7 +321,7 @@ export class TextChannel {
   #mustBeHere(what: string): void {
     if (this.#elsewhere === undefined) return;
     const { path, text } = this.#elsewhere;
-    throw new SpecError(path, `${what} by this program: it ${text} (give it the kind "api")`);
+    throw new SpecError("TSVMM_VALUE_CONFLICT", path, `${what} by this program: it ${text} (give it the kind "api")`);
   }
 }
 

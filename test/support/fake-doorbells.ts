@@ -14,7 +14,7 @@ export class FakeDoorbells implements Doorbells {
   }
 
   register(address: Gpa, width: Width | 0, onRing: () => void): Doorbell {
-    if (this.#rings.length >= this.room) throw new HostError("Cannot ring: no room");
+    if (this.#rings.length >= this.room) throw new HostError("TSVMM_HOST_CALL", "Cannot ring: no room");
     const entry = { address, width, onRing };
     this.#rings.push(entry);
     return {

@@ -62,7 +62,8 @@ export class FakePciDrivers implements HostChanges {
 
   loadModule(name: string): void {
     this.log.push(`modprobe ${name}`);
-    if (!this.#modules.includes(name)) throw new HostError(`Cannot load module ${name}: there is none`);
+    if (!this.#modules.includes(name))
+      throw new HostError("TSVMM_HOST_CALL", `Cannot load module ${name}: there is none`);
     this.#appear(name);
   }
 

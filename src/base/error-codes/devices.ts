@@ -186,8 +186,7 @@ export const DEVICE_ERRORS: Readonly<Record<DeviceErrorCode, ErrorEntry>> = {
     title: "The device's configuration space cannot be read",
     meaning: "sysfs gave less of the configuration space than the recording needs.",
     look: "`ls -l /sys/bus/pci/devices/BDF/config`; only root reads more than 64 bytes.",
-    advice: "run as root",
-    remedy: "A device in state D3cold does not answer: bind it to a driver first.",
+    remedy: "Run as root. A device in state D3cold does not answer: bind it to a driver first.",
   },
   TSVMM_RESET_FAILED: {
     title: "The device could not be reset",

@@ -8,6 +8,7 @@ export type HostErrorCode =
   | "TSVMM_THREAD_START"
   | "TSVMM_THREAD_STUCK"
   | "TSVMM_INSTALLATION"
+  | "TSVMM_C_LIBRARY"
   | "TSVMM_NO_MEMORY"
   | "TSVMM_NO_HUGE_PAGES"
   | "TSVMM_AIO_LIMIT"
@@ -80,6 +81,12 @@ export const HOST_ERRORS: Readonly<Record<HostErrorCode, ErrorEntry>> = {
     look: "`npm ls tsvmm`, and whether the package was replaced while the program ran.",
     advice: "was the package replaced meanwhile?",
     remedy: "Install the package again and start anew.",
+  },
+  TSVMM_C_LIBRARY: {
+    title: "The C library cannot be loaded",
+    meaning: "tsvmm calls the system through glibc, and the process has another C library or koffi does not load.",
+    look: "`ldd --version`; `node -p process.report.getReport().header.glibcVersionRuntime`.",
+    remedy: "Use a distribution with glibc, and install the package again for this version of Node.js.",
   },
   TSVMM_NO_MEMORY: {
     title: "The host has too little memory",

@@ -33,21 +33,22 @@ export function readArguments(
     const list = values.get(row.name);
     if (list === undefined) values.set(row.name, [value]);
     else if (row.form.kind === "list" || row.form.kind === "count") list.push(value);
-    else throw new SpecError(row.name, "is given twice");
+    else throw new SpecError("TSVMM_VALUE_TWICE", row.name, "is given twice");
   };
   for (let index = 0; index < argv.length; index++) {
     const argument = argv[index] ?? "";
     if (!isOption(argument)) {
-      if (rules.operands === undefined) throw new SpecError("", strayText(argument, argv[index - 2]));
+      if (rules.operands === undefined)
+        throw new SpecError("TSVMM_UNKNOWN_OPTION", "", strayText(argument, argv[index - 2]));
       rules.operands.push(argument);
       continue;
     }
     const { name, attached } = splitArgument(argument);
     const row = findOption(name, options);
-    if (row === undefined) throw new SpecError("", unknownText(name, options, rules));
+    if (row === undefined) throw new SpecError("TSVMM_UNKNOWN_OPTION", "", unknownText(name, options, rules));
     const { form } = row;
     if (!("value" in form)) {
-      if (attached !== undefined) throw new SpecError(row.name, "takes no value");
+      if (attached !== undefined) throw new SpecError("TSVMM_VALUE_INVALID", row.name, "takes no value");
       const times = /^-v+$/.test(argument) ? argument.length - 1 : 1;
       for (let time = 0; time < times; time++) add(row, "");
       continue;
@@ -55,7 +56,8 @@ export function readArguments(
     const next = argv[index + 1];
     // A value may begin with a dash, as a command line's first word does; only what is an option itself is none.
     const isMissing = next === undefined || findOption(splitArgument(next).name, options) !== undefined;
-    if (attached === undefined && isMissing) throw new SpecError(row.name, `needs a value: ${row.name} ${form.value}`);
+    if (attached === undefined && isMissing)
+      throw new SpecError("TSVMM_VALUE_MISSING", row.name, `needs a value: ${row.name} ${form.value}`);
     if (attached === undefined) index++;
     add(row, attached ?? next ?? "");
     if (form.kind !== "list") continue;

@@ -13,10 +13,14 @@ export function readForeignDeviceKeys(keys: Keys, home: string): Partial<Pick<De
 /** Other VMMs' keys of which only the default has a meaning here. */
 function refuseOthers(keys: Keys): void {
   if (readSwitch("--device iommu", keys.get("iommu") ?? "off")) {
-    throw new SpecError("--device iommu", "guests have no IOMMU of their own here: leave it off");
+    throw new SpecError(
+      "TSVMM_VALUE_UNSUPPORTED",
+      "--device iommu",
+      "guests have no IOMMU of their own here: leave it off",
+    );
   }
   if (readInteger("--device pci_segment", keys.get("pci_segment") ?? "0") !== 0) {
-    throw new SpecError("--device pci_segment", "guests have segment 0 only");
+    throw new SpecError("TSVMM_VALUE_UNSUPPORTED", "--device pci_segment", "guests have segment 0 only");
   }
 }
 
@@ -24,13 +28,15 @@ function readNoMmap(keys: Keys): Pick<DeviceInput, "bars"> {
   const text = keys.get("x-no-mmap");
   if (text === undefined) return {};
   const isTrapped = readSwitch("--device x-no-mmap", text);
-  if (keys.has("bars")) throw new SpecError("--device", "bars and x-no-mmap mean the same: give one of them");
+  if (keys.has("bars"))
+    throw new SpecError("TSVMM_VALUE_CONFLICT", "--device", "bars and x-no-mmap mean the same: give one of them");
   return { bars: isTrapped ? "trap" : "map" };
 }
 
 function readRom(keys: Keys, home: string): Pick<DeviceInput, "rom"> {
   const given = ["rom", "romfile", "rombar"].filter((key) => keys.has(key));
-  if (given.length > 1) throw new SpecError("--device", `${given.join(" and ")} mean the same: give one of them`);
+  if (given.length > 1)
+    throw new SpecError("TSVMM_VALUE_CONFLICT", "--device", `${given.join(" and ")} mean the same: give one of them`);
   const file = keys.get("romfile");
   if (file !== undefined) return { rom: { kind: "file", path: readPath(file, home) } };
   const bar = keys.get("rombar");

@@ -27,7 +27,11 @@ const NO_LIMITS = "requests are not throttled: omit it";
 function readImageType(given: ReadonlyMap<string, string>): Given {
   const type = given.get("image_type") ?? "raw";
   if (type === "raw") return {};
-  throw new SpecError("--disk", `image_type ${type} is not supported: convert it with qemu-img convert -O raw`);
+  throw new SpecError(
+    "TSVMM_DISK_FORMAT",
+    "--disk",
+    `image_type ${type} is not supported: convert it with qemu-img convert -O raw`,
+  );
 }
 
 /** Cloud Hypervisor's and QEMU's keys by the option they are tried with. */

@@ -22,14 +22,14 @@ export function splitList(option: string, text: string): readonly string[] {
     if (character === '"') isQuoted = !isQuoted;
     if (!isQuoted && character === "[") depth++;
     if (!isQuoted && character === "]") depth--;
-    if (depth < 0) throw new SpecError(option, `'${text}' closes a bracket that was not opened`);
+    if (depth < 0) throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' closes a bracket that was not opened`);
     if (character === "," && !isQuoted && depth === 0) {
       parts.push(part);
       part = "";
     } else part += character;
   }
-  if (isQuoted) throw new SpecError(option, `'${text}' has a quote that is not closed`);
-  if (depth > 0) throw new SpecError(option, `'${text}' has a bracket that is not closed`);
+  if (isQuoted) throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' has a quote that is not closed`);
+  if (depth > 0) throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' has a bracket that is not closed`);
   parts.push(part);
   return parts;
 }
@@ -60,19 +60,30 @@ export function readKeys(
   const values = new Map<string, string>();
   for (const [index, part] of splitList(option, text).entries()) {
     const item = splitItem(part);
-    if (part === "") throw new SpecError(option, text === "" ? "a value is needed" : `'${text}' has an empty item`);
+    if (part === "")
+      throw new SpecError(
+        "TSVMM_VALUE_MISSING",
+        option,
+        text === "" ? "a value is needed" : `'${text}' has an empty item`,
+      );
     if (item.key === undefined && index > 0) {
       const advice = names.includes(item.value) ? `: write ${item.value}=…` : didYouMean(item.value, names);
-      throw new SpecError(option, `'${item.value}' is not of the form key=value${advice}`);
+      throw new SpecError("TSVMM_VALUE_INVALID", option, `'${item.value}' is not of the form key=value${advice}`);
     }
     const key = item.key ?? defaultKey;
     const row = keys.find((candidate) => candidate.name === key || candidate.aliases?.includes(key));
     if (row === undefined) {
-      throw new SpecError(option, `unknown key '${key}' (keys: ${names.join(", ")})${didYouMean(key, names)}`);
+      throw new SpecError(
+        "TSVMM_UNKNOWN_OPTION",
+        option,
+        `unknown key '${key}' (keys: ${names.join(", ")})${didYouMean(key, names)}`,
+      );
     }
-    if (row.refusedBecause !== undefined) throw new SpecError(`${option} ${key}`, row.refusedBecause);
-    if (item.value === "") throw new SpecError(option, `${key} needs a value: ${key}=${row.value}`);
-    if (values.has(row.name)) throw new SpecError(option, `${row.name} is given twice`);
+    if (row.refusedBecause !== undefined)
+      throw new SpecError("TSVMM_VALUE_UNSUPPORTED", `${option} ${key}`, row.refusedBecause);
+    if (item.value === "")
+      throw new SpecError("TSVMM_VALUE_MISSING", option, `${key} needs a value: ${key}=${row.value}`);
+    if (values.has(row.name)) throw new SpecError("TSVMM_VALUE_TWICE", option, `${row.name} is given twice`);
     values.set(row.name, item.value);
   }
   return values;

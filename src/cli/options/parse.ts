@@ -74,13 +74,14 @@ export function inOptions(error: unknown): unknown {
   if (option === undefined) return error;
   if (error instanceof SameFileError)
     return new SameFileError(option, error.file, optionOf(error.other) ?? error.other);
-  return new SpecError(option, error.message.slice(error.path.length + 2));
+  return new SpecError(error.code, option, error.text);
 }
 
 function readMachine(values: ArgumentValues, home: string): MachineInput {
   const one = (name: string): string | undefined => values.get(name)?.[0];
   const kernel = one("--kernel");
-  if (kernel === undefined) throw new SpecError("", "no kernel is given: --kernel PATH; tsvmm --help shows how");
+  if (kernel === undefined)
+    throw new SpecError("TSVMM_VALUE_MISSING", "", "no kernel is given: --kernel PATH; tsvmm --help shows how");
   const initramfs = one("--initramfs");
   const debugExit = one("--debug-exit");
   const poll = one("--poll");
@@ -112,13 +113,14 @@ export function readMemory(text: string | undefined): NonNullable<MachineInput["
 }
 
 function readPoll(text: string): number {
-  if (!/^\d+$/.test(text)) throw new SpecError("--poll", `'${text}' is neither auto nor a number of microseconds`);
+  if (!/^\d+$/.test(text))
+    throw new SpecError("TSVMM_VALUE_INVALID", "--poll", `'${text}' is neither auto nor a number of microseconds`);
   return readInteger("--poll", text);
 }
 
 /** The path of a file to be written. @throws SpecError when it cannot be one */
 function readOutput(option: string, text: string, home: string): string {
-  if (text === "") throw new SpecError(option, "a path is needed");
+  if (text === "") throw new SpecError("TSVMM_VALUE_MISSING", option, "a path is needed");
   const path = readPath(text, home);
   checkOutputFile(option, path);
   return path;
@@ -126,7 +128,8 @@ function readOutput(option: string, text: string, home: string): string {
 
 function readLogSettings(values: ArgumentValues, home: string): LogSettings {
   const verbosity = values.get("--verbose")?.length ?? 0;
-  if (verbosity > 0 && values.has("--quiet")) throw new SpecError("--quiet", "contradicts --verbose");
+  if (verbosity > 0 && values.has("--quiet"))
+    throw new SpecError("TSVMM_VALUE_CONFLICT", "--quiet", "contradicts --verbose");
   const format = values.get("--log-format")?.[0];
   const file = values.get("--log-file")?.[0];
   const levels = ["warn", "info", "debug", "trace"] as const;

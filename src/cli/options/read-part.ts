@@ -37,7 +37,7 @@ function readItem(option: string, fields: Fields, text: string, home: string): G
   const first = defaultField(fields);
   const given = readKeys(option, text, keysOf(option, fields), first?.key ?? "");
   if (first?.isRequired === true && !given.has(first.key)) {
-    throw new SpecError(option, `'${text}' has no ${first.key}=`);
+    throw new SpecError("TSVMM_VALUE_MISSING", option, `'${text}' has no ${first.key}=`);
   }
   const values: Record<string, unknown> = { ...FOREIGN_KEYS[option]?.read?.(given, home) };
   for (const [name, field] of keyedFields(fields)) {
@@ -78,7 +78,11 @@ function readNumber(where: string, { word, unit }: IntegerField, text: string): 
   if (word === undefined) return readInteger(where, text);
   if (text === word) return word;
   if (!/^\d+$/.test(text)) {
-    throw new SpecError(where, `'${text}' is neither ${word} nor a number${unit === undefined ? "" : ` of ${unit}`}`);
+    throw new SpecError(
+      "TSVMM_VALUE_INVALID",
+      where,
+      `'${text}' is neither ${word} nor a number${unit === undefined ? "" : ` of ${unit}`}`,
+    );
   }
   return readInteger(where, text);
 }
@@ -89,15 +93,16 @@ function readVariant(where: string, field: VariantsField, text: string, home: st
   const words = plain.filter((word) => !apiOnly.includes(word));
   const [, kind = text, path] = /^(\w+)=(.*)$/s.exec(text) ?? [];
   if (withPath.includes(kind)) {
-    if (path === undefined) throw new SpecError(where, `'${kind}' needs a path: ${kind}=/some/where`);
+    if (path === undefined)
+      throw new SpecError("TSVMM_VALUE_MISSING", where, `'${kind}' needs a path: ${kind}=/some/where`);
     if (path === "") {
       const prefix = key === undefined ? "" : `${key}=`;
-      throw new SpecError(where, `a path is needed: ${prefix}${kind}=/some/where`);
+      throw new SpecError("TSVMM_VALUE_MISSING", where, `a path is needed: ${prefix}${kind}=/some/where`);
     }
     return { kind, path: readPath(path, home) };
   }
   if (words.includes(text)) return { kind: text };
   const guess = didYouMean(kind, [...words, ...withPath]);
   const choices = [...words, ...withPath.map((word) => `${word}=PATH`)];
-  throw new SpecError(where, `'${text}' is none of ${choices.join(", ")}${guess}`);
+  throw new SpecError("TSVMM_VALUE_INVALID", where, `'${text}' is none of ${choices.join(", ")}${guess}`);
 }

@@ -6,10 +6,11 @@ const SIZE_UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 *
 /** Reads `536870912`, `512M`, `4G`: bytes. K, M, G and T are powers of 1024. */
 export function readSize(option: string, text: string): number {
   const match = /^(\d+)([KMGT]?)$/i.exec(text);
-  if (match === null) throw new SpecError(option, `'${text}' is not a size: ${sizeAdvice(text)}`);
+  if (match === null)
+    throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' is not a size: ${sizeAdvice(text)}`);
   const unit = SIZE_UNITS[(match[2] ?? "").toUpperCase()] ?? 1;
   const sizeBytes = Number(match[1]) * unit;
-  if (!Number.isSafeInteger(sizeBytes)) throw new SpecError(option, `'${text}' is too large`);
+  if (!Number.isSafeInteger(sizeBytes)) throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' is too large`);
   return sizeBytes;
 }
 
@@ -23,9 +24,10 @@ function sizeAdvice(text: string): string {
 
 /** Reads a whole number, decimal or with `0x`. */
 export function readInteger(option: string, text: string): number {
-  if (!/^(\d+|0x[0-9a-f]+)$/i.test(text)) throw new SpecError(option, `'${text}' is not a whole number`);
+  if (!/^(\d+|0x[0-9a-f]+)$/i.test(text))
+    throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' is not a whole number`);
   const value = Number(text);
-  if (!Number.isSafeInteger(value)) throw new SpecError(option, `'${text}' is too large`);
+  if (!Number.isSafeInteger(value)) throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' is too large`);
   return value;
 }
 
@@ -39,14 +41,18 @@ export function readIntegers(option: string, text: string): readonly number[] {
 export function readSwitch(option: string, text: string): boolean {
   if (text === "on" || text === "true") return true;
   if (text === "off" || text === "false") return false;
-  throw new SpecError(option, `'${text}' is neither on nor off`);
+  throw new SpecError("TSVMM_VALUE_INVALID", option, `'${text}' is neither on nor off`);
 }
 
 /** Reads one of some words. */
 export function readChoice<Choice extends string>(option: string, text: string, choices: readonly Choice[]): Choice {
   const found = choices.find((choice) => choice === text);
   if (found !== undefined) return found;
-  throw new SpecError(option, `'${text}' is none of ${choices.join(", ")}${didYouMean(text, choices)}`);
+  throw new SpecError(
+    "TSVMM_VALUE_INVALID",
+    option,
+    `'${text}' is none of ${choices.join(", ")}${didYouMean(text, choices)}`,
+  );
 }
 
 /** Expands `~/` at the start, as shells do not do it after `path=`. */

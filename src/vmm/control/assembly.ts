@@ -77,7 +77,7 @@ export class Assembly implements Disposable {
     const system = this.#system;
     const { count } = this.#spec.cpus;
     if (count > system.maxVcpus)
-      throw new SpecError("TSVMM_TOO_MANY_CPUS", "--cpus", `${count} is more than KVM allows here: ${system.maxVcpus}`);
+      throw new SpecError("TSVMM_TOO_MANY_CPUS", "cpus", `${count} is more than KVM allows here: ${system.maxVcpus}`);
     const supported = system.supportedCpuid();
     this.#machine ??= resolveMachine(this.#spec, new FunctionFacts());
     const machine = this.#machine;

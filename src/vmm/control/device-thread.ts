@@ -153,7 +153,7 @@ export class DeviceThread {
       onWait: (seconds) => this.#parts.onSlowEnd(seconds, this.#step),
       error: () => {
         const since = this.#step === undefined ? `for ${timeoutMs} ms` : `while ${this.#step}`;
-        return new HostError(`Cannot release the devices: no progress ${since}`);
+        return new HostError("TSVMM_THREAD_STUCK", `Cannot release the devices: no progress ${since}`);
       },
     });
     this.#dismantled = undefined;

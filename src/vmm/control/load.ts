@@ -55,8 +55,8 @@ export function loadImages(spec: MachineSpec, ram: GuestRam, layout: MemoryLayou
   };
   try {
     const plan = planBoot({
-      kernel: open("--kernel", spec.kernel),
-      ...(spec.initramfs === undefined ? {} : { initramfs: open("--initramfs", spec.initramfs) }),
+      kernel: open("kernel", spec.kernel),
+      ...(spec.initramfs === undefined ? {} : { initramfs: open("initramfs", spec.initramfs) }),
       cmdline: spec.cmdline,
       ramRegions: layout.ram,
       memoryMap: layout.map,

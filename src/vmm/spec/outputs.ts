@@ -22,7 +22,7 @@ export class SameFileError extends SpecError {
   readonly other: string;
 
   constructor(path: string, file: string, other: string) {
-    super(path, `${file} is the file of ${other} too: output needs one of its own`);
+    super("TSVMM_VALUE_CONFLICT", path, `${file} is the file of ${other} too: output needs one of its own`);
     this.file = file;
     this.other = other;
   }
@@ -106,7 +106,8 @@ export function checkOutputs(inputs: readonly NamedFile[], outputs: readonly Nam
     if (found === undefined || found.kind === "shared") continue;
     const other = seen.get(found.id);
     if (other !== undefined) throw new SameFileError(where, shown, other);
-    if (found.kind === "block") throw new SpecError(where, `${shown} is a block device: a file is needed`);
+    if (found.kind === "block")
+      throw new SpecError("TSVMM_FILE_KIND", where, `${shown} is a block device: a file is needed`);
     seen.set(found.id, where);
   }
 }

@@ -80,7 +80,7 @@ function checkIds(parts: readonly PartDescription[], values: Given): void {
     for (const [index, item] of asList(description.part, values[description.part]).entries()) {
       const where = `${description.part}[${index}]`;
       const id = asObject(where, item)[name];
-      if (seen.has(id)) throw new SpecError(`${where}.${name}`, `'${String(id)}' is given twice`);
+      if (seen.has(id)) throw new SpecError("TSVMM_VALUE_TWICE", `${where}.${name}`, `'${String(id)}' is given twice`);
       seen.add(id);
     }
   }
@@ -88,11 +88,15 @@ function checkIds(parts: readonly PartDescription[], values: Given): void {
 
 function checkCharacters(serial: CharSpec, console: CharSpec): void {
   if (serial.kind === "tty" && console.kind === "tty") {
-    throw new SpecError("console", "the terminal is the serial port's already: send one of the two elsewhere");
+    throw new SpecError(
+      "TSVMM_VALUE_CONFLICT",
+      "console",
+      "the terminal is the serial port's already: send one of the two elsewhere",
+    );
   }
   const shared =
     (serial.kind === "file" || serial.kind === "socket") && serial.kind === console.kind ? serial : undefined;
   if (shared !== undefined && (console.kind === "file" || console.kind === "socket") && console.path === shared.path) {
-    throw new SpecError("console", `${shared.path} is the serial port's already`);
+    throw new SpecError("TSVMM_VALUE_CONFLICT", "console", `${shared.path} is the serial port's already`);
   }
 }

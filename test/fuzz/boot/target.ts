@@ -13,7 +13,7 @@ import type { Operation } from "./operations.ts";
 const KERNELS_A_RUN = 250;
 /** A plan reads headers, tables and notes, and no kernel has more than this of them. */
 const MOST_BYTES_READ = 8 * 2 ** 20;
-const OPTIONS = ["--kernel", "--initramfs", "--cmdline", "--memory"];
+const OPTIONS = ["kernel", "initramfs", "cmdline", "memory.sizeBytes"];
 
 /** @returns What is wrong with how one start is planned or refused. */
 function plan(operation: Operation): string | undefined {

@@ -9,7 +9,7 @@ function stackOf(names: readonly string[], failing: readonly string[] = []) {
   for (const name of names) {
     undo.add(() => {
       done.push(name);
-      if (failing.includes(name)) throw new HostError(`Cannot undo ${name}: EIO`);
+      if (failing.includes(name)) throw new HostError("TSVMM_HOST_CALL", `Cannot undo ${name}: EIO`);
     });
   }
   return { undo, done };
@@ -24,7 +24,7 @@ t.test("UndoStack.undo() runs the steps in reverse order, once", async (t) => {
 
 t.test("UndoStack.undo() runs every step although some throw, and throws the first error then", async (t) => {
   const { undo, done } = stackOf(["a", "b", "c", "d"], ["b", "c"]);
-  t.throws(() => undo.undo(), new HostError("Cannot undo c: EIO"));
+  t.throws(() => undo.undo(), new HostError("TSVMM_HOST_CALL", "Cannot undo c: EIO"));
   t.same(done, ["d", "c", "b", "a"]);
 });
 
@@ -89,7 +89,7 @@ t.test("an UndoStack ends with the block that uses it", async (t) => {
 
 t.test("UndoStack.after() answers the error that it was given, with what could not be undone", async (t) => {
   const { undo, done } = stackOf(["a", "b"], ["a"]);
-  const error = new HostError("Cannot start: ENOSPC");
+  const error = new HostError("TSVMM_HOST_CALL", "Cannot start: ENOSPC");
   t.equal(undo.after(error), error);
   t.equal(error.message, "Cannot start: ENOSPC; and what was done cannot be undone: Cannot undo a: EIO");
   t.same(done, ["b", "a"]);
@@ -103,7 +103,7 @@ t.test("allOrNothing() keeps what succeeds and undoes what fails", async (t) => 
   };
   t.equal(allOrNothing(work), "made");
   t.same(done, []);
-  const error = new HostError("Cannot go on: EIO");
+  const error = new HostError("TSVMM_HOST_CALL", "Cannot go on: EIO");
   const failing = (): never =>
     allOrNothing((undo) => {
       work(undo);

@@ -61,10 +61,10 @@ t.test("planBoot() keeps the initramfs below initrd_addr_max and above the kerne
       planBoot(
         bootRequest(kernel({ initSize: 0x2f0_0000 }), { initramfs: imageFile("initrd", new Uint8Array(0x10_1000)) }),
       ),
-    { path: "--initramfs", message: /^--initramfs: initrd \(2 MiB\) does not fit beside the kernel/ },
+    { path: "initramfs", message: /^initramfs: initrd \(2 MiB\) does not fit beside the kernel/ },
   );
   t.throws(() => planBoot(bootRequest(kernel(), { initramfs: imageFile("initrd", new Uint8Array(0)) })), {
-    message: "--initramfs: initrd is empty",
+    message: "initramfs: initrd is empty",
   });
 });
 
@@ -84,11 +84,11 @@ t.test("planBoot() keeps the initramfs away from where a bzImage unpacks itself,
 
 t.test("planBoot() refuses a bzImage that has no room to unpack itself", async (t) => {
   t.throws(() => planBoot(bootRequest(kernel({ initSize: 0x400_0000 }))), {
-    path: "--kernel",
-    message: /bzImage, which unpacks itself there, does not fit into memory at 0x100000\+.*raise --memory/,
+    path: "kernel",
+    message: /bzImage, which unpacks itself there, does not fit into memory at 0x100000\+.*give the guest more memory/,
   });
   t.throws(() => planBoot(bootRequest(kernel({ codeBytes: 0x11_0000 }), { memoryMib: 2 })), {
-    path: "--kernel",
+    path: "kernel",
     message: /at 0x100000\+0x1000000: RAM is at 0x0-0x9ffff, 0x100000-0x1fffff/,
   });
 });
@@ -98,7 +98,7 @@ t.test("planBoot() refuses a truncated bzImage", async (t) => {
     const cut = imageFile("bzImage", bzImage().bytes.slice(0, sizeBytes));
     t.throws(
       () => planBoot(bootRequest(cut)),
-      { path: "--kernel", message: /bzImage is truncated/ },
+      { path: "kernel", message: /bzImage is truncated/ },
       `${sizeBytes} bytes`,
     );
   }
@@ -111,10 +111,10 @@ t.test("planBoot() refuses a zImage and a header with an impossible load address
 
 t.test("planBoot() refuses a command line longer than cmdline_size, 255 for old protocols", async (t) => {
   t.throws(() => planBoot(bootRequest(kernel({ cmdlineSize: 100 }), { cmdline: "x".repeat(101) })), {
-    message: "--cmdline: is 101 bytes long: this kernel takes 100",
+    message: "cmdline: is 101 bytes long: this kernel takes 100",
   });
   t.throws(() => planBoot(bootRequest(kernel({ version: 0x0205 }), { cmdline: "x".repeat(256) })), {
-    path: "--cmdline",
+    path: "cmdline",
     message: /256 bytes long: this kernel takes 255/,
   });
 });
@@ -126,6 +126,6 @@ t.test("planBoot() refuses a memory map with more entries than the zero page tak
     kind: "ram" as const,
   }));
   t.throws(() => planBoot(bootRequest(kernel(), { memoryMap })), {
-    message: "--memory: the memory map has 129 entries, Linux takes 128",
+    message: "memory.sizeBytes: the memory map has 129 entries, Linux takes 128",
   });
 });

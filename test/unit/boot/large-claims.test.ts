@@ -48,7 +48,7 @@ t.test("planBoot() refuses notes of more than 1 MiB, in one segment or in many, 
     return refusal(sparse(file.bytes, 16 * GIB));
   };
   const refused = (sizeBytes: number): string =>
-    `SpecError: --kernel: k is damaged: its notes claim ${sizeBytes + 24} bytes, more than 1048576`;
+    `SpecError: kernel: k is damaged: its notes claim ${sizeBytes + 24} bytes, more than 1048576`;
   t.equal(noted(3 * GIB), refused(3 * GIB));
   t.equal(noted(9 * GIB), refused(9 * GIB));
   t.equal(noted(2 ** 16, 1000), refused(2 ** 16 * 1000));
@@ -61,7 +61,7 @@ t.test("planBoot() refuses a header table that is larger than 65,536 headers are
     refusal(sparse(elf64(kernel).u16(54, stride).u16(56, count).bytes, 16 * GIB));
   t.equal(
     table(0xffff, 0xffff),
-    `SpecError: --kernel: k is damaged: its program header table claims ${0xffff ** 2} bytes, more than 3670016`,
+    `SpecError: kernel: k is damaged: its program header table claims ${0xffff ** 2} bytes, more than 3670016`,
   );
   t.match(table(57, 0xffff), /table claims 3735495 bytes/);
   t.match(table(56, 0xffff), /^accepted$/, "as many as e_phnum counts");
@@ -99,12 +99,12 @@ t.test("planBoot() refuses kernels and an initramfs of terabytes by what memory 
   const elf = elf64(kernel)
     .u64(64 + 32, 4 * GIB)
     .u64(64 + 40, 4 * GIB);
-  t.match(refusal(sparse(elf.bytes, 16 * GIB)), /^SpecError: --kernel: segment 0 of k does not fit into memory/);
-  t.match(refusal(sparse(bzImage().bytes, TIB)), /^SpecError: --kernel: k, which unpacks .* does not fit into memory/);
+  t.match(refusal(sparse(elf.bytes, 16 * GIB)), /^SpecError: kernel: segment 0 of k does not fit into memory/);
+  t.match(refusal(sparse(bzImage().bytes, TIB)), /^SpecError: kernel: k, which unpacks .* does not fit into memory/);
   const header = multibootHeader(0x1_0000, [0x10_0000, 0x10_0000, 0, 0, 0x10_0000]);
-  t.match(refusal(sparse(header, TIB)), /^SpecError: --kernel: segment 0 of k does not fit into memory/);
+  t.match(refusal(sparse(header, TIB)), /^SpecError: kernel: segment 0 of k does not fit into memory/);
   const huge = multibootHeader(0x1_0000, [0x10_0000, 0x10_0000, 0xffff_ffff, 0xffff_ffff, 0x10_0000]);
-  t.match(refusal(sparse(huge, TIB)), /^SpecError: --kernel: segment 0 of k does not fit into memory/);
+  t.match(refusal(sparse(huge, TIB)), /^SpecError: kernel: segment 0 of k does not fit into memory/);
   const multiboot = new Uint8Array(0x1000);
   multiboot.set(multibootHeader(0));
   const file = elf32([{ paddr: 0x40_0000, bytes: multiboot }], { entry: 0x40_0000 });
@@ -113,7 +113,7 @@ t.test("planBoot() refuses kernels and an initramfs of terabytes by what memory 
     /does not fit into memory/,
   );
   for (const one of [elf64(kernel), bzImage()]) {
-    const message = /^SpecError: --initramfs: k \(1048576 MiB\) does not fit beside the kernel/;
+    const message = /^SpecError: initramfs: k \(1048576 MiB\) does not fit beside the kernel/;
     t.match(refusal(imageFile("k", one.bytes), sparse(new Uint8Array(0), TIB)), message);
   }
 });

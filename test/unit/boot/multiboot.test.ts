@@ -77,7 +77,7 @@ t.test("planBoot() takes a 64-bit ELF file with a multiboot header, as GNU Mach 
 
 t.test("planBoot() refuses multiboot kernels it cannot satisfy", async (t) => {
   const refuse = (bytes: Uint8Array, message: RegExp): void => {
-    t.throws(() => planBoot(bootRequest(imageFile("k", bytes))), { path: "--kernel", message });
+    t.throws(() => planBoot(bootRequest(imageFile("k", bytes))), { path: "kernel", message });
   };
   const flat = (addresses: number[]): Uint8Array =>
     new ByteBuilder().put(0, multibootHeader(0x1_0000, addresses)).u32(0x100, 0).bytes;
@@ -98,7 +98,6 @@ t.test("planBoot() tells the line's length and the path's apart when they do not
   const cmdline = "x".repeat(65_535 - 1 - path.length);
   t.equal(textAt(planBoot(bootRequest(deep, { cmdline })), 0x2_0000), `${path} ${cmdline}`);
   t.throws(() => planBoot(bootRequest(deep, { cmdline: `${cmdline}x` })), {
-    message:
-      "--cmdline: is 61528 bytes long: this kernel takes 65535 with its path before it, which takes 4008 of them",
+    message: "cmdline: is 61528 bytes long: this kernel takes 65535 with its path before it, which takes 4008 of them",
   });
 });

@@ -145,14 +145,14 @@ t.test(
     const kernel = imageFile("vmlinux", linux.bytes);
     t.equal(textAt(planBoot(bootRequest(kernel, { cmdline: "x".repeat(2047) })), 0x2_0000).length, 2047);
     t.throws(() => planBoot(bootRequest(kernel, { cmdline: "x".repeat(2048) })), {
-      path: "--cmdline",
-      message: "--cmdline: is 2048 bytes long: this kernel takes 2047",
+      path: "cmdline",
+      message: "cmdline: is 2048 bytes long: this kernel takes 2047",
     });
     t.throws(() => planBoot(bootRequest(pvhKernel, { cmdline: "x".repeat(65_536) })), {
       message: /this kernel takes 65535/,
     });
     t.throws(() => planBoot(bootRequest(pvhKernel, { cmdline: "a\0b" })), {
-      message: "--cmdline: contains a NUL character",
+      message: "cmdline: contains a NUL character",
     });
   },
 );

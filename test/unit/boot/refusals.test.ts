@@ -30,17 +30,17 @@ function refusal(bytes: Uint8Array, memoryMib = 64): string {
 t.test("planBoot() says what a file is that is not a kernel, and what to do with it", async (t) => {
   const file = (offset: number, ...bytes: number[]): string =>
     refusal(new ByteBuilder().put(offset, new Uint8Array(bytes)).u32(1000, 0).bytes);
-  t.equal(refusal(new Uint8Array(0)), "--kernel: k is empty");
+  t.equal(refusal(new Uint8Array(0)), "kernel: k is empty");
   t.match(refusal(new Uint8Array(3)), /is no kernel this program knows/);
   t.match(file(0, 0x1f, 0x8b), /is compressed with gzip: unpack it with gunzip/);
   t.match(file(0, 0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00), /xz/);
   t.match(file(0, 0x28, 0xb5, 0x2f, 0xfd), /zstd/);
   t.match(file(0, 0x42, 0x5a, 0x68), /bzip2/);
-  t.match(file(0, 0x30, 0x37, 0x30, 0x37, 0x30, 0x31), /belongs after --initramfs/);
+  t.match(file(0, 0x30, 0x37, 0x30, 0x37, 0x30, 0x31), /give it as initramfs/);
   t.match(file(0, 0x51, 0x46, 0x49, 0xfb), /qcow2/);
   t.match(file(0, 0x4d, 0x5a), /is an EFI program/);
   t.match(file(0x38, 0x41, 0x52, 0x4d, 0x64), /64-bit Arm/);
-  t.match(file(0x1fe, 0x55, 0xaa), /belongs after --disk/);
+  t.match(file(0x1fe, 0x55, 0xaa), /disks are given apart/);
 });
 
 t.test("planBoot() refuses an ELF file that is no x86 kernel", async (t) => {
@@ -67,7 +67,7 @@ t.test("planBoot() refuses a truncated ELF file, wherever it was cut", async (t)
   for (const sizeBytes of [4, 19, 63, 64, 100, 0x1000, 0x1fff, bytes.length - 1]) {
     t.match(
       refusal(bytes.slice(0, sizeBytes)),
-      /^--kernel: k is truncated: its .* the file ends at/,
+      /^kernel: k is truncated: its .* the file ends at/,
       `${sizeBytes} bytes`,
     );
   }
@@ -76,13 +76,16 @@ t.test("planBoot() refuses a truncated ELF file, wherever it was cut", async (t)
 t.test("planBoot() refuses segments outside RAM, in firmware's memory, or on top of something", async (t) => {
   const kernel = (segment: ElfSegment, memoryMib?: number): string =>
     refusal(elf64([{ paddr: 0x100_0000, bytes: code }, segment, note]).bytes, memoryMib);
-  t.match(kernel({ paddr: 0x400_0000, bytes: code }), /does not fit into memory at 0x4000000\+0x1000.*raise --memory/);
+  t.match(
+    kernel({ paddr: 0x400_0000, bytes: code }),
+    /does not fit into memory at 0x4000000\+0x1000.*give the guest more memory/,
+  );
   t.match(kernel({ paddr: 0x200_0000, bytes: code, memoryBytes: 0x1_0000_0000 }), /does not fit into memory/);
   t.match(kernel({ paddr: 0xe_0000, bytes: code }), /does not fit into memory at 0xe0000/);
   t.match(kernel({ paddr: 0x6800, bytes: code }), /overlaps the PVH memory map at 0x7000/);
   t.match(kernel({ paddr: 0x100_0800, bytes: code }), /segment 1 of k at 0x1000800\+0x1000 overlaps segment 0 of k/);
   t.match(kernel({ paddr: 0xffff_ffff_8000_0000n, bytes: code }), /p_paddr of program header 1 is out of range/);
-  t.match(kernel({ paddr: 0x110_0000, bytes: code }, 16), /raise --memory/);
+  t.match(kernel({ paddr: 0x110_0000, bytes: code }, 16), /give the guest more memory/);
 });
 
 t.test("planBoot() refuses damaged ELF headers", async (t) => {
@@ -118,9 +121,9 @@ t.test("planBoot() refuses an entry above 4 GiB, where 32-bit mode cannot begin"
     { type: 4, paddr: 0, bytes: wide },
   ]);
   const wanted = "its entry is at 0x100100000, but kernels are entered in 32-bit mode, below 0x100000000";
-  t.equal(refusal(pvh.bytes, 8192), `--kernel: k cannot be started: ${wanted}`);
+  t.equal(refusal(pvh.bytes, 8192), `kernel: k cannot be started: ${wanted}`);
   const multiboot = elf64([{ paddr: high, bytes: multibootHeader(0) }], { entry: high });
-  t.equal(refusal(multiboot.bytes, 8192), `--kernel: k cannot be started: ${wanted}`);
+  t.equal(refusal(multiboot.bytes, 8192), `kernel: k cannot be started: ${wanted}`);
 });
 
 t.test("planBoot() survives notes that run out of their segment", async (t) => {

@@ -19,8 +19,11 @@ t.test("styleFor() colours terminals only, and not where NO_COLOR is set", async
 t.test(
   "describeError() shows one line for what the user or the host did, and a stack for our own errors",
   async (t) => {
-    t.same(describeError(new SpecError("--memory", "too few"), plain), { text: "tsvmm: --memory: too few", status: 2 });
-    t.same(describeError(new HostError("Cannot open /dev/kvm", "load the module"), plain), {
+    t.same(describeError(new SpecError("TSVMM_VALUE_INVALID", "--memory", "too few"), plain), {
+      text: "tsvmm: --memory: too few",
+      status: 2,
+    });
+    t.same(describeError(new HostError("TSVMM_HOST_CALL", "Cannot open /dev/kvm", "load the module"), plain), {
       text: "tsvmm: Cannot open /dev/kvm (load the module)",
       status: 1,
     });
@@ -39,7 +42,8 @@ t.test(
 t.test(
   "describeError() keeps what a user typed on one line, of a length to read, away from the terminal",
   async (t) => {
-    const text = (message: string): string => describeError(new SpecError("--device", message), plain).text;
+    const text = (message: string): string =>
+      describeError(new SpecError("TSVMM_VALUE_INVALID", "--device", message), plain).text;
     t.equal(text("no a\nb"), "tsvmm: --device: no a\\nb");
     t.equal(text("no \x1b[2J\x07\u009b\r\t"), "tsvmm: --device: no \\x1b[2J\\x07\\x9b\\r\\t");
     t.equal(text("no \u202e\u2028\ud800"), "tsvmm: --device: no \\u{202e}\\u{2028}\\u{d800}");
@@ -55,11 +59,11 @@ t.test(
   async (t) => {
     const path = "/tmp/\x1b[2J\nx";
     t.equal(
-      describeError(new HostError(`Cannot open ${path}`, "remove it"), plain).text,
+      describeError(new HostError("TSVMM_HOST_CALL", `Cannot open ${path}`, "remove it"), plain).text,
       "tsvmm: Cannot open /tmp/\\x1b[2J\\nx (remove it)",
     );
     t.equal(
-      describeError(new HostError("Cannot go on", undefined, "at 8:0\n   rax 0\x1b"), plain).text,
+      describeError(new HostError("TSVMM_HOST_CALL", "Cannot go on", undefined, "at 8:0\n   rax 0\x1b"), plain).text,
       "tsvmm: Cannot go on\nat 8:0\n   rax 0\\x1b",
     );
     const ours = new Error(`oops ${path}`);

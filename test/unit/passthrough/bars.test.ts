@@ -166,7 +166,7 @@ t.test("PassthroughFunction maps a BAR shorter than a page while it has the page
 
 t.test("PassthroughFunction keeps a BAR trapped that cannot be mapped, and says so once", async (t) => {
   const noMmap = new PassthroughBench(EDU, {}, (backend) =>
-    backend.failures.set("mapRegion", new HostError("no mmap")),
+    backend.failures.set("mapRegion", new HostError("TSVMM_HOST_CALL", "no mmap")),
   );
   noMmap.write(0x04, 2, MEMORY);
   t.same(slotsOf(noMmap.host.log), []);
@@ -194,7 +194,7 @@ t.test("PassthroughFunction calls a BAR dead that the host can neither map nor r
 
 t.test("PassthroughFunction warns once, with the BAR's name, when other devices cannot reach it by DMA", async (t) => {
   const noPeers = new PassthroughBench(KIOXIA);
-  noPeers.host.failures.set("mapDma", new HostError("Cannot map BAR 0 of 0000:02:00.0 for DMA"));
+  noPeers.host.failures.set("mapDma", new HostError("TSVMM_HOST_CALL", "Cannot map BAR 0 of 0000:02:00.0 for DMA"));
   noPeers.write(0x04, 2, MEMORY);
   noPeers.write(0x04, 2, 0);
   noPeers.write(0x04, 2, MEMORY);

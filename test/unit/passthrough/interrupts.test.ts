@@ -170,7 +170,10 @@ t.test("PassthroughFunction prefers MSI-X when a guest enables both, and falls b
 
 t.test("PassthroughFunction reports once what the host refuses to arm and goes on", async (t) => {
   const bench = new PassthroughBench(NVME);
-  bench.backend.failures.set("setTrigger", new HostError("Cannot arm 1 msix vectors: the host has 0 left"));
+  bench.backend.failures.set(
+    "setTrigger",
+    new HostError("TSVMM_HOST_CALL", "Cannot arm 1 msix vectors: the host has 0 left"),
+  );
   bench.write(0x42, 2, 0x8000);
   bench.write(0x42, 2, 0);
   bench.write(0x42, 2, 0x8000);
@@ -184,7 +187,7 @@ t.test("PassthroughFunction reports once what the host refuses to arm and goes o
 t.test("PassthroughFunction undoes INTx when KVM's side cannot be made", async (t) => {
   const bench = new PassthroughBench(NVME);
   bench.write(0x42, 2, 0x8000);
-  bench.host.failures.set("connect", new HostError("Cannot connect INTx"));
+  bench.host.failures.set("connect", new HostError("TSVMM_HOST_CALL", "Cannot connect INTx"));
   bench.write(0x42, 2, 0);
   t.notOk(bench.backend.triggers.has("intx"));
   t.match(bench.host.reports, [/Cannot connect INTx/]);

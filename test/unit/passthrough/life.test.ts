@@ -106,7 +106,7 @@ t.test("PassthroughFunction.reset() says when the device cannot be reset alone o
   stubborn.root.reset();
   t.match(stubborn.host.reports, [/0000:04:00.0 cannot be reset alone/]);
   const refusing = new PassthroughBench(KIOXIA);
-  refusing.backend.failures.set("reset", new HostError("Cannot reset 0000:02:00.0"));
+  refusing.backend.failures.set("reset", new HostError("TSVMM_HOST_CALL", "Cannot reset 0000:02:00.0"));
   refusing.root.reset();
   t.match(refusing.host.reports, [/Cannot reset 0000:02:00.0/]);
   t.equal(refusing.function.summary().interrupts.kind, "intx");
@@ -126,7 +126,7 @@ t.test("PassthroughFunction passes the host's ERR and REQ events on", async (t) 
 t.test("PassthroughFunction closes the device and leaves nothing watched when it cannot be made", async (t) => {
   const host = new FakePassthroughHost();
   const backend = new FakeDeviceBackend(NVME, host.log);
-  backend.failures.set("setErrorEvent", new HostError("Cannot arm 1 error vectors"));
+  backend.failures.set("setErrorEvent", new HostError("TSVMM_HOST_CALL", "Cannot arm 1 error vectors"));
   const make = (): unknown =>
     new PassthroughFunction(backend, { bars: "map", excludedMmapBars: [] }, host, {
       onError: () => undefined,

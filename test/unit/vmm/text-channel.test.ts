@@ -192,7 +192,10 @@ t.test("TextChannel says how the machine ended to a program that writes, and whe
   const channel = new TextChannel(() => t.fail("nothing is sent"), { timeoutMs: 1 });
   await t.rejects(channel.waitFor(/never/), /within 1 ms/, "the machine's own default");
   channel.end("the guest powered off");
-  t.throws(() => channel.write("x"), new HostError("Cannot write to the guest: the guest powered off"));
+  t.throws(
+    () => channel.write("x"),
+    new HostError("TSVMM_MACHINE_OFF", "Cannot write to the guest: the guest powered off"),
+  );
   const file = textChannel("serial", { kind: "file" }, () => t.fail("nothing is sent"));
   const refusal = { name: "SpecError", path: "serial", message: /by this program: it goes to a file \(give it the/ };
   t.throws(() => file.write("x"), refusal);

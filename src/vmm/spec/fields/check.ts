@@ -21,7 +21,7 @@ function shown(value: unknown): string {
 /** @throws SpecError when it is not an object of named values */
 export function asObject(where: string, value: unknown): Given {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new SpecError(where, `${shown(value)} is not an object`);
+    throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is not an object`);
   }
   // Cast: an object has properties by name.
   return value as Given;
@@ -30,14 +30,14 @@ export function asObject(where: string, value: unknown): Given {
 /** @throws SpecError when it is not a list */
 export function asList(where: string, value: unknown): readonly unknown[] {
   if (Array.isArray(value)) return value;
-  throw new SpecError(where, `${shown(value)} is not a list`);
+  throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is not a list`);
 }
 
 /** @throws SpecError for a name that none of these is */
 export function refuseOthers(where: string, given: Given, names: readonly string[]): void {
   for (const name of Object.keys(given)) {
     if (names.includes(name) || given[name] === undefined) continue;
-    throw new SpecError(where, `there is no field '${name}' (fields: ${names.join(", ")})`);
+    throw new SpecError("TSVMM_UNKNOWN_OPTION", where, `there is no field '${name}' (fields: ${names.join(", ")})`);
   }
 }
 
@@ -69,20 +69,21 @@ export function completeValue(where: string, field: Field, given: unknown, place
     case "id":
       return checkId(where, value, `${field.prefix}${place}`);
     case "text":
-      if (typeof value !== "string") throw new SpecError(where, `${shown(value)} is not a text`);
+      if (typeof value !== "string") throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is not a text`);
       if (field.pattern !== undefined && !new RegExp(`^(?:${field.pattern})$`).test(value))
-        throw new SpecError(where, `'${value}' is not ${field.isNot ?? "possible here"}`);
+        throw new SpecError("TSVMM_VALUE_INVALID", where, `'${value}' is not ${field.isNot ?? "possible here"}`);
       return value;
     case "integer":
       return checkInteger(where, field, value);
     case "bytes":
       return checkBytes(where, field, value);
     case "boolean":
-      if (typeof value !== "boolean") throw new SpecError(where, `${shown(value)} is neither true nor false`);
+      if (typeof value !== "boolean")
+        throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is neither true nor false`);
       return value;
     case "choice":
       if (typeof value === "string" && field.choices.includes(value)) return value;
-      throw new SpecError(where, `${shown(value)} is ${noneOf(field.choices)}`);
+      throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is ${noneOf(field.choices)}`);
     case "integers":
       return asList(where, value).map((item) => inRange(where, item, field.least, field.most));
     case "variants":
@@ -102,39 +103,46 @@ function noneOf(choices: readonly string[]): string {
 
 function inRange(where: string, value: unknown, least: number, most: number): number {
   if (typeof value === "number" && Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new SpecError(where, `${shown(value)} is not a whole number from ${least} to ${most}`);
+  throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is not a whole number from ${least} to ${most}`);
 }
 
 function checkInteger(where: string, { least, most, word, refusals }: IntegerField, value: unknown): number | string {
   if (word !== undefined && value === word) return word;
   const refusal = typeof value === "number" ? refusals?.[value] : undefined;
-  if (refusal !== undefined) throw new SpecError(where, refusal);
+  if (refusal !== undefined) throw new SpecError("TSVMM_VALUE_INVALID", where, refusal);
   return inRange(where, value, least, most);
 }
 
 function checkBytes(where: string, field: BytesField, value: unknown): number {
   if (typeof value !== "number" || !Number.isSafeInteger(value)) {
-    throw new SpecError(where, `${shown(value)} is not a size in bytes`);
+    throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(value)} is not a size in bytes`);
   }
   const { least, most, multipleOf, tooFew, tooMany, unit } = field;
-  if (value < least) throw new SpecError(where, `${value} bytes are too few: ${tooFew}`);
-  if (value > most) throw new SpecError(where, `${value} bytes are too many: ${tooMany}`);
-  if (value % multipleOf !== 0) throw new SpecError(where, `${value} bytes are not a multiple of ${unit}`);
+  if (value < least) throw new SpecError("TSVMM_VALUE_INVALID", where, `${value} bytes are too few: ${tooFew}`);
+  if (value > most) throw new SpecError("TSVMM_VALUE_INVALID", where, `${value} bytes are too many: ${tooMany}`);
+  if (value % multipleOf !== 0)
+    throw new SpecError("TSVMM_VALUE_INVALID", where, `${value} bytes are not a multiple of ${unit}`);
   return value;
 }
 
 function checkId(where: string, value: unknown, automatic: string): string {
   if (typeof value !== "string" || !new RegExp(`^${ID_PATTERN}$`).test(value)) {
-    throw new SpecError(where, `${shown(value)} may have letters, digits, dots, dashes and underscores only`);
+    throw new SpecError(
+      "TSVMM_VALUE_INVALID",
+      where,
+      `${shown(value)} may have letters, digits, dots, dashes and underscores only`,
+    );
   }
-  if (value.length > MAX_ID) throw new SpecError(where, `'${value}' has more than ${MAX_ID} characters`);
+  if (value.length > MAX_ID)
+    throw new SpecError("TSVMM_VALUE_INVALID", where, `'${value}' has more than ${MAX_ID} characters`);
   if (value.startsWith("_") && value !== automatic)
-    throw new SpecError(where, `'${value}' begins with an underscore, which is reserved`);
+    throw new SpecError("TSVMM_VALUE_INVALID", where, `'${value}' begins with an underscore, which is reserved`);
   return value;
 }
 
 function checkPath(where: string, { leadsTo, ifMissing }: PathField, value: unknown): string {
-  if (ifMissing !== undefined && (value === undefined || value === "")) throw new SpecError(where, ifMissing);
+  if (ifMissing !== undefined && (value === undefined || value === ""))
+    throw new SpecError("TSVMM_VALUE_MISSING", where, ifMissing);
   if (leadsTo === "pciFunction") return resolvePciFunction(where, value);
   const path = needPath(where, value);
   switch (leadsTo) {
@@ -160,13 +168,17 @@ function checkVariant(where: string, field: VariantsField, value: unknown): Give
   const given = asObject(where, value);
   const { kind, path } = given;
   if (typeof kind !== "string" || ![...plain, ...withPath].includes(kind)) {
-    throw new SpecError(where, `${shown(kind)} is ${noneOf([...plain, ...withPath])}`);
+    throw new SpecError("TSVMM_VALUE_INVALID", where, `${shown(kind)} is ${noneOf([...plain, ...withPath])}`);
   }
   const needsPath = withPath.includes(kind);
   refuseOthers(where, given, needsPath ? ["kind", "path"] : ["kind"]);
   if (!needsPath) return { kind };
   if (typeof path !== "string" || path === "") {
-    throw new SpecError(where, `a path is needed: ${key === undefined ? "" : `${key}=`}${kind}=/some/where`);
+    throw new SpecError(
+      "TSVMM_VALUE_MISSING",
+      where,
+      `a path is needed: ${key === undefined ? "" : `${key}=`}${kind}=/some/where`,
+    );
   }
   needPath(where, path);
   if (leadsTo === "image") checkImage(where, path, most);

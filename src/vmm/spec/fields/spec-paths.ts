@@ -1,6 +1,6 @@
 import { existsSync, realpathSync, type Stats, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { SpecError } from "../../../base/errors.ts";
+import { type ErrorCode, errnoOf, fileErrorCode, SpecError } from "../../../base/errors.ts";
 import { formatBdf, parseBdf } from "../../../pci/bdf.ts";
 
 const PCI_DEVICES = "/sys/bus/pci/devices";
@@ -16,16 +16,18 @@ function fileProblem(path: string, error: unknown): string {
 
 /** @throws SpecError for what is not the text of a path */
 export function needPath(where: string, path: unknown): string {
-  if (typeof path !== "string" || path === "") throw new SpecError(where, "a path is needed");
-  if (path.includes("\0")) throw new SpecError(where, "the path contains a NUL character");
+  if (typeof path !== "string" || path === "") throw new SpecError("TSVMM_VALUE_MISSING", where, "a path is needed");
+  if (path.includes("\0")) throw new SpecError("TSVMM_VALUE_INVALID", where, "the path contains a NUL character");
   return path;
 }
 
-function status(where: string, path: string): Stats {
+/** @param absent The code for what is not there. */
+function status(where: string, path: string, absent: ErrorCode = "TSVMM_FILE_ABSENT"): Stats {
   try {
     return statSync(path);
   } catch (error) {
-    throw new SpecError(where, fileProblem(path, error));
+    const code = fileErrorCode(errnoOf(error));
+    throw new SpecError(code === "TSVMM_FILE_ABSENT" ? absent : code, where, fileProblem(path, error));
   }
 }
 
@@ -37,10 +39,11 @@ function status(where: string, path: string): Stats {
  */
 export function checkImage(where: string, path: string, most: number = Number.POSITIVE_INFINITY): void {
   const found = status(where, path);
-  if (found.isDirectory()) throw new SpecError(where, `${path} is a directory: a file is needed`);
-  if (!found.isFile()) throw new SpecError(where, `${path} is not a regular file`);
-  if (found.size === 0) throw new SpecError(where, `${path} is empty`);
-  if (found.size > most) throw new SpecError(where, `${path} has ${found.size} bytes: at most ${most} are possible`);
+  if (found.isDirectory()) throw new SpecError("TSVMM_FILE_KIND", where, `${path} is a directory: a file is needed`);
+  if (!found.isFile()) throw new SpecError("TSVMM_FILE_KIND", where, `${path} is not a regular file`);
+  if (found.size === 0) throw new SpecError("TSVMM_FILE_EMPTY", where, `${path} is empty`);
+  if (found.size > most)
+    throw new SpecError("TSVMM_FILE_TOO_LARGE", where, `${path} has ${found.size} bytes: at most ${most} are possible`);
 }
 
 /**
@@ -50,11 +53,12 @@ export function checkImage(where: string, path: string, most: number = Number.PO
  */
 export function checkDisk(where: string, path: string): void {
   const found = status(where, path);
-  if (found.isDirectory()) throw new SpecError(where, `${path} is a directory: a disk image or block device is needed`);
+  if (found.isDirectory())
+    throw new SpecError("TSVMM_FILE_KIND", where, `${path} is a directory: a disk image or block device is needed`);
   if (!found.isFile() && !found.isBlockDevice()) {
-    throw new SpecError(where, `${path} is neither a regular file nor a block device`);
+    throw new SpecError("TSVMM_FILE_KIND", where, `${path} is neither a regular file nor a block device`);
   }
-  if (found.isFile() && found.size === 0) throw new SpecError(where, `${path} is empty`);
+  if (found.isFile() && found.size === 0) throw new SpecError("TSVMM_FILE_EMPTY", where, `${path} is empty`);
 }
 
 /**
@@ -63,13 +67,14 @@ export function checkDisk(where: string, path: string): void {
  * @throws SpecError when it is missing or something else.
  */
 export function checkSocket(where: string, path: string): void {
-  if (!status(where, path).isSocket()) throw new SpecError(where, `${path} is not a socket`);
+  if (!status(where, path, "TSVMM_SOCKET_ABSENT").isSocket())
+    throw new SpecError("TSVMM_FILE_KIND", where, `${path} is not a socket`);
 }
 
 /** @throws SpecError when there is nothing to read at `path`. */
 export function checkSource(where: string, path: string): void {
   if (status(where, path).isDirectory())
-    throw new SpecError(where, `${path} is a directory: a file or device is needed`);
+    throw new SpecError("TSVMM_FILE_KIND", where, `${path} is a directory: a file or device is needed`);
 }
 
 /**
@@ -82,7 +87,11 @@ export function checkSource(where: string, path: string): void {
  */
 export function resolvePciFunction(where: string, path: unknown, pciDevices: string = PCI_DEVICES): string {
   if (typeof path !== "string" || path === "") {
-    throw new SpecError(where, "a PCI function is needed: its sysfs directory, or its address as in 0000:01:00.0");
+    throw new SpecError(
+      "TSVMM_VALUE_INVALID",
+      where,
+      "a PCI function is needed: its sysfs directory, or its address as in 0000:01:00.0",
+    );
   }
   needPath(where, path);
   const bdf = parseBdf(path);
@@ -94,13 +103,25 @@ export function resolvePciFunction(where: string, path: unknown, pciDevices: str
     const address = parseBdf(basename(directory));
     const isMissing = !existsSync(directory);
     if (isMissing && address !== undefined) {
-      throw new SpecError(where, `this machine has no PCI function ${formatBdf(address)} (tsvmm devices lists them)`);
+      throw new SpecError(
+        "TSVMM_DEVICE_ABSENT",
+        where,
+        `this machine has no PCI function ${formatBdf(address)} (tsvmm devices lists them)`,
+      );
     }
-    throw new SpecError(where, fileProblem(path, error).replace("no file", "no directory"));
+    throw new SpecError(
+      fileErrorCode(errnoOf(error)),
+      where,
+      fileProblem(path, error).replace("no file", "no directory"),
+    );
   }
   const hasFunctionFiles = existsSync(join(real, "vendor")) && existsSync(join(real, "config"));
   if (parseBdf(basename(real)) === undefined || !hasFunctionFiles) {
-    throw new SpecError(where, `${path} is not a PCI function: give a directory like ${PCI_DEVICES}/0000:01:00.0`);
+    throw new SpecError(
+      "TSVMM_NOT_PCI_FUNCTION",
+      where,
+      `${path} is not a PCI function: give a directory like ${PCI_DEVICES}/0000:01:00.0`,
+    );
   }
   return real;
 }

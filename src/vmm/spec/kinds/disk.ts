@@ -65,6 +65,10 @@ export const DISK: ListKind<"disks", typeof FIELDS> = {
     const real = realpathSync(path);
     const twin = before.find((disk) => realpathSync(disk.path) === real);
     if (twin === undefined || (twin.isReadOnly && isReadOnly)) return;
-    throw new SpecError(`${where}.path`, `${path} is given twice: only read-only disks can share an image`);
+    throw new SpecError(
+      "TSVMM_VALUE_TWICE",
+      `${where}.path`,
+      `${path} is given twice: only read-only disks can share an image`,
+    );
   },
 };

@@ -121,10 +121,10 @@ export const PASSED_FUNCTION: ListKind<"devices", typeof FIELDS> = {
   fields: FIELDS,
   check(where, { path, pciSlot }, before) {
     if (before.some((device) => device.path === path)) {
-      throw new SpecError(`${where}.path`, `${basename(path)} is given twice`);
+      throw new SpecError("TSVMM_VALUE_TWICE", `${where}.path`, `${basename(path)} is given twice`);
     }
     if (pciSlot !== undefined && before.some((device) => device.pciSlot === pciSlot)) {
-      throw new SpecError(`${where}.pciSlot`, `slot ${pciSlot} is given twice`);
+      throw new SpecError("TSVMM_VALUE_TWICE", `${where}.pciSlot`, `slot ${pciSlot} is given twice`);
     }
   },
 };

@@ -50,6 +50,6 @@ export const USER_DEVICE: ListKind<"userDevices", typeof FIELDS> = {
   check(where, { socket }, before) {
     const real = realpathSync(socket);
     if (before.every((device) => realpathSync(device.socket) !== real)) return;
-    throw new SpecError(`${where}.socket`, `${socket} is given twice`);
+    throw new SpecError("TSVMM_VALUE_TWICE", `${where}.socket`, `${socket} is given twice`);
   },
 };

@@ -14,7 +14,7 @@ function setUp() {
     progress: { mark: () => thread.mark, allowanceMs: () => thread.allowanceMs },
     stillMs: 30_000,
     onWait: (seconds) => told.push(seconds),
-    error: () => new HostError("Cannot release the devices: no progress for 30000 ms"),
+    error: () => new HostError("TSVMM_THREAD_STUCK", "Cannot release the devices: no progress for 30000 ms"),
     clock: {
       now: () => time,
       set: (work, ms) => {
@@ -91,7 +91,7 @@ t.test("waitWhileItProgresses() gives a step of the kernel's the time it may sle
 
 t.test("waitWhileItProgresses() passes a rejection on", async (t) => {
   const { end, pass, hasTimer } = setUp();
-  end.reject(new HostError("Cannot ask the device thread: it has ended"));
+  end.reject(new HostError("TSVMM_THREAD_STUCK", "Cannot ask the device thread: it has ended"));
   t.equal(await pass(0), "Cannot ask the device thread: it has ended");
   t.notOk(hasTimer());
 });

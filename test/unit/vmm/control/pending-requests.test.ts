@@ -31,7 +31,11 @@ t.test("PendingRequests.take() rejects a refused request with the error's kind, 
   const refused = requests.ask("statistics", undefined);
   const other = requests.ask("statistics", undefined);
   const [one, two] = sent.map(({ token }) => token);
-  requests.take({ kind: "refusal", token: one ?? -1, error: toPlainError(new SpecError("disks[0].path", "is gone")) });
+  requests.take({
+    kind: "refusal",
+    token: one ?? -1,
+    error: toPlainError(new SpecError("TSVMM_VALUE_INVALID", "disks[0].path", "is gone")),
+  });
   await t.rejects(refused, { name: "SpecError", path: "disks[0].path", message: "disks[0].path: is gone" });
   requests.take({ kind: "reply", token: two ?? -1, answer: answerOf(7) });
   t.same(await other, answerOf(7));
@@ -43,7 +47,7 @@ t.test("PendingRequests takes a reply that was posted before the thread's end, a
   const unanswered = requests.ask("statistics", undefined);
   const [one, two] = sent.map(({ token }) => token);
   requests.take({ kind: "reply", token: one ?? -1, answer: answerOf(1) });
-  requests.rejectAll(new HostError("Cannot ask the device thread: it has ended"));
+  requests.rejectAll(new HostError("TSVMM_HOST_CALL", "Cannot ask the device thread: it has ended"));
   requests.take({ kind: "reply", token: two ?? -1, answer: answerOf(2) });
   t.same(await answered, answerOf(1));
   await t.rejects(unanswered, { name: "HostError", message: "Cannot ask the device thread: it has ended" });

@@ -63,7 +63,7 @@ t.test("MachineTrace.stop() tells what was sent before the answer, and nothing a
 
 t.test("Traces.listen() leaves no listener behind when the device thread has ended", async (t) => {
   const traces = new Traces(async () => {
-    throw new HostError("Cannot trace the machine: it has ended");
+    throw new HostError("TSVMM_HOST_CALL", "Cannot trace the machine: it has ended");
   });
   await t.rejects(
     traces.listen(() => t.fail("nothing is told")),

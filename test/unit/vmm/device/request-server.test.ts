@@ -6,7 +6,7 @@ import type { RequestHandlers } from "../../../../src/vmm/shared/requests.ts";
 const COUNTERS = { accesses: { COM1: 3 }, functions: [] };
 const handlers: RequestHandlers = {
   build: () => {
-    throw new SpecError("disks[0].path", "is taken");
+    throw new SpecError("TSVMM_VALUE_INVALID", "disks[0].path", "is taken");
   },
   begin: () => undefined,
   dismantle: () => ({ accesses: {}, functions: [] }),
