@@ -1,4 +1,4 @@
-import type { HostError } from "../../src/base/errors.ts";
+import { HostError } from "../../src/base/errors.ts";
 import { type Fd, fd, type Halves, hva, type Width } from "../../src/base/units.ts";
 import {
   type DeviceBackend,
@@ -184,7 +184,8 @@ export class FakeDeviceBackend implements DeviceBackend {
   mapRegion(index: number, area: RegionArea): MappedRegion {
     this.#alive("mapRegion");
     this.#fail("mapRegion");
-    if (index === this.heldBar) throw new HostError(`Cannot map BAR ${index} of ${this.name}: mmap failed with EBUSY`);
+    if (index === this.heldBar)
+      throw new HostError("TSVMM_HOST_CALL", `Cannot map BAR ${index} of ${this.name}: mmap failed with EBUSY`);
     const sizeBytes = Math.ceil(area.sizeBytes / 4096) * 4096;
     if (area.offset % 4096 !== 0) throw new Error(`region ${index} is mapped at the unaligned ${hexText(area.offset)}`);
     const isOffered = this.region(index)?.mappableAreas.some(

@@ -12,8 +12,8 @@ import type {
 } from "../../src/base/signals.ts";
 import { type Fd, fd, gsi, hva } from "../../src/base/units.ts";
 import { type PassthroughChoice, PassthroughFunction, type PassthroughHost } from "../../src/passthrough/function.ts";
-import { PeerDma } from "../../src/vmm/device/passed/peer-dma.ts";
 import { PciRoot } from "../../src/pci/root.ts";
+import { PeerDma } from "../../src/vmm/device/passed/peer-dma.ts";
 import { intxGsi } from "../../src/vmm/shared/memory-map.ts";
 import { type FakeDevice, FakeDeviceBackend } from "./fake-device-backend.ts";
 import { FakeEvent } from "./fake-event.ts";

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import type { Assembler } from "../../guests/assembler.ts";
-import { flatTopology } from "../../src/base/cpu-topology.ts";
 import type { CpuStart, SegmentState } from "../../src/base/cpu-state.ts";
+import { flatTopology } from "../../src/base/cpu-topology.ts";
 import type { MsiRoute } from "../../src/base/signals.ts";
 import { UndoStack } from "../../src/base/undo-stack.ts";
 import type { Gpa, Width } from "../../src/base/units.ts";

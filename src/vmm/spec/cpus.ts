@@ -45,25 +45,33 @@ export function checkCpus(where: string, cpus: CpuChoice): void {
   const product = processorCount(topology);
   if (product !== cpus.count) {
     const counts = `${topology.threads} threads, ${topology.cores} cores, ${topology.dies} dies, ${topology.packages}`;
-    throw new SpecError(`${where}.topology`, `${counts} packages make ${product} CPUs, not ${cpus.count}`);
+    throw new SpecError(
+      "TSVMM_VALUE_INVALID",
+      `${where}.topology`,
+      `${counts} packages make ${product} CPUs, not ${cpus.count}`,
+    );
   }
   const highest = Math.max(...apicIdsOf(cpus));
   if (highest > MOST_APIC_ID) {
     const text = `the last CPU's APIC id would be ${highest}, and ${MOST_APIC_ID} is the highest`;
-    throw new SpecError(`${where}.topology`, `${text}: counts are rounded up to powers of two`);
+    throw new SpecError("TSVMM_VALUE_INVALID", `${where}.topology`, `${text}: counts are rounded up to powers of two`);
   }
   const seen = [...(cpus.affinity ?? "").matchAll(/(\d+)@/g)].map(([, vcpu]) => Number(vcpu));
   for (const [index, vcpu] of seen.entries()) {
-    if (vcpu >= cpus.count) throw new SpecError(`${where}.affinity`, `there is no CPU ${vcpu} of ${cpus.count}`);
-    if (seen.indexOf(vcpu) !== index) throw new SpecError(`${where}.affinity`, `CPU ${vcpu} is given twice`);
+    if (vcpu >= cpus.count)
+      throw new SpecError("TSVMM_VALUE_INVALID", `${where}.affinity`, `there is no CPU ${vcpu} of ${cpus.count}`);
+    if (seen.indexOf(vcpu) !== index)
+      throw new SpecError("TSVMM_VALUE_INVALID", `${where}.affinity`, `CPU ${vcpu} is given twice`);
   }
   for (const [text] of (cpus.affinity ?? "").matchAll(/\[[^@[\]]*\]/g)) {
     if (/^\[\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*\]$/.test(text)) continue;
-    throw new SpecError(`${where}.affinity`, `${text} is no list of host CPUs such as [0,2-5]`);
+    throw new SpecError("TSVMM_VALUE_INVALID", `${where}.affinity`, `${text} is no list of host CPUs such as [0,2-5]`);
   }
   for (const [vcpu, hostCpus] of affinityOf(cpus)) {
     const last = Math.max(...hostCpus);
-    if (hostCpus.length === 0) throw new SpecError(`${where}.affinity`, `CPU ${vcpu} has a range that runs backwards`);
-    if (last > MOST_HOST_CPU) throw new SpecError(`${where}.affinity`, `no host has a CPU ${last}`);
+    if (hostCpus.length === 0)
+      throw new SpecError("TSVMM_VALUE_INVALID", `${where}.affinity`, `CPU ${vcpu} has a range that runs backwards`);
+    if (last > MOST_HOST_CPU)
+      throw new SpecError("TSVMM_VALUE_INVALID", `${where}.affinity`, `no host has a CPU ${last}`);
   }
 }

@@ -147,11 +147,19 @@ export const MEMORY: ObjectPart<"memory", typeof MEMORY_FIELDS> = {
     const { sizeBytes, hugepageSize } = memory;
     const pageBytes = hugepageBytesOf(memory);
     if (pageBytes === undefined && hugepageSize !== undefined) {
-      throw new SpecError("TSVMM_VALUE_INVALID", `${where}.hugepageSize`, `huge pages of ${hugepageSize} are not asked for: hugepages=on`);
+      throw new SpecError(
+        "TSVMM_VALUE_INVALID",
+        `${where}.hugepageSize`,
+        `huge pages of ${hugepageSize} are not asked for: hugepages=on`,
+      );
     }
     if (pageBytes === undefined || sizeBytes % pageBytes === 0) return;
     const size = hugepageSize ?? "2M";
-    throw new SpecError("TSVMM_VALUE_INVALID", `${where}.sizeBytes`, `${sizeBytes} bytes are not a multiple of the huge page size, ${size}`);
+    throw new SpecError(
+      "TSVMM_VALUE_INVALID",
+      `${where}.sizeBytes`,
+      `${sizeBytes} bytes are not a multiple of the huge page size, ${size}`,
+    );
   },
 };
 

@@ -9,8 +9,8 @@ import { type ResolvedDevice, sourceFunction } from "../../shared/resolved-machi
 import { DEVICE_STEP_SECONDS } from "../../shared/thread-progress.ts";
 import { reportFunction } from "./function-facts.ts";
 import type { PassedFunction } from "./passed-functions.ts";
-import { PeerDma } from "./peer-dma.ts";
 import { groupBySlot } from "./passthrough-slots.ts";
+import { PeerDma } from "./peer-dma.ts";
 import { type DmaMemory, mapRamForDma } from "./ram-dma.ts";
 import type { ErrorPolicy } from "./removals.ts";
 import { readRom } from "./rom-file.ts";

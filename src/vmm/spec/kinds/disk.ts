@@ -60,7 +60,11 @@ export const DISK: ListKind<"disks", typeof FIELDS> = {
   fields: FIELDS,
   check(where, { path, isReadOnly, logicalBlockBytes = 512 }, before) {
     if (logicalBlockBytes !== 512 && logicalBlockBytes !== 4096) {
-      throw new SpecError(`${where}.logicalBlockBytes`, `blocks have 512 or 4096 bytes, not ${logicalBlockBytes}`);
+      throw new SpecError(
+        "TSVMM_VALUE_INVALID",
+        `${where}.logicalBlockBytes`,
+        `blocks have 512 or 4096 bytes, not ${logicalBlockBytes}`,
+      );
     }
     const real = realpathSync(path);
     const twin = before.find((disk) => realpathSync(disk.path) === real);

@@ -1,7 +1,7 @@
 import t from "tap";
 import { affinityOf, apicIdsOf, topologyOf } from "../../../../src/vmm/spec/cpus.ts";
-import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
 import type { MachineInput } from "../../../../src/vmm/spec/spec.ts";
+import { completeSpec } from "../../../../src/vmm/spec/spec-check.ts";
 
 const complete = (cpus: NonNullable<MachineInput["cpus"]>): unknown =>
   completeSpec({ kernel: process.execPath, cpus }).cpus;

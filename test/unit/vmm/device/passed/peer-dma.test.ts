@@ -29,7 +29,8 @@ class SlowIommu {
       mapDma: (name, address, host, sizeBytes) => {
         this.nowMs += (sizeBytes / MIB) * this.msPerMib;
         if (host - address !== 2 ** 45) throw new Error("another memory's address");
-        if (this.broken !== undefined && address + sizeBytes > this.broken) throw new HostError("Cannot map it");
+        if (this.broken !== undefined && address + sizeBytes > this.broken)
+          throw new HostError("TSVMM_HOST_CALL", "Cannot map it");
         for (const [other, size] of this.mappings) {
           if (address < other + size && other < address + sizeBytes) throw new Error(`${name} overlaps`);
         }
