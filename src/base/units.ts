@@ -17,7 +17,7 @@ export type Gsi = Branded<"gsi">;
 /** Open file descriptor of this process. */
 export type Fd = Branded<"fd">;
 
-/** Bytes that one access moves. Eight-byte accesses are {@link Halves}. */
+/** Bytes that one access moves. Eight-byte accesses move two halves. */
 export type Width = 1 | 2 | 4;
 
 /** The two u32 of an eight-byte access. */

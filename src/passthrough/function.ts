@@ -3,7 +3,6 @@ import { HostError } from "../base/errors.ts";
 import type { MsiRouter } from "../base/signals.ts";
 import { UndoStack } from "../base/undo-stack.ts";
 import { ALL_ONES_WIDE, allOnes, type Gpa, type Gsi, type Halves, type Width } from "../base/units.ts";
-import { parseBdf } from "../pci/bdf.ts";
 import type { ConfigSpace } from "../pci/config-space.ts";
 import { type BarIndex, type BarRequest, type PciFunction, ROM_BAR } from "../pci/function.ts";
 import { PCI_COMMAND, PCI_COMMAND_IO, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from "../pci/ids.ts";
@@ -20,7 +19,7 @@ import type { SlottedFunction } from "./memory-faults.ts";
 import { MsixStructures } from "./msix-structures.ts";
 import { RomCopy, type RomHost } from "./rom.ts";
 import type { BarSummary, PassthroughSummary } from "./summary.ts";
-import { examine, isAnswering, isDecodingMemory, type VitalSigns } from "./vital-signs.ts";
+import { examine, isAnswering, isDecodingMemory, mustAnswer, type VitalSigns } from "./vital-signs.ts";
 
 /** What a passed-through function is handed of the machine. */
 export interface PassthroughHost extends BarMappers, IntxHost, EventHost, RomHost {
@@ -75,7 +74,7 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
     const undo = new UndoStack();
     undo.add(() => backend.close());
     try {
-      if (!isAnswering(backend)) throw silent(this.name);
+      mustAnswer(backend);
       this.#interrupts = new FunctionInterrupts(backend, host, host.report);
       this.#built = buildConfig({
         name: this.name,
@@ -397,16 +396,4 @@ export class PassthroughFunction implements PciFunction, SlottedFunction, Dispos
       this.#host.report("warn", `${this.name}: cannot ${what}: ${error.message}`);
     }
   }
-}
-
-function silent(name: string): HostError {
-  const remedy =
-    parseBdf(name) === undefined
-      ? "look at what its server says"
-      : `echo 1 > /sys/bus/pci/devices/${name}/remove, then echo 1 > /sys/bus/pci/rescan; else power the host off`;
-  return new HostError(
-    "TSVMM_DEVICE_UNUSABLE",
-    `Cannot use ${name}: it does not answer: its registers read as all ones`,
-    remedy,
-  );
 }

@@ -1,3 +1,5 @@
+import { HostError } from "../base/errors.ts";
+import { parseBdf } from "../pci/bdf.ts";
 import { PCI_CLASS_REVISION, PCI_COMMAND, PCI_COMMAND_MEMORY, PCI_EXP_DEVSTA } from "../pci/ids.ts";
 import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
 
@@ -66,4 +68,19 @@ export function examine(backend: DeviceBackend, registers: VitalRegisters): Vita
     }
   }
   return { isAnswering: true, wasReset, found };
+}
+
+/** @throws HostError when the device's registers read as all ones */
+export function mustAnswer(backend: DeviceBackend): void {
+  if (isAnswering(backend)) return;
+  const { name } = backend;
+  const remedy =
+    parseBdf(name) === undefined
+      ? "look at what its server says"
+      : `echo 1 > /sys/bus/pci/devices/${name}/remove, then echo 1 > /sys/bus/pci/rescan; else power the host off`;
+  throw new HostError(
+    "TSVMM_DEVICE_UNUSABLE",
+    `Cannot use ${name}: it does not answer: its registers read as all ones`,
+    remedy,
+  );
 }
