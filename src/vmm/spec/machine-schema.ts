@@ -4,8 +4,8 @@ import { MACHINE_FIELDS } from "./machine-parts.ts";
 import { allParts } from "./spec-check.ts";
 
 /**
- * The schema of a machine as callers describe it. It accepts what the checks accept, but for what they see of the host
- * (files, devices) and of several items together (names and devices given twice). JSON Schema 2020-12
+ * The schema of a machine as callers describe it. It accepts what the checks accept. Checks of the host (files,
+ * devices) and of several items together (names and devices given twice) are not in it. JSON Schema 2020-12
  */
 export function machineSchema(): JsonSchema {
   const parts = Object.fromEntries(allParts().map((description) => [description.part, partSchema(description)]));
