@@ -114,9 +114,10 @@ const wrapped = (text: string): string => text.replaceAll(/(.{1,100})(?: |$)/g, 
 export function errorsPage(): string {
   const section = (code: ErrorCode): string => {
     const { title, meaning, look, advice, remedy } = ERRORS[code];
-    const told = advice === undefined ? [] : [`**The message's advice**: ${advice.replaceAll(/[<>*_$]/g, "\\$&")}.`];
-    const parts = [`${title}. ${meaning}`, `**How to see it**: ${look}`, ...told, `**What to do**: ${remedy}`];
-    return `### ${code}\n\n${parts.map((part) => `${wrapped(part)}\n`).join("\n")}`;
+    // As the message has it, which is no sentence of prose.
+    const told = advice === undefined ? [] : [`**The message's advice**:\n\n\`\`\`text\n${advice}\n\`\`\`\n`];
+    const parts = [wrapped(`${title}. ${meaning}`), wrapped(`**How to see it**: ${look}`)].map((part) => `${part}\n`);
+    return `### ${code}\n\n${[...parts, ...told, `${wrapped(`**What to do**: ${remedy}`)}\n`].join("\n")}`;
   };
   return [
     "# Errors\n",

@@ -53,7 +53,7 @@ export function functionChecks(
     ];
   }
   if (isSilent(path)) {
-    const why = "a device that is off the bus can be given to nobody";
+    const why = "a device that is off the bus cannot be passed through";
     return [check("answer", why, failed("TSVMM_DEVICE_UNUSABLE", SILENT, silenceRemedy(name)))];
   }
   const group = check(

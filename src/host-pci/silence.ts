@@ -13,8 +13,8 @@ export function silenceRemedy(bdf: string): string {
 }
 
 /**
- * Whether a function's class and revision read as all ones, which no function has. sysfs wakes it for the read; its
- * files `class` and `vendor` keep what the kernel saw at boot.
+ * Whether a function's class and revision read as all ones, a value that no function has. The read by sysfs wakes it.
+ * Its files `class` and `vendor` keep the values of the boot.
  *
  * @param path Its directory in sysfs. One whose configuration space cannot be read is not called silent.
  */

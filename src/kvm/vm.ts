@@ -123,8 +123,8 @@ export class Vm implements Disposable {
       "KVM_CREATE_PIT2",
       "TSVMM_KVM_REFUSED",
     );
-    // A timer that repeats the ticks a guest missed, as KVM makes it, inhibits AVIC for the machine's life, and with it
-    // interrupts that the IOMMU posts to vCPUs (APICV_INHIBIT_REASON_PIT_REINJ).
+    // KVM's default timer repeats the ticks that a guest missed. That inhibits AVIC for the machine's life, and with it
+    // posted interrupts of the IOMMU (APICV_INHIBIT_REASON_PIT_REINJ).
     const reinject = structOf(REINJECT_CONTROL.size);
     reinject.view.setUint8(REINJECT_CONTROL.pit_reinject, 0);
     check(

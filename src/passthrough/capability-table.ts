@@ -38,7 +38,7 @@ const hidden = (
   hiddenBecause: string,
 ): CapabilityRule => ({ name, hiddenBecause, sizeBytes: typeof size === "number" ? () => size : size });
 
-/** Registers that are kept from the guest behind the header of a capability whose length nobody knows. */
+/** Registers that are hidden from the guest behind the header of a capability of unknown length. */
 const UNKNOWN_BODY = 32;
 /** So much of an unknown capability is hidden, its header included: of two bytes, or of four beyond 256 bytes. */
 export const UNKNOWN_BYTES: number = 2 + UNKNOWN_BODY;

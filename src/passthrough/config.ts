@@ -95,7 +95,7 @@ export interface FunctionConfigOptions {
  * Reads a device's configuration space once and builds the guest's from it, as `config-policy.ts` says.
  *
  * A PCI Express endpoint keeps its type and link registers, by which drivers choose speeds (amdgpu) and AtomicOps.
- * There is no root port above it: a guest that rejects such an endpoint on bus 0 can have it as a Root Complex
+ * There is no root port above it. For a guest that rejects such an endpoint on bus 0, it can be a Root Complex
  * Integrated Endpoint, without a link.
  */
 export function buildConfig(options: FunctionConfigOptions): FunctionConfig {

@@ -29,8 +29,8 @@ export interface MappedBarParts {
 
 /**
  * The areas of one memory BAR that the guest reaches without an exit. Where anything fails the area stays trapped,
- * which is slower and otherwise the same; it is reported once. Where the host can neither map
- * nor read it, it is dead. vfio-pci needs the BAR's range for both, and something of the host may hold it.
+ * which is slower and otherwise the same; it is reported once. An area that the host can neither map nor read is dead.
+ * Then vfio-pci lacks the BAR's range, which something of the host may hold.
  */
 export class MappedBar implements Disposable {
   readonly #name: string;

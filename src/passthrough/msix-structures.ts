@@ -26,8 +26,8 @@ const TRUE_PLACES: readonly { readonly mask: number; readonly id: number; readon
 ];
 
 /**
- * Where the guest sees the pending bits: where the function says, if they fit there, else where it has them in truth or
- * at the end of the table's BAR. They are emulated, so that any place will do that is not the table's.
+ * Where the guest sees the PBA. It is the function's own place if it fits there. Otherwise it is the real place, or the
+ * end of the table's BAR. They are emulated, so that any place will do that is not the table's.
  *
  * @returns `undefined` when the table's BAR has no room.
  */

@@ -41,9 +41,9 @@ export interface RomHost {
 }
 
 /**
- * A device's expansion ROM as the guest reads it: a copy, made in large reads when the guest first decodes it, and
- * then a read-only memory slot. vfio-pci enables the device's ROM decoder, maps it, walks its images and disables it
- * for each single read, which takes tens of microseconds.
+ * A device's expansion ROM as the guest reads it. It is copied in large reads when the guest first decodes it; then it
+ * is a read-only memory slot. For each single read, vfio-pci enables the device's ROM decoder, maps it, walks its
+ * images and disables it. That takes tens of microseconds.
  */
 export class RomCopy {
   readonly #backend: DeviceBackend;

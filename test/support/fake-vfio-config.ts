@@ -10,9 +10,9 @@ const BASE_ADDRESSES: readonly number[] = [0x10, 0x14, 0x18, 0x1c, 0x20, 0x24];
  * A device's configuration space behind vfio-pci, by the rules of Linux' drivers/vfio/pci/vfio_pci_config.c:
  *
  * - `vfio_config_do_rw` cuts accesses into pieces inside a dword; what no table speaks of goes to the device as it is.
- * - `vfio_basic_config_write`: INTx disable is virtual. A write of COMMAND is taken for the end of a back-door reset
- *   if it enables decode that the user has on and the device off, or finds other base addresses than the host's. The
- *   base addresses are restored before the device gets the value.
+ * - `vfio_basic_config_write`: INTx disable is virtual. A write of COMMAND is the end of a back-door reset if it
+ *   enables decode that the user has on and the device off. Other base addresses than the host's show it too. The base
+ *   addresses are restored before the device gets the value.
  * - `vfio_msi_config_write`: MSI's control word goes to the device, with Enable only while the user has MSI armed.
  * - The MSI-X capability has no `writefn`: writes are dropped. Reads are the device's.
  */
@@ -75,8 +75,8 @@ export class FakeVfioConfig {
   }
 
   /**
-   * The device's driver resets the chip by a register of a BAR, which the kernel does not see: decode, bus mastering,
-   * base addresses, MSI Enable and MSI-X Enable are gone. tg3_chip_reset() of drivers/net/ethernet/broadcom/tg3.c
+   * The device's driver resets the chip by a register of a BAR, which the kernel does not see. Decode, bus mastering,
+   * base addresses, MSI Enable and MSI-X Enable are lost. See tg3_chip_reset() of drivers/net/ethernet/broadcom/tg3.c
    */
   resetByBackDoor(): void {
     this.hardware.setUint16(COMMAND, 0, true);

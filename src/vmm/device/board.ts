@@ -22,7 +22,7 @@ import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
 import type { Disks } from "./disks.ts";
 import type { BoardAccess, Flushable } from "./kinds/device-kind.ts";
-import { allDeviceKinds } from "./kinds/list.ts";
+import { DEVICE_KINDS } from "./kinds/list.ts";
 import type { OnStep } from "./passed/host-functions.ts";
 import { PassedFunctions } from "./passed/passed-functions.ts";
 import { Removals } from "./passed/removals.ts";
@@ -203,17 +203,12 @@ export class Board implements Disposable {
 
   /** Makes the devices of all kinds and gives each its slot. */
   #addKinds(): void {
-    this.#root.plug(
-      this.#undo.own(new HostBridge(), (bridge) => bridge.close()),
-      0,
-    );
-    // Cast: a machine is an object of parts by name, those of kinds that were added too.
+    const bridge = this.#undo.own(new HostBridge(), (made) => made.close());
+    this.#root.plug(bridge, 0);
+    // Cast: a machine is an object of parts by name.
     const machine = this.#parts.machine as unknown as Readonly<Record<string, unknown>>;
     const access = this.#access();
-    const wanted = allDeviceKinds().flatMap((kind) =>
-      kind.make(machine[kind.part], access).map((fn) => ({ ...fn, part: kind.part })),
-    );
-    plugAll(wanted);
+    plugAll(DEVICE_KINDS.flatMap(({ part, make }) => make(machine[part], access).map((fn) => ({ ...fn, part }))));
   }
 
   #access(): BoardAccess {

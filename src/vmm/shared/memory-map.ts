@@ -81,7 +81,10 @@ export interface Window {
   readonly sizeBytes: number;
 }
 
-/** Ports that I/O BARs may take in a machine, and that `_CRS` offers; the test device's interrupt lines are in the middle of them. */
+/**
+ * Ports that I/O BARs may take in a machine, and that `_CRS` offers; the test device's interrupt lines are in the
+ * middle of them.
+ */
 export function pciPortWindows(hasTestDevice: boolean): readonly Window[] {
   return hasTestDevice ? cutOut(PCI_WINDOW_IO, TEST_DEVICE.lines) : [PCI_WINDOW_IO];
 }

@@ -331,8 +331,8 @@ export class FunctionModel {
   }
 
   /**
-   * True for a byte that no capability has, at least {@link RESERVED} bytes behind the start of one: guest accesses go
-   * to the device as they are.
+   * True for a byte outside all capabilities, at least {@link RESERVED} bytes behind the start of one. Guest accesses
+   * go to the device as they are.
    */
   isRaw(offset: number): boolean {
     return this.#raw[offset] === 1;

@@ -145,7 +145,7 @@ t.test("Bus hands eight bytes whole to a device that takes them so, and halves t
   t.same(bus.readWide(0x208), { low: 5, high: 6 });
   bus.writeWide(0x204, { low: 7, high: 8 });
   t.same(whole, ["r@8", "w@4=8:7"]);
-  t.same(bus.readWide(0x300), { low: 0xffff_ffff, high: 0xffff_ffff }, "nobody");
+  t.same(bus.readWide(0x300), { low: 0xffff_ffff, high: 0xffff_ffff }, "no device");
   bus.writeWide(0x20c, { low: 9, high: 10 });
   t.same(other.accesses, ["w4@12=9"], "the half that is on the bus");
 });

@@ -7,9 +7,9 @@ import { recordedDevice, recordedDeviceNames } from "../../support/recorded-devi
 import { ReplayBackend } from "../../support/replay-backend.ts";
 
 /**
- * What a guest may not have, by the ids of PCI Code and ID Assignment 1.11 §3, and its length where all its registers
- * are ones and the next capability is 32 bytes away: `pci_ext_cap_length` of Linux' drivers/vfio/pci/vfio_pci_config.c,
- * else the specification's.
+ * Capabilities that a guest may not have, by the ids of PCI Code and ID Assignment 1.11 §3. The length holds where all
+ * registers are ones and the next capability is 32 bytes away: `pci_ext_cap_length` of Linux'
+ * drivers/vfio/pci/vfio_pci_config.c, else the specification's.
  */
 const KEPT_BACK: readonly (readonly [id: number, name: string, sizeBytes: number])[] = [
   [0x01, "AER", 32],

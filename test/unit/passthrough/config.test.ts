@@ -132,7 +132,7 @@ t.test("PassthroughFunction lets the host restore decode and BARs after a reset 
   bench.backend.memory.get(0)?.setUint32(0x3108, 0xcafe_f00d, true);
   t.equal(bench.host.mmio.read(address, 4), 0xcafe_f00d);
   bench.backend.vfioConfig.resetByBackDoor();
-  t.equal(bench.host.mmio.read(address, 4), 0xffff_ffff, "nobody answers");
+  t.equal(bench.host.mmio.read(address, 4), 0xffff_ffff, "no device answers");
   bench.write(0x04, 4, 0x0006);
   t.equal(bench.backend.vfioConfig.restores, 1);
   t.equal(bench.host.mmio.read(address, 4), 0xcafe_f00d);

@@ -35,7 +35,9 @@ const FIELDS = {
     value: "[N,N]",
     help: "BARs to trap although they could be mapped",
   },
-  /** `integrated` shows a PCI Express endpoint as part of the root complex, for guests that refuse endpoints on bus 0. */
+  /**
+   * `integrated` shows a PCI Express endpoint as part of the root complex, for guests that refuse endpoints on bus 0.
+   */
   express: {
     type: "choice",
     choices: ["host", "integrated"],
