@@ -84,6 +84,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     "src/pci/function.ts",
     "src/vfio",
     "src/vmm/spec",
+    "src/vmm/spec/kinds/list.ts",
     "src/vmm/shared",
   ],
   "src/vmm/device": [

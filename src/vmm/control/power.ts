@@ -6,6 +6,7 @@ import { EventFd } from "../../host/eventfd.ts";
 import { createMailboxes } from "../shared/mailbox.ts";
 import type { MachinePlan } from "../shared/plan.ts";
 import type { DeviceStatistics } from "../shared/statistics.ts";
+import { allKinds } from "../spec/kinds/list.ts";
 import type { CharSpec, MachineSpec } from "../spec/spec.ts";
 import { type AssembledMachine, Assembly } from "./assembly.ts";
 import { addCounts } from "./counts.ts";
@@ -71,7 +72,7 @@ export class Power {
     const pollMicroseconds = spec.pollMicroseconds ?? (availableParallelism() > 1 ? "auto" : "never");
     this.devices = new DeviceThread({
       ...parts,
-      data: { mailboxes, doorbell, pollMicroseconds },
+      data: { mailboxes, doorbell, pollMicroseconds, addedKinds: allKinds().flatMap(({ factory }) => factory ?? []) },
       disks: spec.disks,
       doorbell: this.#doorbell,
     });

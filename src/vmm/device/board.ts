@@ -21,8 +21,7 @@ import { describeBoard } from "./board-plan.ts";
 import type { CharDevices } from "./char-devices.ts";
 import { Deferral } from "./deferral.ts";
 import type { Disks } from "./disks.ts";
-import type { BoardAccess, Flushable } from "./kinds/device-kind.ts";
-import { DEVICE_KINDS } from "./kinds/list.ts";
+import type { AnyDeviceKind, BoardAccess, Flushable } from "./kinds/device-kind.ts";
 import type { OnStep } from "./passed/host-functions.ts";
 import { PassedFunctions } from "./passed/passed-functions.ts";
 import { Removals } from "./passed/removals.ts";
@@ -43,6 +42,8 @@ export interface BoardParts extends MachineFiles {
   readonly characters: CharDevices;
   readonly disks: Disks;
   readonly entropy: EntropyBackend;
+  /** In the order in which they take free slots. */
+  readonly kinds: readonly AnyDeviceKind[];
   readonly report: Report;
   readonly tracer: Tracer;
   readonly onGuestEvent: (event: GuestEvent) => void;
@@ -208,7 +209,8 @@ export class Board implements Disposable {
     // Cast: a machine is an object of parts by name.
     const machine = this.#parts.machine as unknown as Readonly<Record<string, unknown>>;
     const access = this.#access();
-    plugAll(DEVICE_KINDS.flatMap(({ part, make }) => make(machine[part], access).map((fn) => ({ ...fn, part }))));
+    const { kinds } = this.#parts;
+    plugAll(kinds.flatMap(({ part, make }) => make(machine[part], access).map((fn) => ({ ...fn, part }))));
   }
 
   #access(): BoardAccess {

@@ -27,15 +27,17 @@ import { CharDevices } from "./char-devices.ts";
 import { Turns } from "./deferral.ts";
 import { runDeviceLoop } from "./device-loop.ts";
 import { Disks } from "./disks.ts";
+import type { AnyDeviceKind } from "./kinds/device-kind.ts";
+import { DEVICE_KINDS } from "./kinds/list.ts";
 import { calibrateWindow, PollWindow } from "./polling.ts";
 import { answerRequest } from "./request-server.ts";
 import { traceAccesses } from "./trace.ts";
 import { Tracer } from "./tracer.ts";
 
 /*
- * Entry file of the device thread. Its event loop never turns: everything happens in runDeviceLoop, which waits in
- * epoll. Messages of the control thread come with a ring of the doorbell and are taken off the port by hand;
- * `postMessage` needs no loop.
+ * Entry file of the device thread. Once it serves, its event loop never turns: everything happens in runDeviceLoop,
+ * which waits in epoll. Messages of the control thread come with a ring of the doorbell and are taken off the port by
+ * hand; `postMessage` needs no loop.
  *
  * The character devices (terminal, sockets, ptys) and the disks' images live as long as the thread; the board as long
  * as a power cycle.
@@ -75,6 +77,8 @@ const cutOff = (): number => {
   stopSeenAt ??= performance.now();
   return stopSeenAt + LAST_WAITS_MS;
 };
+/** Those of this program, then those that a program has added. */
+const kinds: AnyDeviceKind[] = [...DEVICE_KINDS];
 /** A board was made before: the next one is for a guest that was reset. */
 let isRestart = false;
 
@@ -130,6 +134,7 @@ const handlers: RequestHandlers = {
       characters,
       disks,
       entropy,
+      kinds,
       report,
       tracer,
       onGuestEvent: (event) => post({ kind: "guest", event }),
@@ -251,32 +256,43 @@ function pollWindow(): PollWindow {
   return new PollWindow(choice, true);
 }
 
-const window = pollWindow();
-for (;;) {
+/** Serves until the machine's end. It is synchronous but for the loading of added kinds. */
+async function serve(): Promise<void> {
   try {
-    runDeviceLoop({
-      mailboxes,
-      waiter: turns,
-      handle,
-      flush: () => {
-        if (!hasFailed) board?.flush();
-      },
-      isDone: () => isDone,
-      window,
-      yieldProcessor: libc.schedYield,
-      now,
-    });
-    break;
+    // Cast: the control thread names modules with a factory.
+    for (const url of data.addedKinds) kinds.push(((await import(url)) as { readonly default: AnyDeviceKind }).default);
   } catch (error) {
-    fail(error); // a callback of epoll or a flush threw
+    fail(error);
   }
+  const window = pollWindow();
+  for (;;) {
+    try {
+      runDeviceLoop({
+        mailboxes,
+        waiter: turns,
+        handle,
+        flush: () => {
+          if (!hasFailed) board?.flush();
+        },
+        isDone: () => isDone,
+        window,
+        yieldProcessor: libc.schedYield,
+        now,
+      });
+      break;
+    } catch (error) {
+      fail(error); // a callback of epoll or a flush threw
+    }
+  }
+
+  closeBoard();
+  disks?.close();
+  characters?.close();
+  entropy?.close(ENTROPY_CLOSE_MS);
+  limit.settle();
+  epoll.close();
+  announceStage(data, STAGE.finished);
+  port.close();
 }
 
-closeBoard();
-disks?.close();
-characters?.close();
-entropy?.close(ENTROPY_CLOSE_MS);
-limit.settle();
-epoll.close();
-announceStage(data, STAGE.finished);
-port.close();
+void serve();

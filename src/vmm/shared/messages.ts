@@ -51,6 +51,8 @@ export interface DeviceWorkerData {
   readonly pollMicroseconds: number | "auto" | "never";
   /** Words of credit.ts: messages of output that may be on their way. */
   readonly outputCredit: Readonly<Record<Channel, Int32Array>>;
+  /** URLs of modules with factories of kinds that are not of this program. */
+  readonly addedKinds: readonly string[];
 }
 
 export interface VcpuWorkerData {

@@ -5,5 +5,5 @@ import { passedFunctions } from "./passed-function.ts";
 import { rng } from "./rng.ts";
 import { userDevices } from "./user-device.ts";
 
-/** All kinds, in the order in which they take free slots. */
+/** All kinds of this program, in the order in which they take free slots. */
 export const DEVICE_KINDS: readonly AnyDeviceKind[] = [serial, disks, console, rng, passedFunctions, userDevices];

@@ -50,6 +50,11 @@ export interface KindFacts {
   readonly cloudHypervisor?: string;
   /** Whether the device is not of this program: a function of the host, or of another process. */
   readonly isPassedThrough: boolean;
+  /**
+   * URL of a module whose default export is the factory, for kinds that are added to those of this program. The device
+   * thread loads it.
+   */
+  readonly factory?: string;
 }
 
 export type ObjectKind<Part extends string = string, F = Fields> = ObjectPart<Part, F> & KindFacts;

@@ -29,8 +29,8 @@ const added: KindDescription[] = [];
 export const allKinds = (): readonly KindDescription[] => [...KINDS, ...added];
 
 /**
- * Adds a kind on the control thread: to specifications, the command line, the schema and the reference. The device
- * thread learns of it otherwise.
+ * Adds a kind: to specifications, the command line, the schema and the reference. The device threads of machines made
+ * from now on load its factory.
  *
  * @returns Takes it out again.
  */
