@@ -249,9 +249,11 @@ class Route implements MsiRoute {
    */
   connect(): void {
     if (this.#isMasked || this.#isConnected || this.#gsi === undefined) return;
+    // Where the eventfd has a count too, KVM's own interrupt is the one: it comes from a work queue, at any time.
+    const isOwnToRaise = this.#isPending && this.#event?.isSignalled !== true;
     this.#vm.assignIrqfd(this.eventFd, this.#gsi);
     this.#isConnected = true;
-    if (this.#isPending && this.#message !== undefined) this.#vm.signalMsi(this.#message);
+    if (isOwnToRaise && this.#message !== undefined) this.#vm.signalMsi(this.#message);
     this.#isPending = false;
   }
 

@@ -120,6 +120,20 @@ t.test("MsiRoute.inject() delivers at once while connected, and once after the i
   t.end();
 });
 
+t.test("MsiRoute.unmask() leaves a pending interrupt to KVM where the eventfd has a count too", (t) => {
+  const { routing, take } = setUp();
+  const route = routing.allocate("vector");
+  t.teardown(() => route.release());
+  route.setMessage(MESSAGE);
+  EventFd.attach(route.eventFd).signal();
+  route.inject();
+  route.unmask();
+  t.same(take(), ["table of 39", "assign 24"], "no message beside the interrupt that KVM's work queue raises");
+  route.inject();
+  t.same(take(), ["message"]);
+  t.end();
+});
+
 t.test("MsiRoute never blocks on an eventfd whose O_NONBLOCK another process has cleared", (t) => {
   const { routing } = setUp();
   const route = routing.allocate("vector");
