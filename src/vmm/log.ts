@@ -53,8 +53,9 @@ const LOAD_DELAY = 100;
 
 /**
  * A pino logger. Importing pino takes 30 ms, and most runs log nothing. So the first line imports it, or a timer when
- * the machine has run for a moment. Later the package may have been replaced, or descriptors have run out. A log that
- * cannot be loaded is lost, which is said with the first line that is.
+ * the machine has run for a moment. Later the package may have been replaced, or descriptors have run out. A log with
+ * lines of the start imports it while the threads load, before the guest runs. A log that cannot be loaded is lost,
+ * which is said with the first line that is.
  *
  * Lines are written synchronously, so that the last one before a crash is there.
  *
@@ -71,8 +72,10 @@ export function createLogger(settings: LogSettings, load: LogLoader = loadPino):
   };
   output.onLost = (count) => loaded().warn({}, `${count} lines of the log were lost: its reader is too slow`);
   const timer = setTimeout(loaded, LOAD_DELAY).unref();
+  const atOnce = RANK.info >= RANK[settings.level] ? setImmediate(loaded) : undefined;
   const close = (): void => {
     clearTimeout(timer);
+    clearImmediate(atOnce);
     output.close();
   };
   return {

@@ -86,6 +86,21 @@ t.test("createLogger() loads pino without waiting for a line, and not for a log 
   t.equal(loads, 1);
 });
 
+t.test("createLogger() loads pino in the next turn where a start has lines, and later where it has none", async (t) => {
+  const loads: string[] = [];
+  for (const level of ["info", "trace", "warn", "error"] as const) {
+    const load = (): never => {
+      loads.push(level);
+      throw new Error("not here");
+    };
+    const logger = createLogger({ level, format: "json", file: join(folder, "turn") }, load);
+    t.teardown(() => logger.close());
+  }
+  t.same(loads, [], "the threads of a machine are started first");
+  await new Promise((resolve) => setImmediate(resolve));
+  t.same(loads, ["info", "trace"]);
+});
+
 t.test("createLogger() loses the log in one line when its package cannot be loaded", async (t) => {
   const log = new URL("../../../src/vmm/log.js", import.meta.url).href;
   const program = `
