@@ -42,7 +42,6 @@ export class NestedHostLost extends ToolError {
 export interface LabSockets {
   readonly consoleSocket: string;
   readonly reportSocket: string;
-  readonly monitorSocket: string;
 }
 
 /** One QEMU and what is connected to it, from start to end. */
@@ -56,11 +55,6 @@ export class LabRun {
   readonly #console: Buffer[] = [];
   readonly #killQemu = (): void => void this.#qemu?.kill("SIGKILL");
   #qemu: ChildProcess | undefined;
-  #monitor: Socket | undefined;
-  /** For the monitor, until it is there. */
-  readonly #commands: string[] = [];
-  /** Output since the last end of a line. */
-  #line = "";
   #startedMs = 0;
   #bootSeconds: number | undefined;
   #scenario: { readonly name: string; readonly startedMs: number; readonly output: Buffer[] } | undefined;
@@ -87,15 +81,7 @@ export class LabRun {
     try {
       const consoleSocket = await this.#listen("console", (chunk) => this.#console.push(chunk));
       const reportSocket = await this.#listen("report", (chunk) => this.#reports.push(chunk));
-      const monitorSocket = await this.#listen(
-        "monitor",
-        (chunk) => this.#console.push(chunk),
-        (socket) => {
-          socket.write(this.#commands.splice(0).join(""));
-          this.#monitor = socket;
-        },
-      );
-      const failure = await this.#runQemu(argumentsFor({ consoleSocket, reportSocket, monitorSocket }));
+      const failure = await this.#runQemu(argumentsFor({ consoleSocket, reportSocket }));
       const consoleLog = Buffer.concat(this.#console).toString();
       const logFile = join(this.#options.shareDirectory, "console.log");
       writeFileSync(logFile, consoleLog);
@@ -118,15 +104,10 @@ export class LabRun {
     }
   }
 
-  #listen(
-    name: string,
-    onData: (chunk: Buffer) => void,
-    onConnect: (socket: Socket) => void = () => undefined,
-  ): Promise<string> {
+  #listen(name: string, onData: (chunk: Buffer) => void): Promise<string> {
     const path = join(this.#socketDirectory, name);
     const server = createServer((socket: Socket) => {
       socket.on("data", onData);
-      onConnect(socket);
       // QEMU is killed at times; what it had sent has been read.
       socket.on("error", () => undefined);
     });
@@ -216,7 +197,6 @@ export class LabRun {
         return;
       case "output":
         this.#lastOutputMs = Date.now();
-        this.#passToMonitor(event.bytes);
         this.#scenario?.output.push(event.bytes);
         if (this.#scenario !== undefined) this.#options.onOutput?.(event.bytes, this.#scenario.name);
         return;
@@ -238,19 +218,6 @@ export class LabRun {
         return;
       default:
         event satisfies never;
-    }
-  }
-
-  /** Lines of output such as "lab-monitor: info status" are commands to QEMU. */
-  #passToMonitor(bytes: Uint8Array): void {
-    this.#line += Buffer.from(bytes).toString("latin1");
-    const lines = this.#line.split("\n");
-    this.#line = lines.pop() ?? "";
-    for (const line of lines) {
-      const command = /^lab-monitor: (.+?)\r?$/.exec(line)?.[1];
-      if (command === undefined) continue;
-      if (this.#monitor === undefined) this.#commands.push(`${command}\n`);
-      else this.#monitor.write(`${command}\n`);
     }
   }
 

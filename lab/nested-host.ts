@@ -44,10 +44,9 @@ export interface NestedHostOptions {
   readonly vmlinux: string;
   /** Directory that both sides can write to; the nested host sees it as `/lab`. */
   readonly shareDirectory: string;
-  /** Unix sockets we listen on: the serial console, the port for reports and output, QEMU's monitor. */
+  /** Unix sockets we listen on: the serial console, and the port for reports and output. */
   readonly consoleSocket: string;
   readonly reportSocket: string;
-  readonly monitorSocket: string;
 }
 
 /**
@@ -79,7 +78,6 @@ export function qemuArguments(options: NestedHostOptions): readonly string[] {
     ...options.devices.flatMap(qemuDeviceArguments),
     ...["-chardev", `socket,id=console,path=${options.consoleSocket}`, "-serial", "chardev:console"],
     ...["-chardev", `socket,id=report,path=${options.reportSocket}`],
-    ...["-chardev", `socket,id=monitor,path=${options.monitorSocket}`, "-mon", "chardev=monitor,mode=readline"],
     ...["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=report,name=lab"],
     ...["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"],
     ...["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"],

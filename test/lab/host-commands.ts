@@ -133,8 +133,3 @@ export async function startDeviceProcess(
     },
   };
 }
-
-/** Gives a command to the monitor of the nested host's QEMU; nothing is known of how it went. */
-export function monitor(command: string): void {
-  process.stdout.write(`lab-monitor: ${command}\n`);
-}

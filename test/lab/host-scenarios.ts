@@ -15,7 +15,7 @@ import { basename, join } from "node:path";
 import { eduGuest } from "../../guests/edu-guest.ts";
 import { Machine } from "../../src/index.ts";
 import { runProgram } from "../../tools/program.ts";
-import { type CommandOutcome, haltedCommand, monitor, startHalted, tsvmm, tsvmmUnder } from "./host-commands.ts";
+import { type CommandOutcome, haltedCommand, startHalted, tsvmm, tsvmmUnder } from "./host-commands.ts";
 import { runScenarioProgram, type Scenarios } from "./scenario-program.ts";
 
 /*
@@ -28,8 +28,6 @@ export interface HostInputs {
   readonly sdhci: string;
   readonly nvme: string;
   readonly e1000e: string;
-  /** QEMU's name for it. */
-  readonly e1000eId: string;
   readonly edu: string;
   /** Two functions of one slot, which are a group. */
   readonly pair: readonly [string, string];
@@ -38,9 +36,6 @@ export interface HostInputs {
 /** A root whose files' permissions count, and one who may lock no more than 1 MiB. */
 const WITHOUT_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"];
 const WITHOUT_LOCKING = ["prlimit", "--memlock=1048576", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-all"];
-
-/** For an error from QEMU's monitor to the log: it is there in a second, or never. */
-const ERROR_TIMEOUT_MS = 60_000;
 
 /** SIGKILL at any moment of a machine's life: so often. */
 const KILLS = 20;
@@ -202,28 +197,6 @@ const SCENARIOS: Scenarios = {
     machine.process.kill("SIGTERM");
     const ended = await machine.ended;
     return { unbound: await unbinding, ended, driver: driverOf(inputs.edu) };
-  },
-
-  /** The same with on-unbind=stop: the machine ends, says why, and the host has its device. */
-  async overdue() {
-    await tsvmm("bind", inputs.edu);
-    const machine = await startHalted(`${inputs.edu},on-unbind=stop`);
-    const unbound = await tsvmm("unbind", "--force", inputs.edu);
-    return { unbound, ended: await machine.ended, driver: driverOf(inputs.edu) };
-  },
-
-  /** A non-fatal PCI Express error of the network card: it answers, and stays. */
-  async erred() {
-    await tsvmm("bind", inputs.e1000e);
-    const machine = await startHalted(inputs.e1000e);
-    monitor(`pcie_aer_inject_error ${inputs.e1000eId} UNSUP`);
-    const isTold = await Promise.race([
-      machine.says("it answers, and stays").then(() => true),
-      new Promise<boolean>((resolve) => setTimeout(() => resolve(false), ERROR_TIMEOUT_MS).unref()),
-    ]);
-    machine.process.kill("SIGTERM");
-    const ended = await machine.ended;
-    return { isTold, ended, driver: driverOf(inputs.e1000e) };
   },
 };
 

@@ -1,4 +1,4 @@
-import { chmodSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t from "tap";
 import { LabRun, NestedHostLost } from "../../../lab/lab-run.ts";
@@ -7,8 +7,8 @@ import { HostError } from "../../../src/base/errors.ts";
 type Bench = Pick<typeof t, "testdir" | "teardown">;
 
 /**
- * A program that stands in for QEMU: `script` has the socket paths as $1 (console), $2 (report) and $3 (monitor),
- * and `say` to write to one of them.
+ * A program that stands in for QEMU: `script` has the socket paths as $1 (console) and $2 (report), and `say` to write
+ * to one of them.
  */
 function fakeQemu(test: Bench, folder: string, script: string): void {
   const say = `say() { node -e 'require("net").connect(process.argv[1]).end(process.argv[2] + "\\n")' "$1" "$2"; }`;
@@ -32,11 +32,7 @@ async function run(test: Bench, script: string): Promise<unknown> {
     shareDirectory: folder,
     timeoutMs: 60_000,
   };
-  const started = new LabRun(options, TOKEN).start((sockets) => [
-    sockets.consoleSocket,
-    sockets.reportSocket,
-    sockets.monitorSocket,
-  ]);
+  const started = new LabRun(options, TOKEN).start(({ consoleSocket, reportSocket }) => [consoleSocket, reportSocket]);
   return await started.catch((error: unknown) => error);
 }
 
@@ -64,18 +60,4 @@ t.test("LabRun.start() passes on what QEMU complains of: starting again would no
   const error = await run(t, "echo 'no such device: moon' >&2; exit 1");
   t.ok(error instanceof HostError && !(error instanceof NestedHostLost), "no lost host", { error });
   t.match(error, { message: /ended before its time: no such device: moon/ });
-});
-
-t.test("LabRun.start() passes what a scenario says to QEMU's monitor on", async (t) => {
-  const listen = `node -e '
-    const socket = require("net").connect(process.argv[1]);
-    socket.once("data", (data) => {
-      require("fs").writeFileSync(process.argv[2], data);
-      process.exit();
-    });' "$3" "$(dirname "$0")/seen" &`;
-  const command = `say "$2" "lab-monitor: pcie_aer_inject_error dev2 UNSUP"`;
-  const steps = [listen, report("ready 6.1.0"), report("begin 000-one"), command, "wait"];
-  const result = await run(t, [...steps, report("end 000-one 0"), report("done")].join("\n"));
-  t.match(result, { scenarios: [{ name: "one", status: 0 }] });
-  t.equal(readFileSync(join(t.testdirName, "seen"), "utf8"), "pcie_aer_inject_error dev2 UNSUP\n");
 });
