@@ -1,6 +1,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
+import { SILENT } from "../base/silent-device.ts";
 import { FIRMWARE_ADVICE, firmwareRanges } from "./attach-causes.ts";
 import { framebufferState } from "./boot-framebuffer.ts";
 import { type CheckOutcome, failed, type HostCheck } from "./check.ts";
@@ -16,7 +17,7 @@ import {
   vmdReason,
 } from "./functions.ts";
 import { kernelArgument } from "./platform-checks.ts";
-import { isSilent, SILENT, silenceRemedy } from "./silence.ts";
+import { isSilent, silenceRemedy } from "./silence.ts";
 
 /**
  * Checks one function that is to be passed through.

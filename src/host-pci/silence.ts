@@ -1,16 +1,12 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
+import { rescanCommands } from "../base/silent-device.ts";
 
 const PCI_CLASS_REVISION = 0x08;
 
-/** What is said of a function that {@link isSilent}. */
-export const SILENT = "it does not answer: its registers read as all ones";
-
-/** How a function that is off the bus, or asleep in D3cold with no way to wake, comes back. */
-export function silenceRemedy(bdf: string): string {
-  const rescan = `echo 1 > /sys/bus/pci/devices/${bdf}/remove, then echo 1 > /sys/bus/pci/rescan`;
-  return `${rescan}; if it stays silent, switch the host off and on`;
-}
+/** How a silent function comes back. */
+export const silenceRemedy = (bdf: string): string =>
+  `${rescanCommands(bdf)}; if it stays silent, switch the host off and on`;
 
 /**
  * Whether a function's class and revision read as all ones, a value that no function has. The read by sysfs wakes it.

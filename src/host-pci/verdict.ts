@@ -1,5 +1,6 @@
+import { SILENT } from "../base/silent-device.ts";
 import { describeGroup, type HostFunction, isBridge, isVfioFunction, vmdReason } from "./functions.ts";
-import { isSilent, SILENT, silenceRemedy } from "./silence.ts";
+import { isSilent, silenceRemedy } from "./silence.ts";
 import type { DeviceUsage } from "./usage.ts";
 
 /**

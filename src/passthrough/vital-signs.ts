@@ -1,4 +1,5 @@
 import { HostError } from "../base/errors.ts";
+import { rescanCommands, SILENT } from "../base/silent-device.ts";
 import { parseBdf } from "../pci/bdf.ts";
 import { PCI_CLASS_REVISION, PCI_COMMAND, PCI_COMMAND_MEMORY, PCI_EXP_DEVSTA } from "../pci/ids.ts";
 import { type DeviceBackend, VFIO_PCI_CONFIG_REGION_INDEX } from "./backend.ts";
@@ -75,12 +76,6 @@ export function mustAnswer(backend: DeviceBackend): void {
   if (isAnswering(backend)) return;
   const { name } = backend;
   const remedy =
-    parseBdf(name) === undefined
-      ? "look at what its server says"
-      : `echo 1 > /sys/bus/pci/devices/${name}/remove, then echo 1 > /sys/bus/pci/rescan; else power the host off`;
-  throw new HostError(
-    "TSVMM_DEVICE_UNUSABLE",
-    `Cannot use ${name}: it does not answer: its registers read as all ones`,
-    remedy,
-  );
+    parseBdf(name) === undefined ? "look at what its server says" : `${rescanCommands(name)}; else power the host off`;
+  throw new HostError("TSVMM_DEVICE_UNUSABLE", `Cannot use ${name}: ${SILENT}`, remedy);
 }
