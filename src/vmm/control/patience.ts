@@ -1,19 +1,13 @@
 import type { HostError } from "../../base/errors.ts";
+import { NODE_TIMERS, type Timers } from "../../base/timers.ts";
 import type { ThreadProgress } from "../shared/thread-progress.ts";
 
 /** Node's clock and timers; tests have their own. */
-export interface PatienceClock {
+export interface PatienceClock extends Timers {
   now(): number;
-  set(work: () => void, ms: number): unknown;
-  clear(timer: unknown): void;
 }
 
-const NODE_CLOCK: PatienceClock = {
-  now: () => performance.now(),
-  set: (work, ms) => setTimeout(work, ms),
-  // Cast: what `set` made comes back.
-  clear: (timer) => clearTimeout(timer as ReturnType<typeof setTimeout>),
-};
+const NODE_CLOCK: PatienceClock = { ...NODE_TIMERS, now: () => performance.now() };
 
 const MOST_LOOK_MS = 1000;
 const TELL_MS = 5000;

@@ -1,19 +1,8 @@
 import type { Report } from "../../base/backends.ts";
 import { HostError } from "../../base/errors.ts";
+import { NODE_TIMERS, type Timers } from "../../base/timers.ts";
 import { holderText, takersOfDevices } from "../../host-pci/open-files.ts";
 import type { GuestEvent } from "../shared/messages.ts";
-
-/** Timers as Node has them; tests have their own. */
-export interface Timers {
-  set(work: () => void, ms: number): unknown;
-  clear(timer: unknown): void;
-}
-
-const NODE_TIMERS: Timers = {
-  set: (work, ms) => setTimeout(work, ms),
-  // Cast: what `set` made comes back.
-  clear: (timer) => clearTimeout(timer as ReturnType<typeof setTimeout>),
-};
 
 /** Whether the machine goes on while the host waits for a device that the guest keeps. */
 export type UnbindPolicy = "wait" | "stop";
